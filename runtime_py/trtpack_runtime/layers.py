@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of layer kinds: operands, attributes, types and the release that introduced each.
+
+A kind is called like TensorRT's ``add_<kind>``. Attribute types are
+
+==============  =================================================================
+``bool int float str``  themselves (``float`` takes an int too)
+``ints``        a tuple of ints
+``dims``        a tuple of sizes, each an int or an expression
+``axes``        a tuple of non-negative axes; TensorRT is given the bit mask
+``dtype``       a TensorRT type name
+``EnumName``    a member name of that TensorRT enum
+``...?``        may be absent
+==============  =================================================================
+
+``infer.py`` says what each kind answers, ``reference.py`` what it computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+FLOATS = frozenset({"FLOAT", "HALF", "BF16"})
+INTS = frozenset({"INT32", "INT64"})
+NUMBERS = FLOATS | INTS
+ALL = NUMBERS | {"BOOL", "INT8", "UINT8", "FP8", "INT4", "FP4"}
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An operand: ``types`` it accepts; ``same`` names the operand whose type it must share."""
+
+    name: str
+    types: frozenset[str] = ALL
+    same: str | None = None
+    optional: bool = False
+    variadic: bool = False
+    constant: bool = False
+    """Given to TensorRT as weights, so only a constant may stand here."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One row. ``since`` is the first release with it, ``rtx`` whether TensorRT-RTX runs it.
+
+    ``proved_on`` lists the real TensorRT releases that ran it and agreed with the evaluator.
+    """
+
+    name: str
+    operands: tuple[Operand, ...]
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    outputs: int = 1
+    since: str = "8.6"
+    rtx: bool = True
+    proved_on: tuple[str, ...] = ()
+
+
+def _x(types: frozenset[str] = ALL) -> Operand:
+    return Operand("input", types)
+
+
+_CONV = {
+    "num_output_maps": "int",
+    "kernel_shape": "ints",
+    "stride_nd": "ints",
+    "pre_padding": "ints",
+    "post_padding": "ints",
+    "dilation_nd": "ints",
+    "num_groups": "int",
+}
+_CONV_OPERANDS = (
+    _x(FLOATS),
+    Operand("kernel", FLOATS, same="input"),
+    Operand("bias", FLOATS, same="input", optional=True, constant=True),
+)
+
+_TABLE = (
+    Kind("activation", (_x(NUMBERS),), {"type": "ActivationType", "alpha": "float?", "beta": "float?"}),
+    Kind("unary", (_x(),), {"op": "UnaryOperation"}),
+    Kind(
+        "elementwise",
+        (Operand("input1"), Operand("input2", same="input1")),
+        {"op": "ElementWiseOperation"},
+    ),
+    Kind(
+        "matrix_multiply",
+        (Operand("input0", FLOATS), Operand("input1", FLOATS, same="input0")),
+        {"op0": "MatrixOperation", "op1": "MatrixOperation"},
+    ),
+    Kind("convolution_nd", _CONV_OPERANDS, _CONV),
+    Kind("deconvolution_nd", _CONV_OPERANDS, _CONV),
+    Kind(
+        "pooling_nd",
+        (_x(FLOATS | {"INT8"}),),
+        {
+            "type": "PoolingType",
+            "window_size": "ints",
+            "stride_nd": "ints",
+            "pre_padding": "ints",
+            "post_padding": "ints",
+            "padding_mode": "PaddingMode",
+            "average_count_excludes_padding": "bool?",
+        },
+    ),
+    Kind(
+        "scale_nd",
+        (
+            _x(FLOATS),
+            Operand("shift", FLOATS, same="input", optional=True, constant=True),
+            Operand("scale", FLOATS, same="input", optional=True, constant=True),
+            Operand("power", FLOATS, same="input", optional=True, constant=True),
+        ),
+        {"mode": "ScaleMode", "channel_axis": "int"},
+    ),
+    Kind(
+        "normalization",
+        (
+            _x(FLOATS),
+            Operand("scale", FLOATS, same="input"),
+            Operand("bias", FLOATS, same="input"),
+        ),
+        {"axes": "axes", "epsilon": "float", "num_groups": "int?"},
+    ),
+    Kind(
+        "normalization_v2",
+        (
+            _x(FLOATS),
+            Operand("scale", FLOATS, same="input"),
+            Operand("bias", FLOATS, same="input"),
+        ),
+        {"axes": "axes", "epsilon": "float", "num_groups": "int?"},
+        since="10.15",
+    ),
+    Kind("softmax", (_x(FLOATS),), {"axes": "axes"}),
+    Kind(
+        "reduce",
+        (_x(NUMBERS),),
+        {"op": "ReduceOperation", "axes": "axes", "keep_dims": "bool"},
+    ),
+    Kind(
+        "topk",
+        (_x(NUMBERS),),
+        {"op": "TopKOperation", "k": "int", "axes": "axes", "indices_type": "dtype?"},
+        outputs=2,
+    ),
+    Kind(
+        "gather",
+        (_x(), Operand("indices", INTS)),
+        {"mode": "GatherMode", "axis": "int", "num_elementwise_dims": "int?"},
+    ),
+    Kind(
+        "scatter",
+        (Operand("data"), Operand("indices", INTS), Operand("updates", same="data")),
+        {"mode": "ScatterMode", "axis": "int?"},
+    ),
+    Kind(
+        "shuffle",
+        (_x(),),
+        {"first_transpose": "ints?", "reshape_dims": "dims?", "second_transpose": "ints?"},
+    ),
+    Kind(
+        "slice",
+        (_x(), Operand("fill", same="input", optional=True)),
+        {"start": "dims", "shape": "dims", "stride": "dims", "mode": "SampleMode"},
+    ),
+    Kind("concatenation", (Operand("inputs", variadic=True),), {"axis": "int"}),
+    Kind(
+        "select",
+        (
+            Operand("condition", frozenset({"BOOL"})),
+            Operand("then_input"),
+            Operand("else_input", same="then_input"),
+        ),
+    ),
+    Kind("cast", (_x(),), {"to_type": "dtype"}),
+    Kind("identity", (_x(),)),
+    Kind(
+        "resize",
+        (_x(FLOATS),),
+        {
+            "shape": "dims?",
+            "scales": "floats?",
+            "resize_mode": "InterpolationMode",
+            "coordinate_transformation": "ResizeCoordinateTransformation",
+            "selector_for_single_pixel": "ResizeSelector?",
+            "nearest_rounding": "ResizeRoundMode?",
+            "cubic_coeff": "float?",
+            "exclude_outside": "bool?",
+        },
+    ),
+    Kind(
+        "fill",
+        (
+            Operand("alpha_tensor", NUMBERS, optional=True),
+            Operand("beta_tensor", NUMBERS, optional=True),
+        ),
+        {
+            "shape": "dims",
+            "op": "FillOperation",
+            "output_type": "dtype",
+            "alpha": "number?",
+            "beta": "numbers?",
+        },
+    ),
+    Kind(
+        "one_hot",
+        (Operand("indices", frozenset({"INT32"})), Operand("values"), Operand("depth", INTS)),
+        {"axis": "int"},
+    ),
+    Kind("einsum", (Operand("inputs", FLOATS, variadic=True),), {"equation": "str"}),
+    Kind(
+        "grid_sample",
+        (_x(FLOATS), Operand("grid", FLOATS, same="input")),
+        {
+            "interpolation_mode": "InterpolationMode",
+            "align_corners": "bool",
+            "sample_mode": "SampleMode",
+        },
+    ),
+    Kind("parametric_relu", (_x(FLOATS), Operand("slopes", FLOATS, same="input"))),
+    Kind(
+        "cumulative",
+        (_x(NUMBERS),),
+        {"op": "CumulativeOperation", "axis": "int", "exclusive": "bool", "reverse": "bool"},
+        since="10.8",
+    ),
+    Kind(
+        "attention",
+        (
+            Operand("query", frozenset({"HALF", "BF16", "FLOAT"})),
+            Operand("key", same="query"),
+            Operand("value", same="query"),
+            Operand("mask", optional=True),
+        ),
+        {"normalization_op": "AttentionNormalizationOp", "causal": "bool", "decomposable": "bool"},
+        since="10.14",
+    ),
+    Kind(
+        "quantize",
+        (_x(FLOATS), Operand("scale", FLOATS)),
+        {"axis": "int?", "output_type": "dtype"},
+    ),
+    Kind(
+        "dequantize",
+        (_x(frozenset({"INT8", "FP8", "INT4", "FP4"})), Operand("scale", FLOATS)),
+        {"axis": "int?", "output_type": "dtype"},
+    ),
+)
+
+KINDS: dict[str, Kind] = {row.name: row for row in _TABLE}

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records a network layer by layer, inferring every output's type and shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .infer import infer
+from .network import Constant, Layer, Network, Profile, Tensor
+
+Operands = Mapping[str, Tensor | Sequence[Tensor] | None]
+
+
+class Recorder:
+    """A network under construction. Names given by the caller are made unique by a suffix."""
+
+    def __init__(self) -> None:
+        self._inputs: list[Tensor] = []
+        self._constants: dict[str, Constant] = {}
+        self._layers: list[Layer] = []
+        self._tensors: dict[str, Tensor] = {}
+        self._taken: set[str] = set()
+
+    def input(self, tensor: Tensor) -> Tensor:
+        """Declares a network input."""
+        self._inputs.append(tensor)
+        self._taken.add(tensor.name)
+        return tensor
+
+    def constant(
+        self,
+        dtype: str,
+        shape: tuple[int, ...],
+        data: str,
+        recipe: Mapping[str, Any] | None = None,
+    ) -> Tensor:
+        """Declares the stored tensor ``data`` as a constant; the same one twice is one constant."""
+        name = data
+        known = self._constants.get(name)
+        if known is None:
+            self._constants[name] = Constant(name, dtype, shape, data, recipe)
+            self._taken.add(name)
+        return Tensor(name, dtype, shape)
+
+    def is_constant(self, tensor: Tensor) -> bool:
+        """Whether a tensor was declared by ``constant``."""
+        return tensor.name in self._constants
+
+    def add(
+        self,
+        kind: str,
+        operands: Operands,
+        attributes: Mapping[str, Any],
+        *,
+        name: str,
+        origin: str = "",
+    ) -> tuple[Tensor, ...]:
+        """Adds one layer and answers its outputs.
+
+        Absent optional operands and attributes are given as None.
+
+        Raises:
+            NetworkError: an unknown kind, or operands or attributes the kind does not take.
+        """
+        given = {k: v for k, v in operands.items() if v is not None}
+        attributes = {k: _frozen(v) for k, v in attributes.items() if v is not None}
+        results = infer(kind, given, attributes)
+        unique = self._unique(name)
+        suffixes = [""] if len(results) == 1 else [f".{i}" for i in range(len(results))]
+        outputs = tuple(
+            Tensor(unique + suffix, dtype, shape)
+            for suffix, (dtype, shape) in zip(suffixes, results, strict=True)
+        )
+        self._tensors.update((t.name, t) for t in outputs)
+        self._taken.update(t.name for t in outputs)
+        names = {
+            k: v.name if isinstance(v, Tensor) else tuple(t.name for t in v)
+            for k, v in given.items()
+        }
+        self._layers.append(
+            Layer(kind, unique, names, attributes, tuple(t.name for t in outputs), origin)
+        )
+        return outputs
+
+    def finish(self, outputs: Sequence[str], profiles: Sequence[Profile] = ()) -> Network:
+        """The network with these outputs; layers and constants nothing needs are left out."""
+        needed = set(outputs)
+        kept: list[Layer] = []
+        for layer in reversed(self._layers):
+            if needed.isdisjoint(layer.outputs):
+                continue
+            kept.append(layer)
+            needed.update(layer.operand_names())
+        kept.reverse()
+        return Network(
+            tuple(self._inputs),
+            tuple(outputs),
+            {k: c for k, c in self._constants.items() if k in needed},
+            tuple(kept),
+            {name: self._tensors[name] for layer in kept for name in layer.outputs},
+            tuple(profiles),
+        )
+
+    def _unique(self, name: str) -> str:
+        candidate, n = name, 1
+        while candidate in self._taken:
+            n += 1
+            candidate = f"{name}.{n}"
+        self._taken.add(candidate)
+        return candidate
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
