@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Converts one TensorRT segment into a portable network."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+
+from trtpack_runtime import dims
+from trtpack_runtime.dtypes import NETWORK_DTYPES, by_torch
+from trtpack_runtime.errors import InternalError, NetworkError
+from trtpack_runtime.network import Network, Profile, Tensor
+from trtpack_runtime.recorder import Recorder
+
+from .capture import SizeRange
+from .converters import find, registry
+from .converters.context import Constants, Context, Refused
+from .converters.symbols import Symbols, UnknownSymbolError
+from .target import Target
+
+MAX_RANK = 8
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A node that has to stay in PyTorch, and why; ``where`` is the user's module path and line."""
+
+    node: str
+    op: str
+    reason: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A segment output that is not a layer's: an input, a constant, or another output again."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class ConvertedSegment:
+    """A network and the values of its constants (stored name -> tensor).
+
+    ``outputs`` stands in the order of the graph's outputs: a network output's name, or ``Passed``.
+    """
+
+    network: Network
+    constants: Mapping[str, torch.Tensor]
+    outputs: tuple[str | Passed, ...]
+
+
+class ConversionError(Exception):
+    """Carries the refusal of the node that could not be converted."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(f"{refusal.op} at {refusal.where}: {refusal.reason}")
+        self.refusal = refusal
+
+
+def convert(
+    graph_module: fx.GraphModule, target: Target, ranges: Mapping[str, SizeRange]
+) -> ConvertedSegment:
+    """The portable network of a graph whose every node has a converter.
+
+    ``ranges`` gives each size symbol's (min, opt, max), from which the profile follows.
+
+    Raises:
+        ConversionError: a node turned out to be impossible; it carries the reason.
+    """
+    return _Conversion(graph_module, target, ranges).run()
+
+
+def refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
+    """Why a node cannot be converted for ``target``, or None.
+
+    The answer holds for the node alone; converting a whole segment may still find a reason.
+    """
+    op = node.target
+    if not isinstance(op, OpOverload):
+        return f"{op} is not an ATen operator"
+    found = find(op)
+    if found is None:
+        return "no converter"
+    try:
+        for value in (*_tensors(node.args), *_tensors(node.kwargs), *_leaves(node.meta["val"])):
+            if reason := _untranslatable(value, symbols):
+                return reason
+        bound = _bind(node, lambda n: _described(n, symbols), symbols)
+    except UnknownSymbolError as error:
+        return f"size {error.symbol} depends on data and has no known upper bound"
+    return found.when(**bound, target=target) if found.when else None
+
+
+def where(node: fx.Node) -> str:
+    """The user's module path and source line of a node, as ``layer1.0.conv1 (model.py:12)``."""
+    path, line = module_path(node), _source_line(node)
+    return f"{path} ({line})" if path and line else path or line or node.name
+
+
+def module_path(node: fx.Node) -> str:
+    """The full name of the module whose forward made the node; empty for the root."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next(reversed(stack.values()))[0] if stack else ""
+    return str(path).removeprefix("L['self']").removeprefix(".")
+
+
+class _Conversion:
+    def __init__(
+        self, graph_module: fx.GraphModule, target: Target, ranges: Mapping[str, SizeRange]
+    ) -> None:
+        self.graph_module, self.target, self.ranges = graph_module, target, ranges
+        self.placeholders = [n for n in graph_module.graph.nodes if n.op == "placeholder"]
+        self.symbols = Symbols((n.name, n.meta["val"]) for n in self.placeholders)
+        self.recorder, self.constants = Recorder(), Constants()
+        self.context = Context(target, self.recorder, self.constants)
+        self.values: dict[fx.Node, Any] = {}
+
+    def run(self) -> ConvertedSegment:
+        for node in self.placeholders:
+            self.values[node] = self.recorder.input(_described(node, self.symbols))
+        for node in self.graph_module.graph.nodes:
+            if node.op == "get_attr":
+                self.values[node] = self._constant(node)
+            elif node.op == "call_function" and isinstance(
+                node.meta["val"], torch.SymInt | int
+            ):
+                self.values[node] = self.symbols.dim(node.meta["val"])
+            elif node.op == "call_function":
+                self.values[node] = self._call(node)
+        outputs = self._outputs()
+        names = [name for name in outputs if isinstance(name, str)]
+        network = self.recorder.finish(names, self._profiles())
+        used = {constant.data for constant in network.constants.values()}
+        used.update(p.name for p in outputs if isinstance(p, Passed) and p.kind == "constant")
+        return ConvertedSegment(
+            network, {k: self.constants.values[k] for k in sorted(used)}, tuple(outputs)
+        )
+
+    def _constant(self, node: fx.Node) -> Tensor:
+        name = str(node.target)
+        value = _attribute(self.graph_module, name).detach()
+        stored = self.constants.put(name, value)
+        recipe = getattr(self.graph_module, "recipes", {}).get(name)
+        return self.recorder.constant(
+            by_torch(value.dtype).name, tuple(value.shape), stored, recipe
+        )
+
+    def _call(self, node: fx.Node) -> Any:
+        if node.target is operator.getitem:
+            source, index = node.args
+            assert isinstance(source, fx.Node)
+            return self.values[source][index]
+        found = find(node.target)
+        if found is None:
+            raise self._refused(node, "no converter")
+        context = self.context
+        context.results = tuple(
+            _tensor(node.name, value, self.symbols) for value in _leaves(node.meta["val"])
+        )
+        context.origin = where(node)
+        context.scope = "/".join(filter(None, (module_path(node), node.name)))
+        try:
+            bound = _bind(node, self.values.__getitem__, self.symbols)
+            result = found.function(context, **bound)
+        except (Refused, NetworkError, UnknownSymbolError) as error:
+            raise self._refused(node, str(error)) from error
+        self._check(node, result)
+        return result
+
+    def _check(self, node: fx.Node, result: Any) -> None:
+        """A converter that answers another type or shape than PyTorch is a bug of ours."""
+        results = result if isinstance(result, list | tuple) else (result,)
+        for have, want in zip(results, self.context.results, strict=True):
+            if have is not None and (have.dtype != want.dtype or not self._equal(have, want)):
+                raise InternalError(f"the converter of {node.target} answers {have}, not {want}")
+
+    def _equal(self, have: Tensor, want: Tensor) -> bool:
+        if have.shape == want.shape:
+            return True
+        if have.rank != want.rank or (have.is_static and want.is_static):
+            return False
+        return all(
+            [dims.evaluate(d, lookup) for d in have.shape]
+            == [dims.evaluate(d, lookup) for d in want.shape]
+            for lookup in self._samples()
+        )
+
+    def _samples(self) -> list[Any]:
+        """Lookups of the inputs' sizes at the minimum, the optimum and the maximum."""
+        shapes = [self._input_shapes(i) for i in range(3)]
+        return [lambda name, axis, s=sizes: s[name][axis] for sizes in shapes]
+
+    def _input_shapes(self, which: int) -> dict[str, tuple[int, ...]]:
+        return {
+            node.name: concrete_shape(node.meta["val"].shape, self.ranges, which)
+            for node in self.placeholders
+        }
+
+    def _profiles(self) -> tuple[Profile, ...]:
+        low, opt, high = (self._input_shapes(i) for i in range(3))
+        dynamic = [n.name for n in self.placeholders if low[n.name] != high[n.name]]
+        if not dynamic:
+            return ()
+        return (Profile({name: (low[name], opt[name], high[name]) for name in dynamic}),)
+
+    def _outputs(self) -> list[str | Passed]:
+        inputs = {node.name for node in self.placeholders}
+        outputs: list[str | Passed] = []
+        (returned,) = self.graph_module.graph.output_node().args
+        for node in returned if isinstance(returned, list | tuple) else (returned,):
+            assert isinstance(node, fx.Node)
+            name = self.values[node].name
+            if name in inputs:
+                outputs.append(Passed("input", name))
+            elif self.recorder.is_constant(self.values[node]):
+                outputs.append(Passed("constant", name))
+            elif name in outputs:
+                outputs.append(Passed("output", name))
+            else:
+                outputs.append(name)
+        return outputs
+
+    def _refused(self, node: fx.Node, reason: str) -> ConversionError:
+        return ConversionError(Refusal(node.name, str(node.target), reason, where(node)))
+
+
+def concrete_shape(
+    shape: Sequence[int | torch.SymInt], ranges: Mapping[str, SizeRange], which: int
+) -> tuple[int, ...]:
+    """A shape with every symbol at its minimum (0), optimum (1) or maximum (2)."""
+    sizes = []
+    for size in shape:
+        if isinstance(size, torch.SymInt):
+            expression = size.node.expr
+            values = {s: ranges[str(s)].values[which] for s in expression.free_symbols}
+            sizes.append(int(expression.subs(values)))
+        else:
+            sizes.append(int(size))
+    return tuple(sizes)
+
+
+def _bind(node: fx.Node, tensor_of: Any, symbols: Symbols) -> dict[str, Any]:
+    def resolve(value: Any) -> Any:
+        if isinstance(value, fx.Node):
+            meta = value.meta["val"]
+            return symbols.dim(meta) if isinstance(meta, torch.SymInt) else tensor_of(value)
+        if isinstance(value, torch.SymInt):
+            return symbols.dim(value)
+        if isinstance(value, list | tuple):
+            return [resolve(v) for v in value]
+        return value
+
+    assert isinstance(node.target, OpOverload)
+    bound = registry.bind(node.target, node.args, node.kwargs)
+    return {name: resolve(value) for name, value in bound.items()}
+
+
+def _described(node: fx.Node, symbols: Symbols) -> Tensor:
+    return _tensor(node.name, node.meta["val"], symbols)
+
+
+def _tensor(name: str, value: torch.Tensor, symbols: Symbols) -> Tensor:
+    return Tensor(name, by_torch(value.dtype).name, symbols.shape(value.shape))
+
+
+def _untranslatable(value: torch.Tensor, symbols: Symbols) -> str | None:
+    """Why TensorRT cannot hold a tensor at all, or None."""
+    name = str(value.dtype).removeprefix("torch.")
+    try:
+        known = by_torch(value.dtype).name in NETWORK_DTYPES
+    except KeyError:
+        known = False
+    if not known:
+        return f"TensorRT has no type {name}"
+    if value.dim() > MAX_RANK:
+        return f"TensorRT has at most {MAX_RANK} dimensions, this tensor has {value.dim()}"
+    symbols.shape(value.shape)
+    return None
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    fx.map_arg(values, lambda n: found.extend(_leaves(n.meta["val"])))
+    return found
+
+
+def _leaves(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [leaf for item in value for leaf in _leaves(item)]
+    return []
+
+
+def _attribute(module: torch.nn.Module, path: str) -> torch.Tensor:
+    value: Any = module
+    for part in path.split("."):
+        value = getattr(value, part)
+    assert isinstance(value, torch.Tensor)
+    return value
+
+
+def _source_line(node: fx.Node) -> str:
+    """``file.py:12`` of the innermost user frame that made the node."""
+    from .capture import user_line
+
+    return user_line(node.meta.get("stack_trace") or "")
+

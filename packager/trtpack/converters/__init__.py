@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The converter library: one function per ATen operator, registered by family."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+
+from . import registry
+from .registry import Converter, converter, registered
+
+_NOT_FAMILIES = {"registry", "context", "symbols"}
+_loaded = False
+
+
+def find(op: object) -> Converter | None:
+    """The converter of an operator overload, None if there is none; loads the library once."""
+    load()
+    return registry.find(op)
+
+
+def load() -> None:
+    """Imports every converter family, which registers its converters."""
+    global _loaded
+    if not _loaded:
+        for module in pkgutil.iter_modules(__path__):
+            if module.name not in _NOT_FAMILIES:
+                importlib.import_module(f"{__name__}.{module.name}")
+        _loaded = True
+
+
+
+
+__all__ = ["Converter", "converter", "find", "load", "registered", "registry"]

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a converter sees: the target, the node's result, and TensorRT's layers as methods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+
+from trtpack_runtime import dims
+from trtpack_runtime.dims import Dim
+from trtpack_runtime.dtypes import DTYPES, by_torch
+from trtpack_runtime.network import Tensor
+from trtpack_runtime.recorder import Recorder
+
+from ..target import Target
+
+Axes = int | Sequence[int]
+
+
+class Refused(Exception):
+    """Raised by a converter that finds, while converting, that TensorRT cannot do it."""
+
+
+class Constants:
+    """The values behind a network's constants: stored name -> tensor, and how to derive them."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, torch.Tensor] = {}
+        self.recipes: dict[str, dict[str, Any]] = {}
+
+    def put(self, name: str, value: torch.Tensor, recipe: dict[str, Any] | None = None) -> str:
+        """Keeps a value under ``name``, or under a numbered name where another value has it."""
+        candidate, n = name, 1
+        while candidate in self.values and not _same(self.values[candidate], value):
+            n += 1
+            candidate = f"{name}.{n}"
+        self.values.setdefault(candidate, value)
+        if recipe is not None:
+            self.recipes.setdefault(candidate, recipe)
+        return candidate
+
+
+class Context:
+    """The recorder of one segment, with the conveniences every converter needs.
+
+    ``target`` decides which layers exist; ``results`` are the types and shapes PyTorch gives the
+    node's outputs (``result`` is the first). Every method answers ``Tensor``s.
+    """
+
+    def __init__(self, target: Target, recorder: Recorder, constants: Constants) -> None:
+        self.target = target
+        self.results: tuple[Tensor, ...] = ()
+        self.scope, self.origin = "", ""
+        self._recorder = recorder
+        self._constants = constants
+
+    @property
+    def result(self) -> Tensor:
+        """What PyTorch says the node's first output is; its name means nothing."""
+        return self.results[0]
+
+    def has(self, release: str) -> bool:
+        """Whether the target's TensorRT is at least ``release``, such as ``"10.8"``."""
+        return self.target.tensorrt_at_least(release)
+
+    def add(self, kind: str, operands: dict[str, Any], **attributes: Any) -> Tensor:
+        """Adds a layer of any kind and answers its first output."""
+        return self.add_all(kind, operands, **attributes)[0]
+
+    def add_all(self, kind: str, operands: dict[str, Any], **attributes: Any) -> tuple[Tensor, ...]:
+        """Adds a layer of any kind and answers all its outputs."""
+        return self._recorder.add(
+            kind, operands, attributes, name=self.scope or kind, origin=self.origin
+        )
+
+    # constants
+
+    def is_constant(self, tensor: Tensor) -> bool:
+        """Whether a tensor's value is known now."""
+        return self._recorder.is_constant(tensor)
+
+    def value(self, tensor: Tensor) -> torch.Tensor:
+        """The value of a constant, in the constant's shape."""
+        return self._constants.values[tensor.name].reshape(tensor.shape)
+
+    def constant(self, value: torch.Tensor, name: str) -> Tensor:
+        """A constant that follows from no parameter, such as a mask or a table of indices."""
+        value = value.detach().contiguous()
+        stored = self._constants.put(f"{self.scope}|{name}", value)
+        return self._recorder.constant(by_torch(value.dtype).name, tuple(value.shape), stored)
+
+    def fold(self, op: OpOverload, tensor: Tensor, *args: Any, use: str) -> Tensor:
+        """``op(tensor, *args)`` evaluated now; the recipe is kept so that weights can be refitted.
+
+        ``use`` names the derived constant: ``<parameter>|<use>``.
+        """
+        value = op(self.value(tensor), *args).contiguous()
+        recipe = {"op": str(op), "args": [{"constant": tensor.name}, *args]}
+        stored = self._constants.put(f"{tensor.name}|{use}", value, recipe)
+        return self._recorder.constant(
+            by_torch(value.dtype).name, tuple(value.shape), stored, recipe
+        )
+
+    def scalar(self, value: float | int | bool, dtype: str, rank: int = 0) -> Tensor:
+        """A one-element constant of ``rank`` dims, each of size 1."""
+        torch_dtype = getattr(torch, DTYPES[dtype].torch)
+        shape = (1,) * rank
+        text = "x".join(["literal", dtype, repr(value), str(rank)])
+        stored = self._constants.put(text, torch.full(shape, value, dtype=torch_dtype))
+        return self._recorder.constant(dtype, shape, stored)
+
+    # types and ranks
+
+    def cast(self, x: Tensor, dtype: str) -> Tensor:
+        """``x`` as ``dtype``; ``x`` itself where it already is."""
+        if x.dtype == dtype:
+            return x
+        if self.is_constant(x) and x.dtype in DTYPES:
+            torch_dtype = getattr(torch, DTYPES[dtype].torch)
+            return self.fold(
+                torch.ops.prims.convert_element_type.default, x, torch_dtype, use=dtype.lower()
+            )
+        return self.add("cast", {"input": x}, to_type=dtype)
+
+    def operand(self, value: Tensor | float | int | bool, dtype: str, rank: int = 0) -> Tensor:
+        """A tensor or Python number as a tensor of ``dtype`` and at least ``rank`` dims."""
+        if isinstance(value, Tensor):
+            return self.unsqueeze_to(self.cast(value, dtype), rank)
+        return self.scalar(value, dtype, rank)
+
+    def unsqueeze_to(self, x: Tensor, rank: int) -> Tensor:
+        """``x`` with leading dims of size 1 up to ``rank``, as broadcasting aligns shapes."""
+        if x.rank >= rank:
+            return x
+        return self.reshape(x, (1,) * (rank - x.rank) + x.shape)
+
+    # layers
+
+    def activation(
+        self, type: str, x: Tensor, *, alpha: float | None = None, beta: float | None = None
+    ) -> Tensor:
+        """An ``ActivationType`` on ``x``."""
+        return self.add("activation", {"input": x}, type=type, alpha=alpha, beta=beta)
+
+    def unary(self, op: str, x: Tensor) -> Tensor:
+        """A ``UnaryOperation`` on ``x``."""
+        return self.add("unary", {"input": x}, op=op)
+
+    def elementwise(self, op: str, a: Tensor | float, b: Tensor | float) -> Tensor:
+        """An ``ElementWiseOperation`` with PyTorch's broadcasting; types must already agree.
+
+        A Python number takes the other operand's type.
+        """
+        rank = max(t.rank for t in (a, b) if isinstance(t, Tensor))
+        dtype = next(t.dtype for t in (a, b) if isinstance(t, Tensor))
+        first = self.unsqueeze_to(a, rank) if isinstance(a, Tensor) else self.scalar(a, dtype, rank)
+        other = self.unsqueeze_to(b, rank) if isinstance(b, Tensor) else self.scalar(b, dtype, rank)
+        return self.add("elementwise", {"input1": first, "input2": other}, op=op)
+
+    def select(self, condition: Tensor, then: Tensor, otherwise: Tensor) -> Tensor:
+        """``where(condition, then, otherwise)`` with broadcasting; types must already agree."""
+        rank = max(condition.rank, then.rank, otherwise.rank)
+        return self.add(
+            "select",
+            {
+                "condition": self.unsqueeze_to(condition, rank),
+                "then_input": self.unsqueeze_to(then, rank),
+                "else_input": self.unsqueeze_to(otherwise, rank),
+            },
+        )
+
+    def matmul(
+        self, a: Tensor, b: Tensor, *, transpose_a: bool = False, transpose_b: bool = False
+    ) -> Tensor:
+        """Matrix product over the last two dims; batch dims broadcast."""
+        rank = max(a.rank, b.rank)
+        return self.add(
+            "matrix_multiply",
+            {"input0": self.unsqueeze_to(a, rank), "input1": self.unsqueeze_to(b, rank)},
+            op0="TRANSPOSE" if transpose_a else "NONE",
+            op1="TRANSPOSE" if transpose_b else "NONE",
+        )
+
+    def reduce(self, op: str, x: Tensor, axes: Axes, *, keep_dims: bool) -> Tensor:
+        """A ``ReduceOperation`` over ``axes`` (negative ones count from the end)."""
+        return self.add(
+            "reduce", {"input": x}, op=op, axes=normalized(axes, x.rank), keep_dims=keep_dims
+        )
+
+    def reshape(self, x: Tensor, shape: Sequence[Dim]) -> Tensor:
+        """``x`` with another shape of as many elements; ``x`` itself where nothing changes."""
+        shape = tuple(shape)
+        if shape == x.shape:
+            return x
+        if self.is_constant(x) and dims.is_static(shape):
+            return self.fold(torch.ops.aten.view.default, x, list(shape), use=_shape_text(shape))
+        return self.add("shuffle", {"input": x}, reshape_dims=shape)
+
+    def permute(self, x: Tensor, order: Sequence[int]) -> Tensor:
+        """``x`` with its dims in ``order``; ``x`` itself where nothing changes."""
+        order = tuple(d % x.rank for d in order)
+        if order == tuple(range(x.rank)):
+            return x
+        if self.is_constant(x):
+            text = "permute_" + "".join(map(str, order))
+            return self.fold(torch.ops.aten.permute.default, x, list(order), use=text)
+        return self.add("shuffle", {"input": x}, first_transpose=order)
+
+    def slice(
+        self,
+        x: Tensor,
+        start: Sequence[Dim],
+        shape: Sequence[Dim],
+        stride: Sequence[Dim] | None = None,
+        *,
+        mode: str = "STRICT_BOUNDS",
+        fill: Tensor | None = None,
+    ) -> Tensor:
+        """Elements ``start + i * stride`` of every dim; ``mode`` says what lies outside."""
+        return self.add(
+            "slice",
+            {"input": x, "fill": fill},
+            start=tuple(start),
+            shape=tuple(shape),
+            stride=tuple(stride or (1,) * x.rank),
+            mode=mode,
+        )
+
+    def expand(self, x: Tensor, shape: Sequence[Dim]) -> Tensor:
+        """``x`` broadcast to ``shape``: dims of size 1 are repeated, leading ones added."""
+        shape = tuple(shape)
+        x = self.unsqueeze_to(x, len(shape))
+        if x.shape == shape:
+            return x
+        stride = tuple(
+            0 if have == 1 and want != 1 else 1 for have, want in zip(x.shape, shape, strict=True)
+        )
+        return self.slice(x, (0,) * x.rank, shape, stride)
+
+    def concatenate(self, tensors: Sequence[Tensor], axis: int) -> Tensor:
+        """Tensors joined along ``axis``; a single one is answered as it is."""
+        if len(tensors) == 1:
+            return tensors[0]
+        return self.add(
+            "concatenation", {"inputs": tuple(tensors)}, axis=axis % tensors[0].rank
+        )
+
+    def softmax(self, x: Tensor, axis: int) -> Tensor:
+        """Softmax along ``axis``."""
+        return self.add("softmax", {"input": x}, axes=normalized(axis, x.rank))
+
+    def gather(self, x: Tensor, indices: Tensor, axis: int, *, mode: str = "DEFAULT") -> Tensor:
+        """``GatherMode`` DEFAULT: ``x`` indexed along ``axis`` by a tensor of any rank."""
+        return self.add(
+            "gather", {"input": x, "indices": indices}, mode=mode, axis=axis % max(x.rank, 1)
+        )
+
+    def in_float32(self, x: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """``compute`` in FLOAT, the answer cast back to ``x``'s type."""
+        return self.cast(compute(self.cast(x, "FLOAT")), x.dtype)
+
+
+def normalized(axes: Axes, rank: int) -> tuple[int, ...]:
+    """Axes counted from 0, sorted; one int or several."""
+    axes = (axes,) if isinstance(axes, int) else tuple(axes)
+    return tuple(sorted(a % rank for a in axes)) if rank else ()
+
+
+def _shape_text(shape: Sequence[Dim]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if a.data_ptr() == b.data_ptr() and a.stride() == b.stride():
+        return True
+    return torch.equal(a, b) or (
+        a.is_floating_point() and math.prod(a.shape) > 0 and bool(torch.isnan(a).any())
+        and torch.equal(a.nan_to_num(), b.nan_to_num())
+    )

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Symbolic sizes of torch (``SymInt``) as size expressions over a graph's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import sympy
+import torch
+from torch.utils._sympy import functions as torch_sympy
+
+from trtpack_runtime import dims
+from trtpack_runtime.dims import Dim
+
+
+class UnknownSymbolError(Exception):
+    """A size depends on a symbol that no input's shape reveals."""
+
+    def __init__(self, symbol: str) -> None:
+        super().__init__(f"size {symbol} is not a dimension of any input")
+        self.symbol = symbol
+
+
+class Symbols:
+    """Maps torch's size symbols to dims of named tensors."""
+
+    def __init__(self, tensors: Iterable[tuple[str, torch.Tensor]] = ()) -> None:
+        self._dims: dict[sympy.Symbol, Dim] = {}
+        derived: list[tuple[sympy.Expr, Dim]] = []
+        for name, tensor in tensors:
+            for axis, size in enumerate(tensor.shape):
+                if not isinstance(size, torch.SymInt):
+                    continue
+                expression = sympy.sympify(size.node.expr)
+                if isinstance(expression, sympy.Symbol):
+                    self._dims.setdefault(expression, dims.dim(name, axis))
+                else:
+                    derived.append((expression, dims.dim(name, axis)))
+        for expression, value in derived:
+            self._solve(expression, value)
+
+    def knows(self, symbol: sympy.Symbol) -> bool:
+        """Whether a symbol can be read off the inputs."""
+        return symbol in self._dims
+
+    def dim(self, size: int | torch.SymInt | sympy.Expr) -> Dim:
+        """The expression of a size.
+
+        Raises:
+            UnknownSymbolError: it depends on something no input's shape tells.
+        """
+        if isinstance(size, int):
+            return size
+        return self._walk(sympy.sympify(size.node.expr if isinstance(size, torch.SymInt) else size))
+
+    def shape(self, sizes: Iterable[int | torch.SymInt]) -> tuple[Dim, ...]:
+        """The expressions of several sizes; raises as ``dim``."""
+        return tuple(self.dim(size) for size in sizes)
+
+    def _solve(self, expression: sympy.Expr, value: Dim) -> None:
+        free = [s for s in expression.free_symbols if s not in self._dims]
+        if len(free) != 1:
+            return
+        (symbol,) = free
+        scale, offset = expression.coeff(symbol), expression.subs(symbol, 0)
+        if sympy.expand(scale * symbol + offset - expression) == 0 and scale.is_Integer:
+            self._dims[symbol] = dims.floordiv(value - self._walk(offset), int(scale))
+
+    def _walk(self, expression: Any) -> Dim:
+        if isinstance(expression, sympy.Integer):
+            return int(expression)
+        if isinstance(expression, sympy.Symbol):
+            if expression not in self._dims:
+                raise UnknownSymbolError(str(expression))
+            return self._dims[expression]
+        parts = [self._walk(arg) for arg in expression.args]
+        match expression:
+            case sympy.Add():
+                return _fold(dims.add, parts)
+            case sympy.Mul():
+                return _fold(dims.mul, parts)
+            case sympy.Pow() if isinstance(parts[1], int) and parts[1] >= 0:
+                return dims.product((parts[0],) * parts[1])
+            case torch_sympy.FloorDiv():
+                return dims.floordiv(parts[0], parts[1])
+            case torch_sympy.CleanDiv():
+                return dims.floordiv(parts[0], parts[1])
+            case torch_sympy.CeilToInt():
+                return parts[0]
+            case torch_sympy.Mod() | torch_sympy.PythonMod() | sympy.Mod():
+                return dims.mod(parts[0], parts[1])
+            case torch_sympy.Max() | sympy.Max():
+                return _fold(dims.maximum, parts)
+            case torch_sympy.Min() | sympy.Min():
+                return _fold(dims.minimum, parts)
+        raise UnknownSymbolError(str(expression))
+
+
+def _fold(operation: Any, parts: list[Dim]) -> Dim:
+    total = parts[0]
+    for part in parts[1:]:
+        total = operation(total, part)
+    return total
