@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The devices a bundle can be built for, read from ``targets/*.toml``.
+
+A target is a *device* (the hardware, ``targets/NAME.toml``) with one of its *stacks* (the software
+on it, ``targets/stacks/NAME.toml``). ``orin`` is a device with its default stack,
+``orin@jetpack-7.2`` names another. Every fact in those files gives its source;
+``targets/sources.toml`` says where that is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trtpack_runtime.errors import ConfigError
+
+from .files import Device, EngineKind, Peak, Stack, Table, read_device, read_stack
+
+__all__ = [
+    "Target",
+    "Catalogue",
+    "EngineKind",
+    "Peak",
+    "find_target",
+    "all_targets",
+    "catalogue",
+    "read_catalogue",
+]
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Target:
+    """One device with one software stack. ``None`` stands for "no source that was read says"."""
+
+    name: str  # as it was asked for: "orin", "orin@jetpack-7.2"
+    key: str  # the same for every spelling: "jetson-agx-orin-64gb@jetpack-6.2"
+    device: str
+    family: str
+    sm: str | None  # compute capability, "8.7"; None for a CPU
+    sm_also: tuple[str, ...]  # other spellings of the same capability
+    arch: str  # "x86_64" or "aarch64"
+    memory_bytes: int | None
+    memory_unified: bool | None
+    engine_kind: EngineKind
+    tensorrt: (
+        tuple[int, ...] | None
+    )  # of the stack's kind: (10, 3, 0, 30), or TensorRT-RTX's (1, 7, 1, 116)
+    stack: str
+    os: str | None
+    cuda: str | None
+    python: str | None
+    dla_cores: int | None  # that TensorRT of this stack can use
+    has_fp8: bool
+    has_fp4: bool
+    rtx_capability: str | None  # TensorRT-RTX's name of it, "SM89"
+    peak: Peak
+    unsupported: str | None  # why nothing can be built for it
+    notes: tuple[str, ...]
+
+    def describe(self) -> dict[str, object]:
+        """What a bundle's manifest says about the target of a variant."""
+        return {
+            "name": self.name,
+            "key": self.key,
+            "device": self.device,
+            "kind": self.engine_kind,
+            "sm": self.sm,
+            "sm_also": list(self.sm_also),
+            "stack": self.stack,
+            "tensorrt": None if self.tensorrt is None else ".".join(map(str, self.tensorrt)),
+            "cuda": self.cuda,
+            "os": "linux",
+            "arch": self.arch,
+        }
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Every device and stack of one ``targets`` folder, checked against each other."""
+
+    devices: Mapping[str, Device]
+    stacks: Mapping[str, Stack]
+    spellings: Mapping[str, str]  # id or alias -> id
+
+    def find(self, name: str) -> Target:
+        """The target called ``DEVICE`` or ``DEVICE@STACK``.
+
+        Errors: ConfigError for an unknown device or stack (the nearest name is suggested), for a
+        stack the device does not have, and for a device nothing can be built for.
+        """
+        asked = name.strip().lower()
+        device_name, at, stack_name = asked.partition("@")
+        if device_name not in self.spellings:
+            raise _unknown("target", device_name, self.spellings, "see all with: trtpack targets")
+        device = self.devices[self.spellings[device_name]]
+        if device.unsupported:
+            raise ConfigError(
+                f"cannot build for {device.device}: {device.unsupported}",
+                hint="choose another target, see: trtpack targets",
+            )
+        if at and stack_name not in self.stacks:
+            known = device.stacks
+            raise _unknown("stack", stack_name, known, f"{device_name} has: {', '.join(known)}")
+        if at and stack_name not in device.stacks:
+            raise ConfigError(
+                f"{device.device} cannot have {self.stacks[stack_name].title}",
+                hint=f"choose one of its stacks: {', '.join(device.stacks)}",
+            )
+        return self._target(asked, device, self.stacks[stack_name if at else device.stacks[0]])
+
+    def all(self) -> tuple[Target, ...]:
+        """Every device with its default stack, sorted by name; those without support too."""
+        return tuple(
+            self._target(
+                device.id, device, self.stacks[device.stacks[0]] if device.stacks else None
+            )
+            for _, device in sorted(self.devices.items())
+        )
+
+    def stacks_of(self, target: Target) -> tuple[str, ...]:
+        """The stacks ``target``'s device can have, the default first."""
+        return self.devices[target.key.partition("@")[0]].stacks
+
+    def aliases_of(self, target: Target) -> tuple[str, ...]:
+        """Other names of ``target``'s device."""
+        return self.devices[target.key.partition("@")[0]].aliases
+
+    def _target(self, name: str, device: Device, stack: Stack | None) -> Target:
+        arches = [a for a in device.arch if stack is None or a in stack.arch]
+        host = platform.machine()
+        local = device.family == "cpu" and host in arches  # compiled by this host's own compiler
+        has_dla = stack is not None and stack.dla
+        return Target(
+            name=name,
+            key=f"{device.id}@{stack.id}" if stack else device.id,
+            device=device.device,
+            family=device.family,
+            sm=device.sm,
+            sm_also=device.sm_also,
+            arch=host if local else arches[0],
+            memory_bytes=None if device.memory_gib is None else round(device.memory_gib * GIB),
+            memory_unified=device.memory_unified,
+            engine_kind=stack.kind if stack else "tensorrt",
+            tensorrt=stack.tensorrt if stack else None,
+            stack=stack.id if stack else "",
+            os=stack.os if stack else None,
+            cuda=stack.cuda if stack else None,
+            python=stack.python if stack else None,
+            dla_cores=device.dla_cores if has_dla else 0,
+            has_fp8=device.has_fp8,
+            has_fp4=device.has_fp4,
+            rtx_capability=device.rtx_capability,
+            peak=device.peak,
+            unsupported=device.unsupported,
+            notes=tuple(n for n in (device.notes, stack.notes if stack else None) if n),
+        )
+
+
+def find_target(name: str) -> Target:
+    """The target called ``name``, from the files that come with trtpack."""
+    return catalogue().find(name)
+
+
+def all_targets() -> tuple[Target, ...]:
+    """Every device that comes with trtpack, with its default stack."""
+    return catalogue().all()
+
+
+@functools.cache
+def catalogue() -> Catalogue:
+    """The devices and stacks that come with trtpack."""
+    here = Path(__file__).parents[1]
+    installed = here / "_targets"
+    return read_catalogue(installed if installed.is_dir() else here.parents[1] / "targets")
+
+
+def read_catalogue(folder: Path) -> Catalogue:
+    """The devices and stacks described under ``folder``.
+
+    Errors: ConfigError naming the file and key of anything missing, unknown, of the wrong type,
+    without a source, or at odds with another file.
+    """
+    sources = frozenset(Table.read(folder / "sources.toml").content)
+    stacks = {
+        path.stem: read_stack(Table.read(path), sources)
+        for path in sorted((folder / "stacks").glob("*.toml"))
+    }
+    devices: dict[str, Device] = {}
+    spellings: dict[str, str] = {}
+    for path in sorted(folder.glob("*.toml")):
+        if path.name == "sources.toml":
+            continue
+        table = Table.read(path)
+        device = devices[path.stem] = read_device(table, sources)
+        for spelling in (device.id, *device.aliases):
+            if spellings.setdefault(spelling, device.id) != device.id:
+                raise table.wrong("aliases", f"{spelling!r} already names {spellings[spelling]}")
+        for stack in device.stacks:
+            if stack not in stacks:
+                raise table.wrong("stacks", f"there is no stacks/{stack}.toml")
+            if reason := _mismatch(device, stacks[stack]):
+                raise table.wrong("stacks", f"{stack} {reason}")
+    if not devices:
+        raise ConfigError(f"no targets in {folder}", hint="reinstall trtpack")
+    return Catalogue(devices, stacks, spellings)
+
+
+def _mismatch(device: Device, stack: Stack) -> str | None:
+    if not set(device.arch) & set(stack.arch):
+        return f"is for {', '.join(stack.arch)}, the device is {', '.join(device.arch)}"
+    if (stack.kind == "inductor") != (device.sm is None):
+        return f"has engines of kind {stack.kind}, the device has sm {device.sm or 'none'}"
+    if stack.sms is not None and device.sm not in stack.sms:
+        return f"serves sm {', '.join(stack.sms)}, the device is {device.sm}"
+    if stack.kind == "tensorrt-rtx" and device.rtx_capability is None:
+        return "needs an rtx_capability"
+    return None
+
+
+def _unknown(what: str, name: str, known: Iterable[str], otherwise: str) -> ConfigError:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? {otherwise}" if near else otherwise
+    return ConfigError(f"unknown {what} {name!r}", hint=hint)
