@@ -63,6 +63,16 @@ class Target:
     unsupported: str | None  # why nothing can be built for it
     notes: tuple[str, ...]
 
+    def tensorrt_at_least(self, release: str) -> bool:
+        """Whether its TensorRT has what ``release`` ("10.8") has; TensorRT-RTX has what 11.0 has.
+
+        False where the target has no TensorRT at all.
+        """
+        if self.tensorrt is None:
+            return False
+        have = (11, 0) if self.engine_kind == "tensorrt-rtx" else self.tensorrt
+        return have >= tuple(map(int, release.split(".")))
+
     def describe(self) -> dict[str, object]:
         """What a bundle's manifest says about the target of a variant."""
         return {
