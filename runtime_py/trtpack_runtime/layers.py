@@ -6,7 +6,10 @@ A kind is called like TensorRT's ``add_<kind>``. Attribute types are
 ==============  =================================================================
 ``bool int float str``  themselves (``float`` takes an int too)
 ``ints``        a tuple of ints
+``floats``      a tuple of floats
 ``dims``        a tuple of sizes, each an int or an expression
+``number``      a float, an int or a size given as a value
+``numbers``     a tuple of numbers
 ``axes``        a tuple of non-negative axes; TensorRT is given the bit mask
 ``dtype``       a TensorRT type name
 ``EnumName``    a member name of that TensorRT enum
@@ -25,6 +28,36 @@ FLOATS = frozenset({"FLOAT", "HALF", "BF16"})
 INTS = frozenset({"INT32", "INT64"})
 NUMBERS = FLOATS | INTS
 ALL = NUMBERS | {"BOOL", "INT8", "UINT8", "FP8", "INT4", "FP4"}
+
+
+ENUMS: Mapping[str, frozenset[str]] = {
+    name: frozenset(members.split())
+    for name, members in {
+        "ActivationType": "RELU SIGMOID TANH LEAKY_RELU ELU SELU SOFTSIGN SOFTPLUS CLIP "
+        "HARD_SIGMOID SCALED_TANH THRESHOLDED_RELU GELU_ERF GELU_TANH",
+        "AttentionNormalizationOp": "NONE SOFTMAX",
+        "CumulativeOperation": "SUM",
+        "ElementWiseOperation": "SUM PROD MAX MIN SUB DIV POW FLOOR_DIV AND OR XOR EQUAL GREATER "
+        "LESS",
+        "FillOperation": "LINSPACE RANDOM_UNIFORM RANDOM_NORMAL",
+        "GatherMode": "DEFAULT ELEMENT ND",
+        "InterpolationMode": "NEAREST LINEAR CUBIC",
+        "MatrixOperation": "NONE TRANSPOSE VECTOR",
+        "PaddingMode": "EXPLICIT_ROUND_DOWN EXPLICIT_ROUND_UP SAME_UPPER SAME_LOWER",
+        "PoolingType": "MAX AVERAGE",
+        "ReduceOperation": "SUM PROD MAX MIN AVG",
+        "ResizeCoordinateTransformation": "ALIGN_CORNERS ASYMMETRIC HALF_PIXEL",
+        "ResizeRoundMode": "HALF_UP HALF_DOWN FLOOR CEIL",
+        "ResizeSelector": "FORMULA UPPER",
+        "SampleMode": "STRICT_BOUNDS WRAP CLAMP FILL REFLECT",
+        "ScaleMode": "UNIFORM CHANNEL ELEMENTWISE",
+        "ScatterMode": "ELEMENT ND",
+        "TopKOperation": "MAX MIN",
+        "UnaryOperation": "EXP LOG SQRT RECIP ABS NEG SIN COS TAN SINH COSH ASIN ACOS ATAN ASINH "
+        "ACOSH ATANH CEIL FLOOR ERF NOT SIGN ROUND ISINF ISNAN",
+    }.items()
+}
+"""The members of TensorRT's enums that a network may name."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +109,11 @@ _CONV_OPERANDS = (
 )
 
 _TABLE = (
-    Kind("activation", (_x(NUMBERS),), {"type": "ActivationType", "alpha": "float?", "beta": "float?"}),
+    Kind(
+        "activation",
+        (_x(NUMBERS),),
+        {"type": "ActivationType", "alpha": "float?", "beta": "float?"},
+    ),
     Kind("unary", (_x(),), {"op": "UnaryOperation"}),
     Kind(
         "elementwise",
@@ -205,8 +242,8 @@ _TABLE = (
     ),
     Kind(
         "one_hot",
-        (Operand("indices", frozenset({"INT32"})), Operand("values"), Operand("depth", INTS)),
-        {"axis": "int"},
+        (Operand("indices", frozenset({"INT32"})), Operand("values")),
+        {"depth": "int", "axis": "int"},
     ),
     Kind("einsum", (Operand("inputs", FLOATS, variadic=True),), {"equation": "str"}),
     Kind(

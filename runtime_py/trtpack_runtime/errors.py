@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The error tree. The class carries the exit code, the hint the next step."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TrtpackError(Exception):
+    """Anything a user can act on: one line that says what failed, and one imperative sentence."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message, self.hint = message, hint
+
+
+class ConfigError(TrtpackError):
+    """A wrong option, file, name or input."""
+
+    exit_code = 2
+
+
+class InputMismatchError(ConfigError):
+    """An input that is not what the method takes."""
+
+
+class CompileError(TrtpackError):
+    """A pass, a conversion or an engine build failed."""
+
+    exit_code = 4
+
+
+class NetworkError(CompileError):
+    """A portable network that TensorRT would refuse, with the layer that is wrong."""
+
+
+class EngineBuildError(CompileError):
+    """TensorRT refused a network or died; the message ends with its last log lines."""
+
+
+class BundleError(TrtpackError):
+    """A bundle that is corrupt, incompatible or not trusted."""
+
+    exit_code = 5
+
+
+class DeviceError(TrtpackError):
+    """No GPU, no driver, too little memory."""
+
+    exit_code = 6
+
+
+class SmokeFailure(TrtpackError):
+    """The loaded program does not compute what it should."""
+
+    exit_code = 7
+
+
+class InternalError(Exception):
+    """A bug of ours."""
+
+    exit_code: ClassVar[int] = 70
