@@ -173,3 +173,7 @@ def _normalized(input: Tensor, axes: tuple[int, ...], groups: int) -> None:
             groups > 0 and (not isinstance(channels, int) or channels % groups == 0),
             f"attribute num_groups: {groups} does not divide the channels of {input}",
         )
+        require(
+            sorted(axes) == list(range(2, input.rank)),
+            f"attribute axes: wanted every axis after the channels, got {axes}",
+        )

@@ -29,6 +29,10 @@ _ELEMENTWISE_TYPES = {
     "XOR": _BOOL,
     "EQUAL": NUMBERS | _BOOL,
 }
+_TAKE_ALPHA = frozenset(
+    "LEAKY_RELU ELU SELU SOFTPLUS CLIP HARD_SIGMOID SCALED_TANH THRESHOLDED_RELU".split()
+)
+_TAKE_BETA = frozenset("SELU SOFTPLUS CLIP HARD_SIGMOID SCALED_TANH".split())
 _ANSWER_BOOL = frozenset({"AND", "OR", "XOR", "EQUAL", "GREATER", "LESS"})
 
 
@@ -37,6 +41,9 @@ def activation(
     input: Tensor, type: str, alpha: float | None = None, beta: float | None = None
 ) -> Results:
     require_type("input", input, NUMBERS if type == "RELU" else FLOATS)
+    for name, value, takers in (("alpha", alpha, _TAKE_ALPHA), ("beta", beta, _TAKE_BETA)):
+        verb = "needs" if type in takers else "takes no"
+        require((value is not None) == (type in takers), f"attribute {name}: {type} {verb} {name}")
     return [(input.dtype, input.shape)]
 
 

@@ -40,7 +40,7 @@ def convolution_nd(
     bias: Tensor | None = None,
 ) -> Results:
     window = (kernel_shape, stride_nd, pre_padding, post_padding, dilation_nd)
-    channels = _channels(input, *window)
+    channels = _static_channels(input, *window)
     require_shape(
         "kernel", kernel, (num_output_maps, _per_group(channels, num_groups), *kernel_shape)
     )
@@ -66,7 +66,9 @@ def deconvolution_nd(
     bias: Tensor | None = None,
 ) -> Results:
     window = (kernel_shape, stride_nd, pre_padding, post_padding, dilation_nd)
-    channels = _channels(input, *window)
+    channels = _static_channels(input, *window)
+    if channels % max(num_groups, 1):
+        raise Mismatch(f"attribute num_groups: {num_groups} does not divide {channels} channels")
     per_group = _per_group(num_output_maps, num_groups)
     require_shape("kernel", kernel, (channels, per_group, *kernel_shape))
     _require_bias(bias, num_output_maps)
@@ -158,8 +160,15 @@ def _channels(input: Tensor, *window: Ints) -> Dim:
     return input.shape[1]
 
 
-def _per_group(channels: Dim, groups: int) -> Dim:
-    if isinstance(channels, int) and (groups < 1 or channels % groups):
+def _static_channels(input: Tensor, *window: Ints) -> int:
+    channels = _channels(input, *window)
+    if not isinstance(channels, int):
+        raise Mismatch(f"operand input: wanted a static number of channels, got {input}")
+    return channels
+
+
+def _per_group(channels: int, groups: int) -> int:
+    if groups < 1 or channels % groups:
         raise Mismatch(f"attribute num_groups: {groups} does not divide {channels} channels")
     return channels // groups
 
