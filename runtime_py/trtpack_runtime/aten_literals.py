@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operators and literal arguments of stored ATen graphs by name.
+
+Beside JSON's own literals: ``{"dtype": "FLOAT"}``, ``{"memory_format": ...}``, ``{"layout": ...}``,
+``{"float": "inf"}``, ``{"complex": [re, im]}``.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from .dtypes import DTYPES, by_torch
+from .errors import BundleError
+
+_SYMBOLIC: Mapping[str, Callable[..., Any]] = {
+    "sym.add": operator.add,
+    "sym.sub": operator.sub,
+    "sym.mul": operator.mul,
+    "sym.floordiv": operator.floordiv,
+    "sym.truediv": operator.truediv,
+    "sym.mod": operator.mod,
+    "sym.pow": operator.pow,
+    "sym.neg": operator.neg,
+    "sym.min": torch.sym_min,
+    "sym.max": torch.sym_max,
+    "sym.float": torch.sym_float,
+    "sym.int": torch.sym_int,
+    "sym.floor": math.floor,
+    "sym.ceil": math.ceil,
+    "sym.eq": operator.eq,
+    "sym.ne": operator.ne,
+    "sym.lt": operator.lt,
+    "sym.le": operator.le,
+    "sym.gt": operator.gt,
+    "sym.ge": operator.ge,
+}
+SYMBOLIC_NAMES: Mapping[Any, str] = {function: name for name, function in _SYMBOLIC.items()}
+
+_REFUSED = frozenset({"aten.from_file.default"})
+"""Operators that reach outside the program's tensors; a bundle is data and may not hold them."""
+
+_OP_NAME = re.compile(r"\w+\.\w+\.\w+")
+
+UNKNOWN = object()
+"""What ``to_json`` answers for a value that is no literal."""
+
+
+def operator_named(name: str) -> Callable[..., Any]:
+    """The function a stored graph calls ``name``.
+
+    Raises:
+        BundleError: this PyTorch lacks it, or no bundle may call it.
+    """
+    if name == "getitem":
+        return operator.getitem
+    if name in _SYMBOLIC:
+        return _SYMBOLIC[name]
+    if not _OP_NAME.fullmatch(name) or name in _REFUSED:
+        raise BundleError(
+            f"a bundle may not call {name!r}", hint="use bundles from a source you trust"
+        )
+    namespace, op, overload = name.split(".")
+    try:
+        found = getattr(getattr(getattr(torch.ops, namespace), op), overload)
+    except (AttributeError, RuntimeError):
+        found = None
+    if isinstance(found, torch._ops.OpOverload):
+        return found
+    if namespace in ("aten", "prims"):
+        hint = "update PyTorch on this device"
+    else:
+        hint = "load the module that registers it with --import MODULE"
+    raise BundleError(f"PyTorch {torch.__version__} has no operator {name} here", hint=hint)
+
+
+def to_json(value: Any) -> Any:
+    """A literal argument as JSON, or ``UNKNOWN``."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else {"float": repr(value)}
+        case complex():
+            return {"complex": [to_json(value.real), to_json(value.imag)]}
+        case torch.device():
+            return {"device": True}
+        case torch.memory_format() | torch.layout():
+            kind = "layout" if isinstance(value, torch.layout) else "memory_format"
+            return {kind: str(value).removeprefix("torch.")}
+        case torch.dtype():
+            name = str(value).removeprefix("torch.")
+            try:
+                return {"dtype": by_torch(value).name}
+            except KeyError:
+                return {"dtype": name}
+    return UNKNOWN
+
+
+def from_json(value: Mapping[str, Any]) -> Any:
+    """The inverse of ``to_json`` for the literals that are objects; ValueError for others."""
+    match value:
+        case {"float": str(text)}:
+            return float(text)
+        case {"complex": [real, imag]}:
+            parts = [from_json(p) if isinstance(p, dict) else float(p) for p in (real, imag)]
+            return complex(*parts)
+        case {"dtype": str(name)}:
+            return _torch_constant(DTYPES[name].torch if name in DTYPES else name, torch.dtype)
+        case {"memory_format": str(name)}:
+            return _torch_constant(name, torch.memory_format)
+        case {"layout": str(name)}:
+            return _torch_constant(name, torch.layout)
+    raise ValueError(f"not an argument: {value!r}")
+
+
+def _torch_constant(name: str, kind: type) -> Any:
+    value = getattr(torch, name, None)
+    if not isinstance(value, kind):
+        raise ValueError(f"{name!r} is no {kind.__name__}")
+    return value
