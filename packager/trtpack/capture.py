@@ -4,25 +4,102 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
+
+from .errors import CaptureError
+from .options import SizeRange
+
+OpOverload = torch._ops.OpOverload
+
+KEPT_WHOLE = tuple(
+    "linear matmul einsum layer_norm group_norm instance_norm rms_norm batch_norm"
+    " scaled_dot_product_attention"
+    " gelu silu hardswish hardsigmoid hardtanh leaky_relu elu celu selu mish relu6 softplus prelu"
+    " glu log_sigmoid"
+    " upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d"
+    " upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d"
+    " _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
+    " pixel_shuffle pixel_unshuffle channel_shuffle grid_sampler grid_sampler_2d"
+    " max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d"
+    " adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"
+    " adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"
+    " constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d"
+    " replication_pad1d replication_pad2d replication_pad3d"
+    " addmm baddbmm bmm mm addcmul addcdiv lerp"
+    " split split_with_sizes chunk unbind stack unfold roll"
+    " masked_fill index_select index_add scatter_add slice_scatter select_scatter"
+    " logsumexp linalg_vector_norm std var norm triu tril cumsum cumprod"
+    " nan_to_num logaddexp sinc frac xlogy rsub".split()
+)
+"""Operators left as they are: TensorRT has them whole, or a converter needs fewer layers for the
+whole than for the parts."""
 
 
 @dataclass(frozen=True)
-class SizeRange:
-    """The sizes one dynamic dimension takes: minimum, optimum, maximum."""
+class State:
+    """A mutated buffer: placeholder ``input`` holds it, graph output ``output`` replaces it."""
 
-    minimum: int
-    optimum: int
-    maximum: int
-
-    @property
-    def values(self) -> tuple[int, int, int]:
-        """(minimum, optimum, maximum)."""
-        return self.minimum, self.optimum, self.maximum
+    slot: str
+    input: str
+    output: int
 
 
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
-_LIBRARIES = ("/torch/", "/torchvision/ops/misc")
+@dataclass(frozen=True)
+class Captured:
+    """A model as a functional graph.
+
+    ``graph_module`` takes the tensor inputs and the state as placeholders and reads every parameter,
+    buffer and constant by a ``get_attr`` of its full name. It answers first the new state, then the
+    user's outputs that are tensors. ``inputs`` and ``outputs`` are the user's, flat: a placeholder's
+    or node's name, or ``None`` / ``{"constant": ...}`` / ``{"size": SymInt}`` where it is no tensor.
+    """
+
+    graph_module: fx.GraphModule
+    inputs: tuple[str | None, ...]
+    outputs: tuple[int | dict[str, Any], ...]
+    state: tuple[State, ...]
+    parameters: tuple[str, ...]
+    buffers: tuple[str, ...]
+    in_spec: Any
+    out_spec: Any
+    ranges: Mapping[str, SizeRange] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def capture(
+    module: torch.nn.Module | torch.export.ExportedProgram,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    ranges: Mapping[tuple[int, int], SizeRange] | None = None,
+) -> Captured:
+    """Exports a module and takes it apart into core ATen and what TensorRT has whole.
+
+    ``ranges`` gives (flat input, axis) its (min, opt, max); axes it leaves out follow what export
+    found.
+
+    Raises:
+        CaptureError: torch.export cannot trace the model; it names the user's line.
+    """
+    try:
+        with torch.no_grad():
+            exported = (
+                module
+                if isinstance(module, torch.export.ExportedProgram)
+                else torch.export.export(
+                    module, args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
+                )
+            )
+            exported = exported.run_decompositions(_decompositions())
+    except Exception as error:
+        raise _capture_error(error) from error
+    return _unlift(exported, ranges or {})
 
 
 def user_line(stack_trace: str) -> str:
@@ -33,5 +110,205 @@ def user_line(stack_trace: str) -> str:
     return f"{frames[-1]['file'].rsplit('/', 1)[-1]}:{frames[-1]['line']}"
 
 
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in .*\n\s*(?P<code>.*))?')
+
+
 def _in_library(file: str) -> bool:
-    return any(part in file for part in _LIBRARIES)
+    return "/torch/" in file or file.startswith(("torch/", "<"))
+
+
+def _decompositions() -> dict[OpOverload, Any]:
+    table = torch.export.default_decompositions()
+    for name in KEPT_WHOLE:
+        packet = getattr(torch.ops.aten, name, None)
+        for overload in packet.overloads() if packet else ():
+            table.pop(getattr(packet, overload), None)
+    return table
+
+
+def _unlift(
+    exported: torch.export.ExportedProgram, ranges: Mapping[tuple[int, int], SizeRange]
+) -> Captured:
+    """Turns lifted parameters back into attributes read by name; buffers that change stay inputs."""
+    signature = exported.graph_signature
+    graph = exported.graph_module.graph
+    root = torch.nn.Module()
+    mutated = {
+        spec.target: i
+        for i, spec in enumerate(signature.output_specs)
+        if spec.kind is OutputKind.BUFFER_MUTATION
+    }
+    placeholders = {n.name: n for n in graph.nodes if n.op == "placeholder"}
+    inputs: list[str | None] = []
+    state: list[State] = []
+    parameters, buffers = [], []
+    for spec in signature.input_specs:
+        name = spec.arg.name
+        if spec.kind is InputKind.USER_INPUT:
+            inputs.append(name if isinstance(spec.arg, TensorArgument) else None)
+            if not isinstance(spec.arg, TensorArgument) and name in placeholders:
+                _drop_placeholder(graph, placeholders[name])
+            continue
+        node, target = placeholders[name], str(spec.target)
+        value = _stored(exported, target)
+        if spec.kind is InputKind.PARAMETER:
+            parameters.append(target)
+        elif spec.kind is InputKind.BUFFER and spec.persistent:
+            buffers.append(target)
+        if target in mutated:
+            state.append(State(target, name, mutated[target]))
+            _assign(root, target, value)
+            continue
+        _assign(root, target, value)
+        with graph.inserting_before(node):
+            attribute = graph.create_node("get_attr", target)
+        attribute.meta = dict(node.meta)
+        node.replace_all_uses_with(attribute)
+        graph.erase_node(node)
+    outputs = _user_outputs(exported, graph)
+    module = fx.GraphModule(root, graph)
+    module.recompile()
+    unsupported = [
+        s for s in signature.output_specs if s.kind is OutputKind.USER_INPUT_MUTATION
+    ]
+    notes = tuple(
+        f"input {s.target} is changed in place by the model; the bundle leaves it as it is"
+        for s in unsupported
+    )
+    return Captured(
+        module,
+        tuple(inputs),
+        outputs,
+        tuple(state),
+        tuple(parameters),
+        tuple(buffers),
+        exported.call_spec.in_spec,
+        exported.call_spec.out_spec,
+        _ranges(exported, inputs, placeholders, ranges),
+        notes,
+    )
+
+
+def _user_outputs(
+    exported: torch.export.ExportedProgram, graph: fx.Graph
+) -> tuple[int | dict[str, Any], ...]:
+    """Reduces the graph's outputs to tensors; answers where each of the user's outputs is."""
+    output = graph.output_node()
+    kept: list[fx.Node] = []
+    outputs: list[int | dict[str, Any]] = []
+    (returned,) = output.args
+    for spec, value in zip(exported.graph_signature.output_specs, returned, strict=True):
+        if spec.kind is OutputKind.BUFFER_MUTATION:
+            kept.append(value)
+        elif spec.kind is not OutputKind.USER_OUTPUT:
+            continue
+        elif not isinstance(value, fx.Node):
+            outputs.append({"constant": value})
+        elif isinstance(value.meta["val"], torch.Tensor):
+            outputs.append(len(kept))
+            kept.append(value)
+        else:
+            outputs.append({"size": value.meta["val"]})
+    output.args = (tuple(kept),)
+    return tuple(outputs)
+
+
+def _ranges(
+    exported: torch.export.ExportedProgram,
+    inputs: list[str | None],
+    placeholders: Mapping[str, fx.Node],
+    declared: Mapping[tuple[int, int], SizeRange],
+) -> dict[str, SizeRange]:
+    """Every size symbol's range: as declared, cut to what export allows."""
+    allowed = {str(s): r for s, r in exported.range_constraints.items()}
+    found: dict[str, SizeRange] = {}
+    for position, name in enumerate(inputs):
+        if name is None:
+            continue
+        for axis, size in enumerate(placeholders[name].meta["val"].shape):
+            if not isinstance(size, torch.SymInt) or not size.node.expr.is_Symbol:
+                continue
+            symbol, limits = str(size.node.expr), allowed.get(str(size.node.expr))
+            low = int(limits.lower) if limits is not None else 1
+            high = _finite(limits.upper if limits is not None else None)
+            hint = int(size.node.hint)
+            wanted = declared.get((position, axis), SizeRange(max(low, 1), hint, high or hint))
+            if symbol not in found:
+                top = min(wanted.maximum, high) if high else wanted.maximum
+                bottom = max(wanted.minimum, low)
+                found[symbol] = SizeRange(bottom, min(max(wanted.optimum, bottom), top), top)
+    return found
+
+
+def _finite(bound: Any) -> int | None:
+    try:
+        value = int(bound)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return value if value < 2**31 else None
+
+
+def _stored(exported: torch.export.ExportedProgram, target: str) -> torch.Tensor:
+    value = exported.state_dict.get(target)
+    return exported.constants[target] if value is None else value
+
+
+def _assign(root: torch.nn.Module, path: str, value: torch.Tensor) -> None:
+    """Sets ``root.a.b.c = value`` with plain modules in between."""
+    *parents, leaf = path.split(".")
+    owner = root
+    for part in parents:
+        child = getattr(owner, part, None)
+        if not isinstance(child, torch.nn.Module):
+            child = torch.nn.Module()
+            owner.add_module(part, child)
+        owner = child
+    owner.register_buffer(leaf, value.detach(), persistent=True)
+
+
+def _drop_placeholder(graph: fx.Graph, node: fx.Node) -> None:
+    if node.users:
+        raise CaptureError(
+            f"input {node.name} is a number that the model computes with",
+            hint="pass it as a tensor, or bind it with functools.partial in the factory",
+        )
+    graph.erase_node(node)
+
+
+def _capture_error(error: Exception) -> CaptureError:
+    """One line: what torch.export said, and the user's line it happened at."""
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    first = lines[0] if lines else type(error).__name__
+    place, code = _user_frame(error, text)
+    at = f" at {place}" if place else ""
+    shown = f": {code}" if code else ""
+    return CaptureError(
+        f"cannot export the model{at}{shown} ({type(error).__name__}: {first[:300]})",
+        hint=_hint(text),
+    )
+
+
+def _user_frame(error: Exception, text: str) -> tuple[str, str]:
+    frames = [m for m in _FRAME.finditer(text) if not _in_library(m["file"])]
+    if frames:
+        last = frames[-1]
+        return f"{last['file']}:{last['line']}", (last["code"] or "").strip()
+    traceback, found = error.__traceback__, ("", "")
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if not _in_library(code.co_filename) and "/trtpack/" not in code.co_filename:
+            import linecache
+
+            source = linecache.getline(code.co_filename, traceback.tb_lineno).strip()
+            found = (f"{code.co_filename}:{traceback.tb_lineno}", source)
+        traceback = traceback.tb_next
+    return found
+
+
+def _hint(text: str) -> str:
+    if "data-dependent" in text.lower() or "GuardOnDataDependent" in text:
+        return "make the control flow independent of tensor values, or use torch.cond"
+    if "Constraints violated" in text or "specialized" in text:
+        return "declare that dimension as fixed, or make the model independent of its size"
+    return "make the model exportable with torch.export.export, then build again"

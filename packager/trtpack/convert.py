@@ -18,10 +18,10 @@ from trtpack_runtime.errors import InternalError, NetworkError
 from trtpack_runtime.network import Network, Profile, Tensor
 from trtpack_runtime.recorder import Recorder
 
-from .capture import SizeRange
 from .converters import find, registry
 from .converters.context import Constants, Context, Refused
 from .converters.symbols import Symbols, UnknownSymbolError
+from .options import SizeRange
 from .target import Target
 
 MAX_RANK = 8
@@ -66,16 +66,20 @@ class ConversionError(Exception):
 
 
 def convert(
-    graph_module: fx.GraphModule, target: Target, ranges: Mapping[str, SizeRange]
+    graph_module: fx.GraphModule,
+    target: Target,
+    ranges: Mapping[str, SizeRange],
+    recipes: Mapping[str, dict[str, Any]] | None = None,
 ) -> ConvertedSegment:
     """The portable network of a graph whose every node has a converter.
 
-    ``ranges`` gives each size symbol's (min, opt, max), from which the profile follows.
+    ``ranges`` gives each size symbol's (min, opt, max), from which the profile follows;
+    ``recipes`` tells how constants that lowering derived follow from the parameters.
 
     Raises:
         ConversionError: a node turned out to be impossible; it carries the reason.
     """
-    return _Conversion(graph_module, target, ranges).run()
+    return _Conversion(graph_module, target, ranges, recipes or {}).run()
 
 
 def refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
@@ -114,9 +118,13 @@ def module_path(node: fx.Node) -> str:
 
 class _Conversion:
     def __init__(
-        self, graph_module: fx.GraphModule, target: Target, ranges: Mapping[str, SizeRange]
+        self,
+        graph_module: fx.GraphModule,
+        target: Target,
+        ranges: Mapping[str, SizeRange],
+        recipes: Mapping[str, dict[str, Any]],
     ) -> None:
-        self.graph_module, self.target, self.ranges = graph_module, target, ranges
+        self.graph_module, self.ranges, self.recipes = graph_module, ranges, recipes
         self.placeholders = [n for n in graph_module.graph.nodes if n.op == "placeholder"]
         self.symbols = Symbols((n.name, n.meta["val"]) for n in self.placeholders)
         self.recorder, self.constants = Recorder(), Constants()
@@ -129,10 +137,6 @@ class _Conversion:
         for node in self.graph_module.graph.nodes:
             if node.op == "get_attr":
                 self.values[node] = self._constant(node)
-            elif node.op == "call_function" and isinstance(
-                node.meta["val"], torch.SymInt | int
-            ):
-                self.values[node] = self.symbols.dim(node.meta["val"])
             elif node.op == "call_function":
                 self.values[node] = self._call(node)
         outputs = self._outputs()
@@ -147,8 +151,8 @@ class _Conversion:
     def _constant(self, node: fx.Node) -> Tensor:
         name = str(node.target)
         value = _attribute(self.graph_module, name).detach()
-        stored = self.constants.put(name, value)
-        recipe = getattr(self.graph_module, "recipes", {}).get(name)
+        recipe = self.recipes.get(name)
+        stored = self.constants.put(name, value, recipe)
         return self.recorder.constant(
             by_torch(value.dtype).name, tuple(value.shape), stored, recipe
         )

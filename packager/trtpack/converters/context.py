@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
-from trtpack_runtime import dims
+from trtpack_runtime import dims, recipes
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.dtypes import DTYPES, by_torch
 from trtpack_runtime.network import Tensor
@@ -99,7 +99,8 @@ class Context:
         ``use`` names the derived constant: ``<parameter>|<use>``.
         """
         value = op(self.value(tensor), *args).contiguous()
-        recipe = {"op": str(op), "args": [{"constant": tensor.name}, *args]}
+        source = self._constants.recipes.get(tensor.name, {"constant": tensor.name})
+        recipe = recipes.call(op, [source, *args], {})
         stored = self._constants.put(f"{tensor.name}|{use}", value, recipe)
         return self._recorder.constant(
             by_torch(value.dtype).name, tuple(value.shape), stored, recipe

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Removes operators that answer their input unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+
+def drop_no_ops(graph: fx.Graph) -> int:
+    """Replace ``y = op(x)`` by ``x`` where ``y`` has ``x``'s values, type and shape.
+
+    Needs:   a functional graph without ``view`` (strides may change).
+    Keeps:   a copy that is a graph output made straight from a graph input, so that a caller
+             never gets its own tensor back.
+    Returns: how many it replaced; the runner erases the dead nodes.
+    """
+    dropped = 0
+    for node in list(graph.nodes):
+        rule = _RULES.get(node.target) if node.op == "call_function" else None
+        if rule is None or not isinstance(node.args[0], fx.Node) or not rule(node):
+            continue
+        source = node.args[0]
+        if source.op == "placeholder" and any(user.op == "output" for user in node.users):
+            continue
+        node.replace_all_uses_with(source)
+        dropped += 1
+    return dropped
+
+
+def _always(node: fx.Node) -> bool:
+    return True
+
+
+def _not_training(node: fx.Node) -> bool:
+    return node.args[2] is False or node.args[1] == 0
+
+
+def _same_type(node: fx.Node) -> bool:
+    before, after = _value(node.args[0]), _value(node)
+    return bool(before.dtype == after.dtype)
+
+
+def _same_shape(node: fx.Node) -> bool:
+    before, after = _value(node.args[0]), _value(node)
+    return len(before.shape) == len(after.shape) and all(
+        _known_equal(a, b) for a, b in zip(before.shape, after.shape, strict=True)
+    )
+
+
+def _identity_order(node: fx.Node) -> bool:
+    order = node.args[1]
+    rank = len(order)  # type: ignore[arg-type]
+    return [int(d) % rank for d in order] == list(range(rank))  # type: ignore[union-attr,arg-type]
+
+
+def _no_padding(node: fx.Node) -> bool:
+    return all(isinstance(p, int) and p == 0 for p in node.args[1])  # type: ignore[union-attr]
+
+
+def _value(node: Any) -> Any:
+    return node.meta["val"]
+
+
+def _known_equal(a: int | torch.SymInt, b: int | torch.SymInt) -> bool:
+    """Equal for every size, decided without adding a guard."""
+    left = a.node.expr if isinstance(a, torch.SymInt) else a
+    right = b.node.expr if isinstance(b, torch.SymInt) else b
+    return bool(left == right)
+
+
+_RULES: dict[Any, Callable[[fx.Node], bool]] = {
+    aten.alias.default: _always,
+    aten.detach.default: _always,
+    aten.clone.default: _always,
+    aten.contiguous.default: _always,
+    aten.lift_fresh_copy.default: _always,
+    aten.dropout.default: _not_training,
+    aten._to_copy.default: _same_type,
+    aten.to.dtype: _same_type,
+    aten.reshape.default: _same_shape,
+    aten.expand.default: _same_shape,
+    aten.slice.Tensor: lambda node: _same_shape(node) and (node.args[4:] or (1,))[0] == 1,
+    aten.permute.default: _identity_order,
+    aten.constant_pad_nd.default: _no_padding,
+}

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folds an inference batch norm into the convolution or linear layer before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from .graph import constant_of, insert
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class _Norm:
+    node: fx.Node
+    output: fx.Node
+    input: Any
+    gamma: Any
+    beta: Any
+    mean: Any
+    variance: Any
+    epsilon: float
+
+
+def fold_batch_norm(graph: fx.Graph) -> int:
+    """Scale the kernel and shift the bias of ``batch_norm(convolution(x))``.
+
+    With ``s = gamma / sqrt(variance + eps)``: ``kernel' = kernel * s`` per output channel and
+    ``bias' = (bias - mean) * s + beta``, written as operators over parameters that
+    ``fold_constants`` evaluates, in float32 whatever the parameters' type.
+
+    Needs:   running statistics and parameters that are constants.
+    Keeps:   a batch norm whose input others read too, grouped transposed convolutions, and
+             batch norms that use the batch's own statistics.
+    Returns: how many it folded.
+    """
+    folded = 0
+    for node in list(graph.nodes):
+        norm = _norm(node)
+        if norm is None:
+            continue
+        producer = norm.input
+        if producer.target is aten.convolution.default:
+            channel = _channel_dim(producer)
+        elif producer.target is aten.linear.default and producer.meta["val"].dim() == 2:
+            channel = 0
+        else:
+            continue
+        kernel = producer.args[1]
+        bias = producer.args[2] if len(producer.args) > 2 else None
+        if channel is None or len(producer.users) > 1 or not _constants(norm, kernel, bias):
+            continue
+        _fold(graph, norm, producer, kernel, bias, channel)
+        folded += 1
+    return folded
+
+
+def _norm(node: fx.Node) -> _Norm | None:
+    if node.target is aten._native_batch_norm_legit_no_training.default:
+        outputs = [u for u in node.users if u.args[1] == 0]
+        if len(outputs) != 1 or len(outputs) != len(node.users):
+            return None
+        x, gamma, beta, mean, variance, _, epsilon = node.args
+        return _Norm(node, outputs[0], x, gamma, beta, mean, variance, float(epsilon))  # type: ignore[arg-type]
+    if node.target is aten.batch_norm.default and node.args[5] is False:
+        x, gamma, beta, mean, variance, _, _, epsilon, *_ = node.args
+        return _Norm(node, node, x, gamma, beta, mean, variance, float(epsilon))  # type: ignore[arg-type]
+    return None
+
+
+def _channel_dim(convolution: fx.Node) -> int | None:
+    """The kernel's output-channel dim; None where the channels are not one dim."""
+    transposed, groups = convolution.args[6], convolution.args[8]
+    if not transposed:
+        return 0
+    return 1 if groups == 1 else None
+
+
+def _constants(norm: _Norm, kernel: Any, bias: Any) -> bool:
+    needed = (norm.mean, norm.variance, kernel)
+    optional = (norm.gamma, norm.beta, bias)
+    return all(constant_of(n) is not None for n in needed) and all(
+        n is None or constant_of(n) is not None for n in optional
+    )
+
+
+def _fold(
+    graph: fx.Graph, norm: _Norm, producer: fx.Node, kernel: fx.Node, bias: Any, channel: int
+) -> None:
+    def op(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        return insert(graph, producer, target, *args, **kwargs)
+
+    def full(node: fx.Node) -> fx.Node:
+        if node.meta["val"].dtype == torch.float32:
+            return node
+        return op(aten._to_copy.default, node, dtype=torch.float32)
+
+    def back(node: fx.Node, use: str) -> fx.Node:
+        dtype = kernel.meta["val"].dtype
+        result = node if dtype == torch.float32 else op(aten._to_copy.default, node, dtype=dtype)
+        result.meta["constant_use"] = use
+        result.meta["constant_owner"] = str(kernel.target).removesuffix(".weight")
+        return result
+
+    with graph.inserting_before(producer):
+        deviation = op(aten.rsqrt.default, op(aten.add.Scalar, full(norm.variance), norm.epsilon))
+        scale = op(aten.mul.Tensor, full(norm.gamma), deviation) if norm.gamma else deviation
+        shape = [1] * kernel.meta["val"].dim()
+        shape[channel] = -1
+        scaled = op(aten.mul.Tensor, full(kernel), op(aten.reshape.default, scale, shape))
+        shifted = op(aten.neg.default, full(norm.mean))
+        if bias is not None:
+            shifted = op(aten.sub.Tensor, full(bias), full(norm.mean))
+        shift = op(aten.mul.Tensor, shifted, scale)
+        if norm.beta is not None:
+            shift = op(aten.add.Tensor, shift, full(norm.beta))
+        weight, offset = back(scaled, "weight_bn_folded"), back(shift, "bias_bn_folded")
+    producer.args = (producer.args[0], weight, offset, *producer.args[3:])
+    norm.output.replace_all_uses_with(producer)
