@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from trtpack_runtime.errors import ConfigError
 
 from trtpack.target import all_targets, catalogue, find_target, read_catalogue
+from trtpack_runtime.errors import ConfigError
 
 TARGETS = Path(__file__).parents[2] / "targets"
 
@@ -158,16 +158,17 @@ def folder(tmp_path: Path) -> Path:
             '"tensorrt-10.16"',
             '"jetpack-6.2"',
             "stacks",
-            "jetpack-6.2 is for aarch64",
+            "jetpack-6.2 is for jetson devices",
         ),
         (
             "rtx-4090.toml",
             '"tensorrt-10.16"',
             '"inductor"',
             "stacks",
-            "inductor has engines of kind",
+            "inductor is for cpu devices",
         ),
         ("h100-sxm.toml", '"tensorrt-10.16"', '"tensorrt-rtx-1.7"', "stacks", "serves sm 7.5"),
+        ("gb200.toml", '"tensorrt-10.13"', '"tensorrt-10.16"', "stacks", "is for x86_64"),
         (
             "rtx-4090.toml",
             "family =",

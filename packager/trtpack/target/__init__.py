@@ -224,8 +224,8 @@ def read_catalogue(folder: Path) -> Catalogue:
 def _mismatch(device: Device, stack: Stack) -> str | None:
     if not set(device.arch) & set(stack.arch):
         return f"is for {', '.join(stack.arch)}, the device is {', '.join(device.arch)}"
-    if (stack.kind == "inductor") != (device.sm is None):
-        return f"has engines of kind {stack.kind}, the device has sm {device.sm or 'none'}"
+    if device.family not in stack.families:
+        return f"is for {', '.join(stack.families)} devices, this is one of {device.family}"
     if stack.sms is not None and device.sm not in stack.sms:
         return f"serves sm {', '.join(stack.sms)}, the device is {device.sm}"
     if stack.kind == "tensorrt-rtx" and device.rtx_capability is None:

@@ -53,6 +53,7 @@ class Stack:
     id: str
     title: str
     kind: EngineKind
+    families: tuple[str, ...]  # of the devices it exists for
     tensorrt: tuple[int, ...] | None
     cuda: str | None
     python: str | None
@@ -135,7 +136,18 @@ class Table:
 
 
 _WITHOUT_SOURCE = frozenset(
-    {"device", "title", "aliases", "family", "stacks", "notes", "peak", "sources"}
+    {
+        "device",
+        "families",
+        "kind",
+        "title",
+        "aliases",
+        "family",
+        "stacks",
+        "notes",
+        "peak",
+        "sources",
+    }
 )
 
 
@@ -183,7 +195,7 @@ def read_device(table: Table, sources: frozenset[str]) -> Device:
 
 
 def read_stack(table: Table, sources: frozenset[str]) -> Stack:
-    facts = [key for key in _facts(table) if key not in ("kind",)]
+    facts = _facts(table)
     kind = table.take("kind", lambda v: v in ENGINE_KINDS, f"one of {', '.join(ENGINE_KINDS)}")
     version = table.version("tensorrt", None if kind == "inductor" else ...)
     if kind == "tensorrt" and version is not None and version < OLDEST_TENSORRT:
@@ -192,6 +204,7 @@ def read_stack(table: Table, sources: frozenset[str]) -> Stack:
         id=table.path.stem,
         title=table.text("title"),
         kind=kind,
+        families=table.texts("families"),
         tensorrt=version,
         cuda=table.text_or_none("cuda"),
         python=table.text_or_none("python"),
