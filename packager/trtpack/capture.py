@@ -17,25 +17,99 @@ from .options import SizeRange
 
 OpOverload = torch._ops.OpOverload
 
-KEPT_WHOLE = tuple(
-    "linear matmul einsum layer_norm group_norm instance_norm rms_norm batch_norm"
-    " scaled_dot_product_attention"
-    " gelu silu hardswish hardsigmoid hardtanh leaky_relu elu celu selu mish relu6 softplus prelu"
-    " glu log_sigmoid"
-    " upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d"
-    " upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d"
-    " _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
-    " pixel_shuffle pixel_unshuffle channel_shuffle grid_sampler grid_sampler_2d"
-    " max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d"
-    " adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"
-    " adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"
-    " constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d"
-    " replication_pad1d replication_pad2d replication_pad3d"
-    " addmm baddbmm bmm mm addcmul addcdiv lerp"
-    " split split_with_sizes chunk unbind stack unfold roll"
-    " masked_fill index_select index_add scatter_add slice_scatter select_scatter"
-    " logsumexp linalg_vector_norm std var norm triu tril cumsum cumprod"
-    " nan_to_num logaddexp sinc frac xlogy rsub".split()
+KEPT_WHOLE = (
+    "linear",
+    "matmul",
+    "einsum",
+    "layer_norm",
+    "group_norm",
+    "instance_norm",
+    "rms_norm",
+    "batch_norm",
+    "scaled_dot_product_attention",
+    "gelu",
+    "silu",
+    "hardswish",
+    "hardsigmoid",
+    "hardtanh",
+    "leaky_relu",
+    "elu",
+    "celu",
+    "selu",
+    "mish",
+    "relu6",
+    "softplus",
+    "prelu",
+    "glu",
+    "log_sigmoid",
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "upsample_nearest3d",
+    "upsample_linear1d",
+    "upsample_bilinear2d",
+    "upsample_trilinear3d",
+    "upsample_bicubic2d",
+    "_upsample_bilinear2d_aa",
+    "_upsample_bicubic2d_aa",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "channel_shuffle",
+    "grid_sampler",
+    "grid_sampler_2d",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "constant_pad_nd",
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "reflection_pad3d",
+    "replication_pad1d",
+    "replication_pad2d",
+    "replication_pad3d",
+    "addmm",
+    "baddbmm",
+    "bmm",
+    "mm",
+    "addcmul",
+    "addcdiv",
+    "lerp",
+    "split",
+    "split_with_sizes",
+    "chunk",
+    "unbind",
+    "stack",
+    "unfold",
+    "roll",
+    "masked_fill",
+    "index_select",
+    "index_add",
+    "scatter_add",
+    "slice_scatter",
+    "select_scatter",
+    "logsumexp",
+    "linalg_vector_norm",
+    "std",
+    "var",
+    "norm",
+    "triu",
+    "tril",
+    "cumsum",
+    "cumprod",
+    "nan_to_num",
+    "logaddexp",
+    "sinc",
+    "frac",
+    "xlogy",
+    "rsub",
 )
 """Operators left as they are: TensorRT has them whole, or a converter needs fewer layers for the
 whole than for the parts."""
@@ -168,9 +242,7 @@ def _unlift(
     outputs = _user_outputs(exported, graph)
     module = fx.GraphModule(root, graph)
     module.recompile()
-    unsupported = [
-        s for s in signature.output_specs if s.kind is OutputKind.USER_INPUT_MUTATION
-    ]
+    unsupported = [s for s in signature.output_specs if s.kind is OutputKind.USER_INPUT_MUTATION]
     notes = tuple(
         f"input {s.target} is changed in place by the model; the bundle leaves it as it is"
         for s in unsupported

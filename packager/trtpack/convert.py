@@ -10,31 +10,19 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
 
 from trtpack_runtime import dims
-from trtpack_runtime.dtypes import NETWORK_DTYPES, by_torch
+from trtpack_runtime.dtypes import by_torch
 from trtpack_runtime.errors import InternalError, NetworkError
 from trtpack_runtime.network import Network, Profile, Tensor
 from trtpack_runtime.recorder import Recorder
 
-from .converters import find, registry
+from .converters import find
 from .converters.context import Constants, Context, Refused
+from .converters.node import Refusal, bind_node, described, leaves, module_path, tensor, where
 from .converters.symbols import Symbols, UnknownSymbolError
 from .options import SizeRange
 from .target import Target
-
-MAX_RANK = 8
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A node that has to stay in PyTorch, and why; ``where`` is the user's module path and line."""
-
-    node: str
-    op: str
-    reason: str
-    where: str
 
 
 @dataclass(frozen=True)
@@ -82,40 +70,6 @@ def convert(
     return _Conversion(graph_module, target, ranges, recipes or {}).run()
 
 
-def refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
-    """Why a node cannot be converted for ``target``, or None.
-
-    The answer holds for the node alone; converting a whole segment may still find a reason.
-    """
-    op = node.target
-    if not isinstance(op, OpOverload):
-        return f"{op} is not an ATen operator"
-    found = find(op)
-    if found is None:
-        return "no converter"
-    try:
-        for value in (*_tensors(node.args), *_tensors(node.kwargs), *_leaves(node.meta["val"])):
-            if reason := _untranslatable(value, symbols):
-                return reason
-        bound = _bind(node, lambda n: _described(n, symbols), symbols)
-    except UnknownSymbolError as error:
-        return f"size {error.symbol} depends on data and has no known upper bound"
-    return found.when(**bound, target=target) if found.when else None
-
-
-def where(node: fx.Node) -> str:
-    """The user's module path and source line of a node, as ``layer1.0.conv1 (model.py:12)``."""
-    path, line = module_path(node), _source_line(node)
-    return f"{path} ({line})" if path and line else path or line or node.name
-
-
-def module_path(node: fx.Node) -> str:
-    """The full name of the module whose forward made the node; empty for the root."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = next(reversed(stack.values()))[0] if stack else ""
-    return str(path).removeprefix("L['self']").removeprefix(".")
-
-
 class _Conversion:
     def __init__(
         self,
@@ -133,7 +87,7 @@ class _Conversion:
 
     def run(self) -> ConvertedSegment:
         for node in self.placeholders:
-            self.values[node] = self.recorder.input(_described(node, self.symbols))
+            self.values[node] = self.recorder.input(described(node, self.symbols))
         for node in self.graph_module.graph.nodes:
             if node.op == "get_attr":
                 self.values[node] = self._constant(node)
@@ -167,12 +121,12 @@ class _Conversion:
             raise self._refused(node, "no converter")
         context = self.context
         context.results = tuple(
-            _tensor(node.name, value, self.symbols) for value in _leaves(node.meta["val"])
+            tensor(node.name, value, self.symbols) for value in leaves(node.meta["val"])
         )
         context.origin = where(node)
         context.scope = "/".join(filter(None, (module_path(node), node.name)))
         try:
-            bound = _bind(node, self.values.__getitem__, self.symbols)
+            bound = bind_node(node, self.values.__getitem__, self.symbols)
             result = found.function(context, **bound)
         except (Refused, NetworkError, UnknownSymbolError) as error:
             raise self._refused(node, str(error)) from error
@@ -251,70 +205,9 @@ def concrete_shape(
     return tuple(sizes)
 
 
-def _bind(node: fx.Node, tensor_of: Any, symbols: Symbols) -> dict[str, Any]:
-    def resolve(value: Any) -> Any:
-        if isinstance(value, fx.Node):
-            meta = value.meta["val"]
-            return symbols.dim(meta) if isinstance(meta, torch.SymInt) else tensor_of(value)
-        if isinstance(value, torch.SymInt):
-            return symbols.dim(value)
-        if isinstance(value, list | tuple):
-            return [resolve(v) for v in value]
-        return value
-
-    assert isinstance(node.target, OpOverload)
-    bound = registry.bind(node.target, node.args, node.kwargs)
-    return {name: resolve(value) for name, value in bound.items()}
-
-
-def _described(node: fx.Node, symbols: Symbols) -> Tensor:
-    return _tensor(node.name, node.meta["val"], symbols)
-
-
-def _tensor(name: str, value: torch.Tensor, symbols: Symbols) -> Tensor:
-    return Tensor(name, by_torch(value.dtype).name, symbols.shape(value.shape))
-
-
-def _untranslatable(value: torch.Tensor, symbols: Symbols) -> str | None:
-    """Why TensorRT cannot hold a tensor at all, or None."""
-    name = str(value.dtype).removeprefix("torch.")
-    try:
-        known = by_torch(value.dtype).name in NETWORK_DTYPES
-    except KeyError:
-        known = False
-    if not known:
-        return f"TensorRT has no type {name}"
-    if value.dim() > MAX_RANK:
-        return f"TensorRT has at most {MAX_RANK} dimensions, this tensor has {value.dim()}"
-    symbols.shape(value.shape)
-    return None
-
-
-def _tensors(values: Any) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-    fx.map_arg(values, lambda n: found.extend(_leaves(n.meta["val"])))
-    return found
-
-
-def _leaves(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, list | tuple):
-        return [leaf for item in value for leaf in _leaves(item)]
-    return []
-
-
 def _attribute(module: torch.nn.Module, path: str) -> torch.Tensor:
     value: Any = module
     for part in path.split("."):
         value = getattr(value, part)
     assert isinstance(value, torch.Tensor)
     return value
-
-
-def _source_line(node: fx.Node) -> str:
-    """``file.py:12`` of the innermost user frame that made the node."""
-    from .capture import user_line
-
-    return user_line(node.meta.get("stack_trace") or "")
-

@@ -16,7 +16,7 @@ from torch import fx
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from .convert import Refusal, refusal, where
+from .converters.node import Refusal, refusal, where
 from .converters.symbols import Symbols
 from .lowering.inline_sizes import SIZES
 from .target import Target
@@ -40,9 +40,7 @@ class PlannedSegment:
     @property
     def operators(self) -> Counter[str]:
         """Operator overload -> how often, ``getitem`` left out."""
-        return Counter(
-            str(n.target) for n in self.graph_module.graph.nodes if _computes(n)
-        )
+        return Counter(str(n.target) for n in self.graph_module.graph.nodes if _computes(n))
 
 
 @dataclass(frozen=True)
@@ -100,9 +98,7 @@ class _Support(OperatorSupportBase):
 
 def _computes(node: fx.Node) -> bool:
     """Whether a node does work, and does not only unpack a tuple."""
-    return (
-        node.op == "call_function" and node.target is not operator.getitem and not _is_size(node)
-    )
+    return node.op == "call_function" and node.target is not operator.getitem and not _is_size(node)
 
 
 def _refusals(

@@ -6,11 +6,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-
 from . import registry
 from .registry import Converter, converter, registered
 
-_NOT_FAMILIES = {"registry", "context", "symbols"}
+_NOT_FAMILIES = {"registry", "context", "symbols", "node"}
 _loaded = False
 
 
@@ -28,8 +27,6 @@ def load() -> None:
             if module.name not in _NOT_FAMILIES:
                 importlib.import_module(f"{__name__}.{module.name}")
         _loaded = True
-
-
 
 
 __all__ = ["Converter", "converter", "find", "load", "registered", "registry"]

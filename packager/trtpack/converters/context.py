@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
+from trtpack.target import Target
 from trtpack_runtime import dims, recipes
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.dtypes import DTYPES, by_torch
 from trtpack_runtime.network import Tensor
 from trtpack_runtime.recorder import Recorder
-
-from ..target import Target
 
 Axes = int | Sequence[int]
 
@@ -246,9 +245,7 @@ class Context:
         """Tensors joined along ``axis``; a single one is answered as it is."""
         if len(tensors) == 1:
             return tensors[0]
-        return self.add(
-            "concatenation", {"inputs": tuple(tensors)}, axis=axis % tensors[0].rank
-        )
+        return self.add("concatenation", {"inputs": tuple(tensors)}, axis=axis % tensors[0].rank)
 
     def softmax(self, x: Tensor, axis: int) -> Tensor:
         """Softmax along ``axis``."""
@@ -281,6 +278,8 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
     if a.data_ptr() == b.data_ptr() and a.stride() == b.stride():
         return True
     return torch.equal(a, b) or (
-        a.is_floating_point() and math.prod(a.shape) > 0 and bool(torch.isnan(a).any())
+        a.is_floating_point()
+        and math.prod(a.shape) > 0
+        and bool(torch.isnan(a).any())
         and torch.equal(a.nan_to_num(), b.nan_to_num())
     )

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..capture import Captured
+from trtpack.capture import Captured
+
 from .drop_asserts import drop_asserts
 from .drop_no_ops import drop_no_ops
 from .fold_batch_norm import fold_batch_norm

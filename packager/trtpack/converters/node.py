@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Graph nodes as converters see them: bound arguments, described tensors, where they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+
+from trtpack.capture import user_line
+from trtpack.target import Target
+from trtpack_runtime.dtypes import NETWORK_DTYPES, by_torch
+from trtpack_runtime.network import Tensor
+
+from . import find, registry
+from .symbols import Symbols, UnknownSymbolError
+
+MAX_RANK = 8
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A node that has to stay in PyTorch, and why; ``where`` is the user's module path and line."""
+
+    node: str
+    op: str
+    reason: str
+    where: str
+
+
+def refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
+    """Why a node cannot be converted for ``target``, or None.
+
+    The answer holds for the node alone; converting a whole segment may still find a reason.
+    """
+    op = node.target
+    if not isinstance(op, OpOverload):
+        return f"{op} is not an ATen operator"
+    found = find(op)
+    if found is None:
+        return "no converter"
+    try:
+        for value in (*_tensors(node.args), *_tensors(node.kwargs), *leaves(node.meta["val"])):
+            if reason := _untranslatable(value, symbols):
+                return reason
+        bound = bind_node(node, lambda n: described(n, symbols), symbols)
+    except UnknownSymbolError as error:
+        return f"size {error.symbol} depends on data and has no known upper bound"
+    return found.when(**bound, target=target) if found.when else None
+
+
+def where(node: fx.Node) -> str:
+    """The user's module path and source line of a node, as ``layer1.0.conv1 (model.py:12)``."""
+    path, line = module_path(node), _source_line(node)
+    return f"{path} ({line})" if path and line else path or line or node.name
+
+
+def module_path(node: fx.Node) -> str:
+    """The full name of the module whose forward made the node; empty for the root."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next(reversed(stack.values()))[0] if stack else ""
+    return str(path).removeprefix("L['self']").removeprefix(".")
+
+
+def bind_node(node: fx.Node, tensor_of: Any, symbols: Symbols) -> dict[str, Any]:
+    """A node's arguments by schema name: nodes through ``tensor_of``, sizes as expressions."""
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, fx.Node):
+            meta = value.meta["val"]
+            return symbols.dim(meta) if isinstance(meta, torch.SymInt) else tensor_of(value)
+        if isinstance(value, torch.SymInt):
+            return symbols.dim(value)
+        if isinstance(value, list | tuple):
+            return [resolve(v) for v in value]
+        return value
+
+    assert isinstance(node.target, OpOverload)
+    bound = registry.bind(node.target, node.args, node.kwargs)
+    return {name: resolve(value) for name, value in bound.items()}
+
+
+def described(node: fx.Node, symbols: Symbols) -> Tensor:
+    """A node's result as a ``Tensor`` of its name."""
+    return tensor(node.name, node.meta["val"], symbols)
+
+
+def tensor(name: str, value: torch.Tensor, symbols: Symbols) -> Tensor:
+    """A fake tensor's type and shape under a name."""
+    return Tensor(name, by_torch(value.dtype).name, symbols.shape(value.shape))
+
+
+def _untranslatable(value: torch.Tensor, symbols: Symbols) -> str | None:
+    """Why TensorRT cannot hold a tensor at all, or None."""
+    name = str(value.dtype).removeprefix("torch.")
+    try:
+        known = by_torch(value.dtype).name in NETWORK_DTYPES
+    except KeyError:
+        known = False
+    if not known:
+        return f"TensorRT has no type {name}"
+    if value.dim() > MAX_RANK:
+        return f"TensorRT has at most {MAX_RANK} dimensions, this tensor has {value.dim()}"
+    symbols.shape(value.shape)
+    return None
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    fx.map_arg(values, lambda n: found.extend(leaves(n.meta["val"])))
+    return found
+
+
+def leaves(value: Any) -> list[torch.Tensor]:
+    """The tensors of a node's result, one or several."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [leaf for item in value for leaf in leaves(item)]
+    return []
+
+
+def _source_line(node: fx.Node) -> str:
+    """``file.py:12`` of the innermost user frame that made the node."""
+    return user_line(node.meta.get("stack_trace") or "")
