@@ -113,6 +113,24 @@ class Context:
         stored = self._constants.put(text, torch.full(shape, value, dtype=torch_dtype))
         return self._recorder.constant(dtype, shape, stored)
 
+    def ramp(
+        self, shape: Sequence[Dim], steps: Sequence[Dim], start: Dim = 0, *, dtype: str = "INT64"
+    ) -> Tensor:
+        """``start + sum(index[i] * steps[i])`` at every index: a constant where sizes are known."""
+        shape, steps = tuple(shape), tuple(steps)
+        if not dims.is_static((*shape, *steps, start)):
+            return self.add(
+                "fill", {}, shape=shape, op="LINSPACE", output_type=dtype, alpha=start, beta=steps
+            )
+        torch_dtype = getattr(torch, DTYPES[dtype].torch)
+        value = torch.full(shape, start, dtype=torch_dtype)
+        for axis, step in enumerate(steps):
+            along = [1] * axis + [-1] + [1] * (len(shape) - axis - 1)
+            value = value + step * torch.arange(shape[axis], dtype=torch_dtype).view(along)
+        text = f"ramp {dtype} {_shape_text(shape)} by {_shape_text(steps)} from {start}"
+        stored = self._constants.put(text, value)
+        return self._recorder.constant(dtype, shape, stored)
+
     # types and ranks
 
     def cast(self, x: Tensor, dtype: str) -> Tensor:
