@@ -14,10 +14,25 @@ from trtpack.target import Target
 from trtpack_runtime import dims, recipes
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.dtypes import DTYPES, by_torch
+from trtpack_runtime.layers import FLOATS, INTS
 from trtpack_runtime.network import Tensor
 from trtpack_runtime.recorder import Recorder
 
 Axes = int | Sequence[int]
+
+aten = torch.ops.aten
+_UNARY = {
+    "EXP": aten.exp.default,
+    "NEG": aten.neg.default,
+    "RECIP": aten.reciprocal.default,
+    "SQRT": aten.sqrt.default,
+}
+_BINARY = {
+    "DIV": aten.div.Tensor,
+    "PROD": aten.mul.Tensor,
+    "SUB": aten.sub.Tensor,
+    "SUM": aten.add.Tensor,
+}
 
 
 class Refused(Exception):
@@ -95,23 +110,37 @@ class Context:
     def fold(self, op: OpOverload, tensor: Tensor, *args: Any, use: str) -> Tensor:
         """``op(tensor, *args)`` evaluated now; the recipe is kept so that weights can be refitted.
 
-        ``use`` names the derived constant: ``<parameter>|<use>``.
+        ``use`` names the derived constant: ``<parameter>|<use>``. ``args`` may be constants too.
         """
-        value = op(self.value(tensor), *args).contiguous()
-        source = self._constants.recipes.get(tensor.name, {"constant": tensor.name})
-        recipe = recipes.call(op, [source, *args], {})
+        operands = (tensor, *args)
+        value = op(*(self.value(a) if isinstance(a, Tensor) else a for a in operands)).contiguous()
+        sources = [self._recipe(a) if isinstance(a, Tensor) else a for a in operands]
+        recipe = recipes.call(op, sources, {})
         stored = self._constants.put(f"{tensor.name}|{use}", value, recipe)
         return self._recorder.constant(
             by_torch(value.dtype).name, tuple(value.shape), stored, recipe
         )
 
+    def _recipe(self, constant: Tensor) -> recipes.Recipe:
+        return self._constants.recipes.get(constant.name, {"constant": constant.name})
+
     def scalar(self, value: float | int | bool, dtype: str, rank: int = 0) -> Tensor:
         """A one-element constant of ``rank`` dims, each of size 1."""
-        torch_dtype = getattr(torch, DTYPES[dtype].torch)
         shape = (1,) * rank
+        number = torch.tensor(value).to(getattr(torch, DTYPES[dtype].torch)).reshape(shape)
+        recipe = recipes.call(torch.ops.aten.full.default, [shape, value], {"dtype": number.dtype})
         text = "x".join(["literal", dtype, repr(value), str(rank)])
-        stored = self._constants.put(text, torch.full(shape, value, dtype=torch_dtype))
-        return self._recorder.constant(dtype, shape, stored)
+        return self._recorder.constant(dtype, shape, self._constants.put(text, number, recipe))
+
+    def size(self, value: Dim, dtype: str = "INT64", rank: int = 0) -> Tensor:
+        """A size as a one-element tensor of ``rank`` dims, each of size 1."""
+        if isinstance(value, int):
+            return self.scalar(value, dtype, rank)
+        whole = "INT64" if dtype not in INTS else dtype
+        read = self.add(
+            "fill", {}, shape=(1,), op="LINSPACE", output_type=whole, alpha=value, beta=(0,)
+        )
+        return self.reshape(self.cast(read, dtype), (1,) * rank)
 
     def ramp(
         self, shape: Sequence[Dim], steps: Sequence[Dim], start: Dim = 0, *, dtype: str = "INT64"
@@ -144,10 +173,12 @@ class Context:
             )
         return self.add("cast", {"input": x}, to_type=dtype)
 
-    def operand(self, value: Tensor | float | int | bool, dtype: str, rank: int = 0) -> Tensor:
-        """A tensor or Python number as a tensor of ``dtype`` and at least ``rank`` dims."""
+    def operand(self, value: Tensor | Dim | float, dtype: str, rank: int = 0) -> Tensor:
+        """A tensor, size or Python number as a tensor of ``dtype`` and at least ``rank`` dims."""
         if isinstance(value, Tensor):
             return self.unsqueeze_to(self.cast(value, dtype), rank)
+        if isinstance(value, dims.Expr):
+            return self.size(value, dtype, rank)
         return self.scalar(value, dtype, rank)
 
     def unsqueeze_to(self, x: Tensor, rank: int) -> Tensor:
@@ -165,18 +196,23 @@ class Context:
         return self.add("activation", {"input": x}, type=type, alpha=alpha, beta=beta)
 
     def unary(self, op: str, x: Tensor) -> Tensor:
-        """A ``UnaryOperation`` on ``x``."""
+        """A ``UnaryOperation`` on ``x``; evaluated now where ``x`` is a constant."""
+        if self.is_constant(x) and op in _UNARY and x.dtype in FLOATS:
+            return self.fold(_UNARY[op], x, use=op.lower())
         return self.add("unary", {"input": x}, op=op)
 
     def elementwise(self, op: str, a: Tensor | float, b: Tensor | float) -> Tensor:
         """An ``ElementWiseOperation`` with PyTorch's broadcasting; types must already agree.
 
-        A Python number takes the other operand's type.
+        A Python number takes the other operand's type. Evaluated now where both are constants.
         """
         rank = max(t.rank for t in (a, b) if isinstance(t, Tensor))
         dtype = next(t.dtype for t in (a, b) if isinstance(t, Tensor))
         first = self.unsqueeze_to(a, rank) if isinstance(a, Tensor) else self.scalar(a, dtype, rank)
         other = self.unsqueeze_to(b, rank) if isinstance(b, Tensor) else self.scalar(b, dtype, rank)
+        constant = self.is_constant(first) and self.is_constant(other)
+        if constant and op in _BINARY and dtype in FLOATS:
+            return self.fold(_BINARY[op], first, other, use=f"{op.lower()} {other.name}")
         return self.add("elementwise", {"input1": first, "input2": other}, op=op)
 
     def select(self, condition: Tensor, then: Tensor, otherwise: Tensor) -> Tensor:
