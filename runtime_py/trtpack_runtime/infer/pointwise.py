@@ -30,9 +30,18 @@ _ELEMENTWISE_TYPES = {
     "EQUAL": NUMBERS | _BOOL,
 }
 _TAKE_ALPHA = frozenset(
-    "LEAKY_RELU ELU SELU SOFTPLUS CLIP HARD_SIGMOID SCALED_TANH THRESHOLDED_RELU".split()
+    [
+        "LEAKY_RELU",
+        "ELU",
+        "SELU",
+        "SOFTPLUS",
+        "CLIP",
+        "HARD_SIGMOID",
+        "SCALED_TANH",
+        "THRESHOLDED_RELU",
+    ]
 )
-_TAKE_BETA = frozenset("SELU SOFTPLUS CLIP HARD_SIGMOID SCALED_TANH".split())
+_TAKE_BETA = frozenset(["SELU", "SOFTPLUS", "CLIP", "HARD_SIGMOID", "SCALED_TANH"])
 _ANSWER_BOOL = frozenset({"AND", "OR", "XOR", "EQUAL", "GREATER", "LESS"})
 
 

@@ -104,8 +104,8 @@ def pooling_nd(
         counted = F.pad(counted, _sides(before, extent), value=1)
         sides = _sides([0] * len(before), [a - e for a, e in zip(after, extent, strict=True)])
     share = mean(F.pad(counted, sides), window_size, stride_nd)
-    answer = (average.float() / share).to(input.dtype)
-    return answer
+    average = average.float() / share
+    return average.to(input.dtype)
 
 
 @kernel
