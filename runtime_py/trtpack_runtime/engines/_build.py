@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds an engine of a portable network: definition, configuration, plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trtpack_runtime.errors import EngineBuildError
+from trtpack_runtime.network import Network
+
+from ._emit import Emitted, Weights, emit
+
+OnProgress = Callable[[Mapping[str, Any]], bool]
+"""Told ``{"phase", "step", "steps"}``; answers whether the build goes on."""
+
+_HINT = "see the last lines of TensorRT above, or keep the operator in PyTorch with --torch-op"
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How TensorRT builds. None leaves TensorRT's own choice.
+
+    ``compute_capabilities`` are names such as ``"SM89"``; only TensorRT-RTX takes them.
+    ``tf32`` lets FLOAT products be rounded to TF32, which TensorRT does unless told not to.
+    """
+
+    compute_capabilities: tuple[str, ...] = ()
+    optimization_level: int | None = None
+    workspace_bytes: int | None = None
+    tf32: bool = False
+    flags: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, for a build job and a compatibility record."""
+        return {
+            "compute_capabilities": list(self.compute_capabilities),
+            "optimization_level": self.optimization_level,
+            "workspace_bytes": self.workspace_bytes,
+            "tf32": self.tf32,
+            "flags": list(self.flags),
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> BuildOptions:
+        """The inverse of ``to_json``."""
+        return BuildOptions(
+            tuple(value["compute_capabilities"]),
+            value["optimization_level"],
+            value["workspace_bytes"],
+            value["tf32"],
+            tuple(value["flags"]),
+        )
+
+
+def build_plan(
+    trt: Any,
+    network: Network,
+    weights: Weights,
+    options: BuildOptions,
+    on_progress: OnProgress | None = None,
+) -> Any:
+    """The plan as TensorRT's ``IHostMemory``, which has the buffer protocol.
+
+    Raises:
+        EngineBuildError: TensorRT refused a layer, an option or the whole, with its last errors.
+    """
+    emitted = emit(trt, network, weights)
+    config = emitted.builder.create_builder_config()
+    _configure(emitted, config, network, options)
+    monitor = None
+    if on_progress is not None and hasattr(trt, "IProgressMonitor"):
+        monitor = config.progress_monitor = _monitor(trt, on_progress)
+    plan = emitted.builder.build_serialized_network(emitted.definition, config)
+    del monitor
+    if plan is None:
+        said = emitted.log.errors[-3:] or emitted.log.tail(3) or ["it gave no reason"]
+        raise EngineBuildError("TensorRT built no engine: " + "; ".join(said), hint=_HINT)
+    return plan
+
+
+def _configure(emitted: Emitted, config: Any, network: Network, options: BuildOptions) -> None:
+    trt, before = emitted.trt, len(emitted.log.errors)
+    flags = trt.BuilderFlag
+    if not options.tf32:
+        config.clear_flag(flags.TF32)
+    for name in (*options.flags, *_typing_flags(trt, network)):
+        if not hasattr(flags, name):
+            raise EngineBuildError(f"this TensorRT has no build flag {name}", hint=_HINT)
+        config.set_flag(getattr(flags, name))
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    if options.compute_capabilities:
+        _set_capabilities(trt, config, options.compute_capabilities)
+    _add_profiles(emitted, config, network)
+    if len(emitted.log.errors) > before:
+        said = "; ".join(emitted.log.errors[before:])
+        raise EngineBuildError(f"TensorRT refused a build option: {said}", hint=_HINT)
+
+
+def _typing_flags(trt: Any, network: Network) -> list[str]:
+    """Without strong typing, the precisions the network needs and the order to obey them."""
+    if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+        return []
+    types = {tensor.dtype for tensor in network.tensors.values()}
+    return ["OBEY_PRECISION_CONSTRAINTS"] + (["FP16"] if "HALF" in types else [])
+
+
+def _set_capabilities(trt: Any, config: Any, names: tuple[str, ...]) -> None:
+    if not hasattr(trt, "ComputeCapability"):
+        raise EngineBuildError(
+            "only TensorRT-RTX builds for a named compute capability", hint=_HINT
+        )
+    config.num_compute_capabilities = len(names)
+    for index, name in enumerate(names):
+        known = trt.ComputeCapability.__members__
+        if name not in known or not config.set_compute_capability(known[name], index):
+            raise EngineBuildError(
+                f"this TensorRT-RTX cannot build for {name}, it knows {', '.join(known)}",
+                hint="choose another target",
+            )
+
+
+def _add_profiles(emitted: Emitted, config: Any, network: Network) -> None:
+    for shapes in network.profiles:
+        profile = emitted.builder.create_optimization_profile()
+        for name, (smallest, usual, largest) in shapes.shapes.items():
+            profile.set_shape(name, smallest, usual, largest)
+        if config.add_optimization_profile(profile) < 0:
+            raise EngineBuildError(
+                f"TensorRT refused the shape ranges {dict(shapes.shapes)}",
+                hint="give each dynamic input min <= opt <= max",
+            )
+
+
+def _monitor(trt: Any, on_progress: OnProgress) -> Any:
+    class Monitor(trt.IProgressMonitor):
+        """Nested phases of a build; answering False to a step cancels it."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._steps[phase_name] = num_steps
+            on_progress(
+                {"phase": phase_name, "parent": parent_phase, "step": 0, "steps": num_steps}
+            )
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            steps = self._steps.get(phase_name, 0)
+            return on_progress({"phase": phase_name, "step": step + 1, "steps": steps})
+
+        def phase_finish(self, phase_name: str) -> None:
+            steps = self._steps.pop(phase_name, 0)
+            on_progress({"phase": phase_name, "step": steps, "steps": steps})
+
+    return Monitor()

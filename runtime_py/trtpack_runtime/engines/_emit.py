@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replays a portable network into TensorRT's ``INetworkDefinition``.
+
+Needs only the standard library and a TensorRT module, which the caller imports and passes as
+``trt``: ``tensorrt`` 8.6 to 11.x or ``tensorrt_rtx``. Enum values are looked up by name, since
+their numbers change between releases. Types are declared in the network; TensorRT 10 and later are
+told to follow them (strong typing), 8.6 is held to them layer by layer.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from trtpack_runtime.dims import Dim
+from trtpack_runtime.errors import EngineBuildError
+from trtpack_runtime.layers import KINDS
+from trtpack_runtime.network import Constant, Layer, Network, Tensor
+
+from ._layers import EMITTERS
+from ._log import Log, log_of
+from ._memory import address
+from ._shapes import Shapes
+
+Weights = Mapping[str, Any]
+"""Stored name -> an object with the buffer protocol, or with ``.buffer`` that has it."""
+
+_WEIGHTS_WHERE_CONSTANT = frozenset({"kernel"})
+_HINT = "keep the operator in PyTorch with --torch-op, or report the layer"
+
+
+@dataclass
+class Emitted:
+    """A network definition with everything that must live as long as it: builder, log, weights."""
+
+    trt: Any
+    builder: Any
+    definition: Any
+    log: Log
+    kept: list[Any] = field(default_factory=list)
+
+
+def emit(trt: Any, network: Network, weights: Weights) -> Emitted:
+    """The network as TensorRT's own definition; weights are passed by address, never copied.
+
+    Raises:
+        EngineBuildError: TensorRT refused a layer; the message names it and its origin and ends
+            with TensorRT's own words.
+    """
+    log = log_of(trt)
+    builder = trt.Builder(log.logger)
+    definition = builder.create_network(_creation_flags(trt))
+    emitted = Emitted(trt, builder, definition, log, [weights])
+    emitter = Emitter(emitted, network, weights)
+    for tensor in network.inputs:
+        emitter.add_input(tensor)
+    for layer in network.layers:
+        emitter.add_layer(layer)
+    for name in network.outputs:
+        emitter.mark_output(network.tensors[name])
+    return emitted
+
+
+class Emitter:
+    """A network definition under construction; what the functions of ``_layers.py`` work with."""
+
+    def __init__(self, emitted: Emitted, network: Network, weights: Weights) -> None:
+        self.trt, self.definition = emitted.trt, emitted.definition
+        self.shapes = Shapes(self)
+        self._log, self._kept = emitted.log, emitted.kept
+        self._network, self._weights = network, weights
+        self._tensors: dict[str, Any] = {}
+        self._where = "the network"
+        self._strong = hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+    # what TensorRT is given
+
+    def add_input(self, tensor: Tensor) -> None:
+        """Declares a network input; equal sizes get one name, so TensorRT knows they are equal."""
+        with self._blaming(f"input {tensor}"):
+            shape = tuple(d if isinstance(d, int) else -1 for d in tensor.shape)
+            added = self.made(
+                self.definition.add_input(tensor.name, self.dtype(tensor.dtype), shape)
+            )
+            for axis, size in enumerate(tensor.shape):
+                if not isinstance(size, int):
+                    added.set_dimension_name(axis, str(size))
+            self._tensors[tensor.name] = added
+
+    def add_layer(self, layer: Layer) -> None:
+        """Adds one layer and holds its outputs against what the network declares."""
+        with self._blaming(
+            f"{layer.kind} {layer.name!r}" + f" ({layer.origin})" * bool(layer.origin)
+        ):
+            if layer.kind not in EMITTERS:
+                raise self._error("this release of trtpack-runtime cannot emit that kind")
+            operands = {name: self._operand(layer, name) for name in layer.operands}
+            outputs = EMITTERS[layer.kind](self, **operands, **layer.attributes)
+            for part in outputs.layers:
+                part.name = layer.name
+                if hasattr(part, "metadata"):
+                    part.metadata = layer.origin
+                self._hold_types(part, layer)
+            for name, tensor in zip(layer.outputs, outputs.tensors, strict=True):
+                tensor.name = name
+                self._hold_against(self._network.tensors[name], tensor)
+                self._tensors[name] = tensor
+
+    def mark_output(self, tensor: Tensor) -> None:
+        """Makes a layer's output one of the network's, in the declared type."""
+        with self._blaming(f"output {tensor}"):
+            self.definition.mark_output(self._tensors[tensor.name])
+            if not self._strong:
+                self._tensors[tensor.name].dtype = self.dtype(tensor.dtype)
+
+    # what emitting functions use
+
+    def dtype(self, name: str) -> Any:
+        """TensorRT's value of a type; INT64 is INT32 where the release has no wider one."""
+        types = self.trt.DataType
+        if name == "INT64" and not hasattr(types, "INT64"):
+            name = "INT32"
+        if not hasattr(types, name):
+            raise self._error(f"this TensorRT has no type {name}")
+        return getattr(types, name)
+
+    def enum(self, kind: str, member: str) -> Any:
+        """A member of one of TensorRT's enums, by name."""
+        value = getattr(getattr(self.trt, kind, None), member, None)
+        if value is None:
+            raise self._error(f"this TensorRT has no {kind}.{member}")
+        return value
+
+    def made(self, added: Any) -> Any:
+        """What an ``add_*`` call answered; raises with the log where it is None."""
+        if added is None:
+            raise self._error("TensorRT made no layer of it")
+        return added
+
+    def has(self, method: str) -> bool:
+        """Whether this release's network definition has a method."""
+        return hasattr(self.definition, method)
+
+    def constant(self, dtype: str, shape: tuple[int, ...], values: tuple[float, ...]) -> Any:
+        """A small constant made here, as a tensor."""
+        wide = dtype == "INT64" and hasattr(self.trt.DataType, "INT64")
+        code = {"FLOAT": "f", "INT64": "q" if wide else "i", "INT32": "i"}[dtype]
+        packed = struct.pack(f"={len(values)}{code}", *values)
+        self._kept.append(packed)
+        weights = self.trt.Weights(self.dtype(dtype), address(packed), len(values))
+        return self.made(self.definition.add_constant(shape, weights)).get_output(0)
+
+    def no_weights(self, like: Any = None) -> Any:
+        """Empty weights, which TensorRT takes as absent; in ``like``'s type where given."""
+        return self.trt.Weights() if like is None else self.trt.Weights(like.dtype)
+
+    def tensor(self, name: str) -> Any:
+        """A value as a TensorRT tensor; a constant becomes a layer when first read as one."""
+        if name not in self._tensors:
+            constant = self._network.constants[name]
+            added = self.made(self.definition.add_constant(constant.shape, self._of(constant)))
+            added.name = f"constant {name}"
+            self._tensors[name] = added.get_output(0)
+            self._name(constant)
+        return self._tensors[name]
+
+    # within
+
+    def _operand(self, layer: Layer, name: str) -> Any:
+        value = layer.operands[name]
+        if not isinstance(value, str):
+            return [self.tensor(item) for item in value]
+        row = next(operand for operand in KINDS[layer.kind].operands if operand.name == name)
+        constant = self._network.constants.get(value)
+        if constant is not None and (row.constant or name in _WEIGHTS_WHERE_CONSTANT):
+            return self._of(constant)
+        if row.constant:
+            raise self._error(f"TensorRT takes {name} as weights, so it must be a constant")
+        return self.tensor(value)
+
+    def _of(self, constant: Constant) -> Any:
+        """The constant's bytes, by address."""
+        stored: Any = self._weights[constant.data]
+        buffer = memoryview(stored.buffer if hasattr(stored, "buffer") else stored)
+        count = 1
+        for size in constant.shape:
+            count *= size
+        if constant.dtype == "INT64" and not hasattr(self.trt.DataType, "INT64"):
+            buffer = memoryview(_narrowed(buffer, constant))
+        self._kept.append(buffer)
+        return self.trt.Weights(self.dtype(constant.dtype), address(buffer), count)
+
+    def _name(self, constant: Constant) -> None:
+        self.definition.set_weights_name(self._of(constant), constant.data)
+
+    def _hold_types(self, part: Any, layer: Layer) -> None:
+        """Without strong typing, every layer is told the types the network declares."""
+        if self._strong:
+            return
+        for index, name in enumerate(layer.outputs):
+            declared = self._network.tensors[name].dtype
+            if declared in ("FLOAT", "HALF") and layer.kind not in ("cast", "shuffle", "slice"):
+                part.precision = self.dtype(declared)
+            part.set_output_type(index, self.dtype(declared))
+
+    def _hold_against(self, declared: Tensor, made: Any) -> None:
+        shape: tuple[int, ...] = tuple(made.shape)
+        wanted = declared.shape
+        fits = len(shape) == len(wanted) and all(
+            have in (-1, want) or not isinstance(want, int)
+            for have, want in zip(shape, wanted, strict=True)
+        )
+        if self._strong and made.dtype != self.dtype(declared.dtype):
+            fits = False
+        if not fits:
+            raise self._error(f"wanted {declared}, TensorRT answers {made.dtype.name}{list(shape)}")
+
+    @contextmanager
+    def _blaming(self, where: str) -> Iterator[None]:
+        """Raises for any error TensorRT logs meanwhile: setters refuse a value without a word."""
+        self._where, self._errors_before = where, len(self._log.errors)
+        yield
+        if len(self._log.errors) > self._errors_before:
+            raise self._error("TensorRT refused it")
+
+    def _error(self, problem: str) -> EngineBuildError:
+        said = self._log.errors[self._errors_before :]
+        text = "; ".join([f"{self._where}: {problem}", *said[-3:]])
+        return EngineBuildError(text, hint=_HINT)
+
+
+def _creation_flags(trt: Any) -> int:
+    """Explicit batch and strong typing, by the names this release has: their numbers changed."""
+    flags = trt.NetworkDefinitionCreationFlag
+    names = [name for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED") if hasattr(flags, name)]
+    return sum(1 << int(getattr(flags, name)) for name in names)
+
+
+def _narrowed(buffer: memoryview, constant: Constant) -> bytes:
+    """INT64 values as INT32, for a release without INT64."""
+    values = struct.unpack(f"={len(buffer) // 8}q", buffer)
+    try:
+        return struct.pack(f"={len(values)}i", *values)
+    except struct.error as error:
+        raise EngineBuildError(
+            f"constant {constant.name!r} has values beyond 32 bits, this TensorRT has no INT64",
+            hint="choose a target with TensorRT 10 or later",
+        ) from error
+
+
+def static(shape: tuple[Dim, ...]) -> tuple[int, ...] | None:
+    """A shape as numbers; None where it depends on the inputs."""
+    numbers = tuple(d for d in shape if isinstance(d, int))
+    return numbers if len(numbers) == len(shape) else None

@@ -1,0 +1,463 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One emitting function a layer kind: which ``add_*`` call and which setters it takes.
+
+A function's parameters are the emitter, the kind's operands (TensorRT tensors, weights where the
+table says so) and its attributes as the network has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from trtpack_runtime.dims import Dim, Expr
+
+if TYPE_CHECKING:
+    from ._emit import Emitter
+
+Ints = tuple[int, ...]
+Shape = tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class Added:
+    """The layers a kind became, and its output tensors."""
+
+    layers: Sequence[Any]
+    tensors: Sequence[Any]
+
+
+EMITTERS: dict[str, Callable[..., Added]] = {}
+F = TypeVar("F", bound=Callable[..., Added])
+
+
+def emitter(function: F) -> F:
+    """Registers the emitting function of the kind it is named after."""
+    if function.__name__ in EMITTERS:
+        raise ValueError(f"two emitters for {function.__name__}")
+    EMITTERS[function.__name__] = function
+    return function
+
+
+def one(e: Emitter, added: Any) -> Added:
+    """A single layer with a single output."""
+    return Added((e.made(added),), (added.get_output(0),))
+
+
+def mask(axes: Ints) -> int:
+    """Axes as TensorRT's bit mask."""
+    return sum(1 << axis for axis in axes)
+
+
+@emitter
+def activation(
+    e: Emitter, input: Any, type: str, alpha: float | None = None, beta: float | None = None
+) -> Added:
+    added = one(e, e.definition.add_activation(input, e.enum("ActivationType", type)))
+    if alpha is not None:
+        added.layers[0].alpha = alpha
+    if beta is not None:
+        added.layers[0].beta = beta
+    return added
+
+
+@emitter
+def unary(e: Emitter, input: Any, op: str) -> Added:
+    return one(e, e.definition.add_unary(input, e.enum("UnaryOperation", op)))
+
+
+@emitter
+def elementwise(e: Emitter, input1: Any, input2: Any, op: str) -> Added:
+    operation = e.enum("ElementWiseOperation", op)
+    return one(e, e.definition.add_elementwise(input1, input2, operation))
+
+
+@emitter
+def matrix_multiply(e: Emitter, input0: Any, input1: Any, op0: str, op1: str) -> Added:
+    first, second = (e.enum("MatrixOperation", op) for op in (op0, op1))
+    return one(e, e.definition.add_matrix_multiply(input0, first, input1, second))
+
+
+def _windowed(e: Emitter, method: str, operands: tuple[Any, Any, Any], **attributes: Any) -> Added:
+    input, kernel, bias = operands
+    weights = isinstance(kernel, e.trt.Weights)
+    added = one(
+        e,
+        getattr(e.definition, method)(
+            input,
+            attributes["num_output_maps"],
+            attributes["kernel_shape"],
+            kernel if weights else e.no_weights(input),
+            e.no_weights(input) if bias is None else bias,
+        ),
+    )
+    layer = added.layers[0]
+    for name in ("stride_nd", "pre_padding", "post_padding", "dilation_nd", "num_groups"):
+        setattr(layer, name, attributes[name])
+    if not weights:
+        layer.set_input(1, kernel)
+    return added
+
+
+@emitter
+def convolution_nd(
+    e: Emitter, input: Any, kernel: Any, bias: Any = None, **attributes: Any
+) -> Added:
+    return _windowed(e, "add_convolution_nd", (input, kernel, bias), **attributes)
+
+
+@emitter
+def deconvolution_nd(
+    e: Emitter, input: Any, kernel: Any, bias: Any = None, **attributes: Any
+) -> Added:
+    return _windowed(e, "add_deconvolution_nd", (input, kernel, bias), **attributes)
+
+
+@emitter
+def pooling_nd(
+    e: Emitter,
+    input: Any,
+    type: str,
+    window_size: Ints,
+    stride_nd: Ints,
+    pre_padding: Ints,
+    post_padding: Ints,
+    padding_mode: str,
+    average_count_excludes_padding: bool = True,
+) -> Added:
+    added = one(e, e.definition.add_pooling_nd(input, e.enum("PoolingType", type), window_size))
+    layer = added.layers[0]
+    layer.stride_nd, layer.pre_padding, layer.post_padding = stride_nd, pre_padding, post_padding
+    layer.padding_mode = e.enum("PaddingMode", padding_mode)
+    if type == "AVERAGE":
+        layer.average_count_excludes_padding = average_count_excludes_padding
+    return added
+
+
+@emitter
+def scale_nd(
+    e: Emitter,
+    input: Any,
+    mode: str,
+    channel_axis: int,
+    shift: Any = None,
+    scale: Any = None,
+    power: Any = None,
+) -> Added:
+    given = (e.no_weights(input) if w is None else w for w in (shift, scale, power))
+    return one(e, e.definition.add_scale_nd(input, e.enum("ScaleMode", mode), *given, channel_axis))
+
+
+def _normalized(
+    e: Emitter, method: str, tensors: Sequence[Any], axes: Ints, epsilon: float, groups: int
+) -> Added:
+    added = one(e, getattr(e.definition, method)(*tensors, mask(axes)))
+    added.layers[0].epsilon, added.layers[0].num_groups = epsilon, groups
+    return added
+
+
+@emitter
+def normalization(
+    e: Emitter,
+    input: Any,
+    scale: Any,
+    bias: Any,
+    axes: Ints,
+    epsilon: float,
+    num_groups: int = 1,
+) -> Added:
+    return _normalized(e, "add_normalization", (input, scale, bias), axes, epsilon, num_groups)
+
+
+@emitter
+def normalization_v2(
+    e: Emitter,
+    input: Any,
+    scale: Any,
+    bias: Any,
+    axes: Ints,
+    epsilon: float,
+    num_groups: int = 1,
+) -> Added:
+    return _normalized(e, "add_normalization_v2", (input, scale, bias), axes, epsilon, num_groups)
+
+
+@emitter
+def softmax(e: Emitter, input: Any, axes: Ints) -> Added:
+    added = one(e, e.definition.add_softmax(input))
+    added.layers[0].axes = mask(axes)
+    return added
+
+
+@emitter
+def reduce(e: Emitter, input: Any, op: str, axes: Ints, keep_dims: bool) -> Added:
+    operation = e.enum("ReduceOperation", op)
+    return one(e, e.definition.add_reduce(input, operation, mask(axes), keep_dims))
+
+
+@emitter
+def topk(e: Emitter, input: Any, op: str, k: int, axes: Ints, indices_type: str = "INT32") -> Added:
+    layer = e.made(e.definition.add_topk(input, e.enum("TopKOperation", op), k, mask(axes)))
+    values, indices = layer.get_output(0), layer.get_output(1)
+    if indices_type == "INT32":
+        return Added((layer,), (values, indices))
+    if hasattr(layer, "indices_type"):
+        layer.indices_type = e.dtype(indices_type)
+        return Added((layer,), (values, indices))
+    widened = e.made(e.definition.add_cast(indices, e.dtype(indices_type)))
+    return Added((layer,), (values, widened.get_output(0)))
+
+
+@emitter
+def gather(
+    e: Emitter, input: Any, indices: Any, mode: str, axis: int, num_elementwise_dims: int = 0
+) -> Added:
+    added = one(e, e.definition.add_gather_v2(input, indices, e.enum("GatherMode", mode)))
+    layer = added.layers[0]
+    if mode != "ND":
+        layer.axis = axis
+    layer.num_elementwise_dims = num_elementwise_dims
+    return added
+
+
+@emitter
+def scatter(
+    e: Emitter, data: Any, indices: Any, updates: Any, mode: str, axis: int | None = None
+) -> Added:
+    added = one(e, e.definition.add_scatter(data, indices, updates, e.enum("ScatterMode", mode)))
+    if axis is not None and mode == "ELEMENT":
+        added.layers[0].axis = axis
+    return added
+
+
+@emitter
+def shuffle(
+    e: Emitter,
+    input: Any,
+    first_transpose: Ints | None = None,
+    reshape_dims: Shape | None = None,
+    second_transpose: Ints | None = None,
+) -> Added:
+    added = one(e, e.definition.add_shuffle(input))
+    layer = added.layers[0]
+    if first_transpose is not None:
+        layer.first_transpose = first_transpose
+    if reshape_dims is not None:
+        layer.zero_is_placeholder = False
+        open_dims = sum(isinstance(size, Expr) for size in reshape_dims)
+        if open_dims > 1 or (open_dims and 0 in reshape_dims):
+            layer.set_input(1, e.shapes.vector(reshape_dims))
+        else:  # TensorRT infers a single open size
+            layer.reshape_dims = tuple(d if isinstance(d, int) else -1 for d in reshape_dims)
+    if second_transpose is not None:
+        layer.second_transpose = second_transpose
+    return added
+
+
+@emitter
+def slice(
+    e: Emitter, input: Any, start: Shape, shape: Shape, stride: Shape, mode: str, fill: Any = None
+) -> Added:
+    given = (start, shape, stride)
+    numbers = [tuple(d if isinstance(d, int) else 1 for d in sizes) for sizes in given]
+    added = one(e, e.definition.add_slice(input, *numbers))
+    layer = added.layers[0]
+    layer.mode = e.enum("SampleMode", mode)
+    for index, sizes in enumerate(given, start=1):
+        if any(isinstance(size, Expr) for size in sizes):
+            layer.set_input(index, e.shapes.vector(sizes))
+    if fill is not None:
+        layer.set_input(4, fill)
+    return added
+
+
+@emitter
+def concatenation(e: Emitter, inputs: Sequence[Any], axis: int) -> Added:
+    added = one(e, e.definition.add_concatenation(list(inputs)))
+    added.layers[0].axis = axis
+    return added
+
+
+@emitter
+def select(e: Emitter, condition: Any, then_input: Any, else_input: Any) -> Added:
+    return one(e, e.definition.add_select(condition, then_input, else_input))
+
+
+@emitter
+def cast(e: Emitter, input: Any, to_type: str) -> Added:
+    return one(e, e.definition.add_cast(input, e.dtype(to_type)))
+
+
+@emitter
+def identity(e: Emitter, input: Any) -> Added:
+    return one(e, e.definition.add_identity(input))
+
+
+@emitter
+def resize(
+    e: Emitter,
+    input: Any,
+    resize_mode: str,
+    coordinate_transformation: str,
+    shape: Shape | None = None,
+    scales: tuple[float, ...] | None = None,
+    selector_for_single_pixel: str = "FORMULA",
+    nearest_rounding: str = "FLOOR",
+    cubic_coeff: float = -0.75,
+    exclude_outside: bool = False,
+) -> Added:
+    added = one(e, e.definition.add_resize(input))
+    layer = added.layers[0]
+    layer.resize_mode = e.enum("InterpolationMode", resize_mode)
+    layer.coordinate_transformation = e.enum(
+        "ResizeCoordinateTransformation", coordinate_transformation
+    )
+    layer.selector_for_single_pixel = e.enum("ResizeSelector", selector_for_single_pixel)
+    layer.nearest_rounding = e.enum("ResizeRoundMode", nearest_rounding)
+    if resize_mode == "CUBIC":
+        layer.cubic_coeff = cubic_coeff
+        layer.exclude_outside = exclude_outside
+    if scales is not None:
+        layer.scales = list(scales)
+    elif shape is not None and any(isinstance(size, Expr) for size in shape):
+        layer.set_input(1, e.shapes.vector(shape))
+    else:
+        layer.shape = shape
+    return added
+
+
+@emitter
+def fill(
+    e: Emitter,
+    shape: Shape,
+    op: str,
+    output_type: str,
+    alpha: Dim | float | None = None,
+    beta: tuple[Dim | float, ...] | None = None,
+    alpha_tensor: Any = None,
+    beta_tensor: Any = None,
+) -> Added:
+    numbers = tuple(d if isinstance(d, int) else 1 for d in shape)
+    operation, dtype = e.enum("FillOperation", op), e.dtype(output_type)
+    typed = hasattr(e.trt.IFillLayer, "to_type")
+    added = one(e, e.definition.add_fill(numbers, operation, *((dtype,) if typed else ())))
+    layer = added.layers[0]
+    if not typed:
+        layer.set_output_type(0, dtype)
+    if any(isinstance(size, Expr) for size in shape):
+        layer.set_input(0, e.shapes.vector(shape))
+    layer.set_input(1, alpha_tensor or _number(e, alpha, output_type))
+    layer.set_input(2, beta_tensor or _numbers(e, beta or (), output_type))
+    return added
+
+
+@emitter
+def one_hot(e: Emitter, indices: Any, values: Any, depth: int, axis: int) -> Added:
+    return one(
+        e, e.definition.add_one_hot(indices, values, e.constant("INT32", (), (depth,)), axis)
+    )
+
+
+@emitter
+def einsum(e: Emitter, inputs: Sequence[Any], equation: str) -> Added:
+    return one(e, e.definition.add_einsum(list(inputs), equation.replace(" ", "")))
+
+
+@emitter
+def grid_sample(
+    e: Emitter,
+    input: Any,
+    grid: Any,
+    interpolation_mode: str,
+    align_corners: bool,
+    sample_mode: str,
+) -> Added:
+    added = one(e, e.definition.add_grid_sample(input, grid))
+    layer = added.layers[0]
+    layer.interpolation_mode = e.enum("InterpolationMode", interpolation_mode)
+    layer.align_corners = align_corners
+    layer.sample_mode = e.enum("SampleMode", sample_mode)
+    return added
+
+
+@emitter
+def parametric_relu(e: Emitter, input: Any, slopes: Any) -> Added:
+    return one(e, e.definition.add_parametric_relu(input, slopes))
+
+
+@emitter
+def cumulative(e: Emitter, input: Any, op: str, axis: int, exclusive: bool, reverse: bool) -> Added:
+    operation = e.enum("CumulativeOperation", op)
+    at = e.constant("INT32", (), (axis,))
+    return one(e, e.definition.add_cumulative(input, at, operation, exclusive, reverse))
+
+
+@emitter
+def attention(
+    e: Emitter,
+    query: Any,
+    key: Any,
+    value: Any,
+    normalization_op: str,
+    causal: bool,
+    decomposable: bool,
+    mask: Any = None,
+) -> Added:
+    operation = e.enum("AttentionNormalizationOp", normalization_op)
+    if e.has("add_attention_v2"):
+        kind = e.enum("CausalMaskKind", "UPPER_LEFT" if causal else "NONE")
+        added = one(e, e.definition.add_attention_v2(query, key, value, operation, kind))
+    else:
+        added = one(e, e.definition.add_attention(query, key, value, operation, causal))
+    layer = added.layers[0]
+    layer.decomposable = decomposable
+    if mask is not None:
+        layer.mask = mask
+    return added
+
+
+def _scaled(e: Emitter, method: str, input: Any, scale: Any, dtype: str, axis: int | None) -> Added:
+    typed = hasattr(e.trt.IQuantizeLayer, "to_type")
+    added = one(
+        e, getattr(e.definition, method)(input, scale, *((e.dtype(dtype),) if typed else ()))
+    )
+    if axis is not None:
+        added.layers[0].axis = axis
+    return added
+
+
+@emitter
+def quantize(
+    e: Emitter, input: Any, scale: Any, output_type: str, axis: int | None = None
+) -> Added:
+    return _scaled(e, "add_quantize", input, scale, output_type, axis)
+
+
+@emitter
+def dequantize(
+    e: Emitter, input: Any, scale: Any, output_type: str, axis: int | None = None
+) -> Added:
+    return _scaled(e, "add_dequantize", input, scale, output_type, axis)
+
+
+def _number(e: Emitter, value: Dim | float | None, dtype: str) -> Any:
+    if isinstance(value, Expr):
+        return _cast(e, e.shapes.scalar(value), dtype)
+    return e.constant(dtype, (), (value or 0,))
+
+
+def _numbers(e: Emitter, values: Sequence[Dim | float], dtype: str) -> Any:
+    plain = tuple(value for value in values if not isinstance(value, Expr))
+    if len(plain) == len(values):
+        return e.constant(dtype, (len(plain),), plain)
+    sizes = tuple(value for value in values if not isinstance(value, float))
+    if len(sizes) != len(values):
+        raise ValueError("a step is a size where another is a fraction")
+    return _cast(e, e.shapes.vector(sizes), dtype)
+
+
+def _cast(e: Emitter, tensor: Any, dtype: str) -> Any:
+    if tensor.dtype == e.dtype(dtype):
+        return tensor
+    return e.made(e.definition.add_cast(tensor, e.dtype(dtype))).get_output(0)
