@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What starting costs: importing either package, or asking for help, loads nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {
+    "torch",
+    "numpy",
+    "click",
+    "rich",
+    "tensorrt",
+    "tensorrt_rtx",
+    "torchvision",
+    "transformers",
+}
+HELP = """
+import runpy, sys
+sys.argv = ["trtpack", "--help"]
+try:
+    runpy.run_module("trtpack_runtime", run_name="__main__")
+except SystemExit as stop:
+    assert not stop.code, stop.code
+"""
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level modules a bare interpreter has loaded after ``code``."""
+    report = (
+        "\nimport sys, json; print('\\n' + json.dumps([m.partition('.')[0] for m in sys.modules]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code + report], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def seconds(*arguments: str) -> float:
+    """The fastest of five starts."""
+    taken = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+        taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
+@pytest.mark.parametrize("package", ["trtpack", "trtpack_runtime"])
+def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
+    loaded = modules_after(f"import {package}; {package}.__version__")
+    assert package in loaded
+    assert not loaded & HEAVY
+
+
+def test_help_loads_click_and_nothing_heavier() -> None:
+    loaded = modules_after(HELP)
+    assert "click" in loaded
+    assert not loaded & (HEAVY - {"click"})
+
+
+def test_help_answers_at_once() -> None:
+    assert seconds("-m", "trtpack_runtime", "--help") <= seconds("-c", "import click") + 0.3
+
+
+def test_modules_import_only_what_they_may() -> None:
+    linter = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run(
+        [linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert "0 broken" in done.stdout

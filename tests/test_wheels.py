@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Both distributions build and hold what they should; the runtime works with nothing beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.parser import HeaderParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Each distribution's wheel, built from its own source archive as ``python -m build`` does."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for project in (ROOT / "runtime_py", ROOT):
+        done = subprocess.run(
+            [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, project],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list(folder.glob("*.tar.gz"))) == 2
+    found = {path.name.partition("-")[0]: path for path in folder.glob("*.whl")}
+    assert set(found) == {"trtpack", "trtpack_runtime"}
+    return found
+
+
+def members(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def metadata(wheel: Path, member: str = "METADATA") -> str:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith(f".dist-info/{member}")]
+        return archive.read(name).decode()
+
+
+def test_the_runtime_wheel_holds_the_runtime_alone(wheels: dict[str, Path]) -> None:
+    names = members(wheels["trtpack_runtime"])
+    files = {n for n in names if ".dist-info/" not in n}
+    assert "trtpack_runtime/py.typed" in files
+    assert {n.partition("/")[0] for n in files} == {"trtpack_runtime"}
+    assert any(n.endswith("licenses/LICENSE") for n in names)
+
+
+def test_the_runtime_needs_click_and_numpy_only(wheels: dict[str, Path]) -> None:
+    needs = HeaderParser().parsestr(metadata(wheels["trtpack_runtime"])).get_all("Requires-Dist")
+    assert sorted(n.partition(">")[0] for n in needs or ()) == ["click", "numpy"]
+    assert "trtpack = trtpack_runtime.cli:main" in metadata(
+        wheels["trtpack_runtime"], "entry_points.txt"
+    )
+
+
+def test_the_packager_wheel_carries_the_targets(wheels: dict[str, Path]) -> None:
+    names = members(wheels["trtpack"])
+    carried = {n for n in names if n.startswith("trtpack/_targets/")}
+    assert carried == {
+        f"trtpack/_targets/{path.relative_to(ROOT / 'targets')}"
+        for path in (ROOT / "targets").rglob("*.toml")
+    }
+    assert "trtpack/py.typed" in names
+    assert not any("tests" in n or "trtpack_runtime/" in n for n in names)
+
+
+def test_both_have_one_version_and_every_verb_exists(wheels: dict[str, Path]) -> None:
+    host = HeaderParser().parsestr(metadata(wheels["trtpack"]))
+    runtime = HeaderParser().parsestr(metadata(wheels["trtpack_runtime"]))
+    assert host["Version"] == runtime["Version"]
+    assert f"trtpack-runtime=={runtime['Version']}" in host.get_all("Requires-Dist", [])
+    names = members(wheels["trtpack"])
+    for line in metadata(wheels["trtpack"], "entry_points.txt").splitlines():
+        if " = " in line:
+            module = line.partition(" = ")[2].partition(":")[0]
+            assert module.replace(".", "/") + ".py" in names, line
+
+
+def pythons() -> list[str]:
+    """This Python, and the oldest one the runtime supports where it is installed."""
+    found = [sys.executable]
+    homes = sorted((Path.home() / ".pyenv/versions").glob("3.10*/bin/python"))
+    for candidate in ("python3.10", *map(str, homes)):
+        path = shutil.which(candidate)
+        if (
+            path
+            and not subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode
+        ):
+            return [*found, path]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("python", pythons())
+def test_the_runtime_alone_in_a_bare_environment(
+    python: str, wheels: dict[str, Path], tmp_path: Path
+) -> None:
+    subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True)
+    scripts = tmp_path / "venv" / "bin"
+    subprocess.run(
+        [scripts / "python", "-m", "pip", "-qq", "install", wheels["trtpack_runtime"]], check=True
+    )
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+
+    def trtpack(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [scripts / "trtpack", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=clean,
+        )
+
+    present = subprocess.run(
+        [scripts / "python", "-c", "import torch"], capture_output=True, check=False, env=clean
+    )
+    assert present.returncode != 0
+    text = trtpack("--help")
+    assert text.returncode == 0, text.stderr
+    for verb in ("inspect", "verify", "doctor", "run", "resolve"):
+        assert verb in text.stdout
+        assert trtpack(verb, "--help").returncode == 0
+    assert trtpack("doctor").returncode == 0, trtpack("doctor").stderr
+    for verb in ("inspect", "verify"):
+        missing = trtpack(verb, "missing.tar")
+        assert missing.returncode != 0
+        assert "Traceback" not in missing.stderr
+        assert "missing.tar" in missing.stderr
