@@ -17,100 +17,26 @@ from .options import SizeRange
 
 OpOverload = torch._ops.OpOverload
 
+# fmt: off
 KEPT_WHOLE = (
-    "linear",
-    "matmul",
-    "einsum",
-    "layer_norm",
-    "group_norm",
-    "instance_norm",
-    "rms_norm",
-    "batch_norm",
-    "scaled_dot_product_attention",
-    "gelu",
-    "silu",
-    "hardswish",
-    "hardsigmoid",
-    "hardtanh",
-    "leaky_relu",
-    "elu",
-    "celu",
-    "selu",
-    "mish",
-    "relu6",
-    "softplus",
-    "prelu",
-    "glu",
-    "log_sigmoid",
-    "upsample_nearest1d",
-    "upsample_nearest2d",
-    "upsample_nearest3d",
-    "upsample_linear1d",
-    "upsample_bilinear2d",
-    "upsample_trilinear3d",
-    "upsample_bicubic2d",
-    "_upsample_bilinear2d_aa",
-    "_upsample_bicubic2d_aa",
-    "pixel_shuffle",
-    "pixel_unshuffle",
-    "channel_shuffle",
-    "grid_sampler",
-    "grid_sampler_2d",
-    "max_pool1d",
-    "max_pool2d",
-    "max_pool3d",
-    "avg_pool1d",
-    "avg_pool2d",
-    "avg_pool3d",
-    "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d",
-    "adaptive_avg_pool3d",
-    "adaptive_max_pool1d",
-    "adaptive_max_pool2d",
-    "adaptive_max_pool3d",
-    "constant_pad_nd",
-    "reflection_pad1d",
-    "reflection_pad2d",
-    "reflection_pad3d",
-    "replication_pad1d",
-    "replication_pad2d",
-    "replication_pad3d",
-    "addmm",
-    "baddbmm",
-    "bmm",
-    "mm",
-    "addcmul",
-    "addcdiv",
-    "lerp",
-    "split",
-    "split_with_sizes",
-    "chunk",
-    "unbind",
-    "stack",
-    "unfold",
-    "roll",
-    "masked_fill",
-    "index_select",
-    "index_add",
-    "scatter_add",
-    "slice_scatter",
-    "select_scatter",
-    "logsumexp",
-    "linalg_vector_norm",
-    "std",
-    "var",
-    "norm",
-    "triu",
-    "tril",
-    "cumsum",
-    "cumprod",
-    "nan_to_num",
-    "logaddexp",
-    "sinc",
-    "frac",
-    "xlogy",
-    "rsub",
+    "linear", "matmul", "einsum", "layer_norm", "group_norm", "instance_norm", "rms_norm",
+    "batch_norm", "scaled_dot_product_attention", "gelu", "silu", "hardswish", "hardsigmoid",
+    "hardtanh", "leaky_relu", "elu", "celu", "selu", "mish", "relu6", "softplus", "prelu",
+    "glu", "log_sigmoid", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
+    "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d",
+    "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "pixel_shuffle", "pixel_unshuffle",
+    "channel_shuffle", "grid_sampler", "grid_sampler_2d", "max_pool1d", "max_pool2d",
+    "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+    "adaptive_max_pool3d", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d",
+    "reflection_pad3d", "replication_pad1d", "replication_pad2d", "replication_pad3d", "addmm",
+    "baddbmm", "bmm", "mm", "addcmul", "addcdiv", "lerp", "split", "split_with_sizes", "chunk",
+    "unbind", "stack", "unfold", "roll", "masked_fill", "index_select", "index_add",
+    "scatter_add", "slice_scatter", "select_scatter", "logsumexp", "linalg_vector_norm", "std",
+    "var", "norm", "triu", "tril", "cumsum", "cumprod", "nan_to_num", "logaddexp", "sinc",
+    "frac", "xlogy", "rsub",
 )
+# fmt: on
 """Operators left as they are: TensorRT has them whole, or a converter needs fewer layers for the
 whole than for the parts."""
 
@@ -128,10 +54,11 @@ class State:
 class Captured:
     """A model as a functional graph.
 
-    ``graph_module`` takes the tensor inputs and the state as placeholders and reads every parameter,
-    buffer and constant by a ``get_attr`` of its full name. It answers first the new state, then the
-    user's outputs that are tensors. ``inputs`` and ``outputs`` are the user's, flat: a placeholder's
-    or node's name, or ``None`` / ``{"constant": ...}`` / ``{"size": SymInt}`` where it is no tensor.
+    ``graph_module`` takes the tensor inputs and the state as placeholders and reads every
+    parameter, buffer and constant by a ``get_attr`` of its full name. It answers first the new
+    state, then the user's outputs that are tensors. ``inputs`` and ``outputs`` are the user's,
+    flat: a placeholder's name or None, and a position among the graph's outputs,
+    ``{"constant": ...}`` or ``{"size": SymInt}``.
     """
 
     graph_module: fx.GraphModule
@@ -176,6 +103,13 @@ def capture(
     return _unlift(exported, ranges or {})
 
 
+def returned(graph: fx.Graph) -> list[fx.Node]:
+    """The nodes a captured graph answers, in order."""
+    (values,) = graph.output_node().args
+    assert isinstance(values, tuple | list)
+    return [value for value in values if isinstance(value, fx.Node)]
+
+
 def user_line(stack_trace: str) -> str:
     """``file.py:12`` of the innermost frame outside torch; empty where there is none."""
     frames = [m for m in _FRAME.finditer(stack_trace) if not _in_library(m["file"])]
@@ -191,7 +125,7 @@ def _in_library(file: str) -> bool:
     return "/torch/" in file or file.startswith(("torch/", "<"))
 
 
-def _decompositions() -> dict[OpOverload, Any]:
+def _decompositions() -> Any:
     table = torch.export.default_decompositions()
     for name in KEPT_WHOLE:
         packet = getattr(torch.ops.aten, name, None)
@@ -203,7 +137,7 @@ def _decompositions() -> dict[OpOverload, Any]:
 def _unlift(
     exported: torch.export.ExportedProgram, ranges: Mapping[tuple[int, int], SizeRange]
 ) -> Captured:
-    """Turns lifted parameters back into attributes read by name; buffers that change stay inputs."""
+    """Turns lifted parameters into attributes read by name; buffers that change stay inputs."""
     signature = exported.graph_signature
     graph = exported.graph_module.graph
     root = torch.nn.Module()
@@ -268,8 +202,8 @@ def _user_outputs(
     output = graph.output_node()
     kept: list[fx.Node] = []
     outputs: list[int | dict[str, Any]] = []
-    (returned,) = output.args
-    for spec, value in zip(exported.graph_signature.output_specs, returned, strict=True):
+    values: Any = output.args[0]
+    for spec, value in zip(exported.graph_signature.output_specs, values, strict=True):
         if spec.kind is OutputKind.BUFFER_MUTATION:
             kept.append(value)
         elif spec.kind is not OutputKind.USER_OUTPUT:
@@ -321,8 +255,9 @@ def _finite(bound: Any) -> int | None:
 
 
 def _stored(exported: torch.export.ExportedProgram, target: str) -> torch.Tensor:
-    value = exported.state_dict.get(target)
-    return exported.constants[target] if value is None else value
+    known: Mapping[str, Any] = exported.state_dict
+    value: torch.Tensor = known[target] if target in known else exported.constants[target]
+    return value
 
 
 def _assign(root: torch.nn.Module, path: str, value: torch.Tensor) -> None:

@@ -17,6 +17,7 @@ from trtpack_runtime.errors import InternalError, NetworkError
 from trtpack_runtime.network import Network, Profile, Tensor
 from trtpack_runtime.recorder import Recorder
 
+from .capture import returned
 from .converters import find
 from .converters.context import Constants, Context, Refused
 from .converters.node import Refusal, bind_node, described, leaves, module_path, tensor, where
@@ -172,9 +173,7 @@ class _Conversion:
     def _outputs(self) -> list[str | Passed]:
         inputs = {node.name for node in self.placeholders}
         outputs: list[str | Passed] = []
-        (returned,) = self.graph_module.graph.output_node().args
-        for node in returned if isinstance(returned, list | tuple) else (returned,):
-            assert isinstance(node, fx.Node)
+        for node in returned(self.graph_module.graph):
             name = self.values[node].name
             if name in inputs:
                 outputs.append(Passed("input", name))

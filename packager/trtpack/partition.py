@@ -6,7 +6,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torch import fx
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
+from .capture import returned
 from .converters.node import Refusal, refusal, where
 from .converters.symbols import Symbols
 from .lowering.inline_sizes import SIZES
@@ -79,10 +80,10 @@ def partition(
         groups = _groups(module, refusals)
         groups = _large_enough(module, groups, min_block_size, refusals)
     segments = _schedule(module, groups, method)
-    (returned,) = module.graph.output_node().args
-    constants = {n.name: str(n.target) for n in returned if n.op == "get_attr"}
+    outputs = returned(module.graph)
+    constants = {n.name: str(n.target) for n in outputs if n.op == "get_attr"}
     return Plan(
-        tuple(segments), tuple(n.name for n in returned), constants, tuple(refusals.values())
+        tuple(segments), tuple(n.name for n in outputs), constants, tuple(refusals.values())
     )
 
 
@@ -190,8 +191,7 @@ def _schedule(
         assert batch, "the partitions depend on each other"
         waiting = [n for n in waiting if n not in batch]
         take("torch", list(batch))
-    (returned,) = module.graph.output_node().args
-    read = set(returned).union(*(inputs for _, _, inputs in steps))
+    read = set(returned(module.graph)).union(*(inputs for _, _, inputs in steps))
     return [
         _segment(module, f"{method}_{i}", kind, nodes, inputs, [n for n in nodes if n in read])
         for i, (kind, nodes, inputs) in enumerate(steps)
@@ -282,7 +282,8 @@ def _expressions(value: Any) -> list[sympy.Expr]:
     if isinstance(value, torch.SymInt):
         return [value.node.expr]
     if isinstance(value, torch.Tensor):
-        return [s.node.expr for s in value.shape if isinstance(s, torch.SymInt)]
+        sizes: Sequence[Any] = value.shape
+        return [s.node.expr for s in sizes if isinstance(s, torch.SymInt)]
     if isinstance(value, list | tuple):
         return [e for v in value for e in _expressions(v)]
     return []

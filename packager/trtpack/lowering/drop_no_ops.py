@@ -38,7 +38,7 @@ def _always(node: fx.Node) -> bool:
 
 
 def _not_training(node: fx.Node) -> bool:
-    return node.args[2] is False or node.args[1] == 0
+    return node.args[2] is False or bool(node.args[1] == 0)
 
 
 def _same_type(node: fx.Node) -> bool:
@@ -51,6 +51,11 @@ def _same_shape(node: fx.Node) -> bool:
     return len(before.shape) == len(after.shape) and all(
         _known_equal(a, b) for a, b in zip(before.shape, after.shape, strict=True)
     )
+
+
+def _whole_slice(node: fx.Node) -> bool:
+    step = node.args[4] if len(node.args) > 4 else 1
+    return _same_shape(node) and bool(step == 1)
 
 
 def _identity_order(node: fx.Node) -> bool:
@@ -85,7 +90,7 @@ _RULES: dict[Any, Callable[[fx.Node], bool]] = {
     aten.to.dtype: _same_type,
     aten.reshape.default: _same_shape,
     aten.expand.default: _same_shape,
-    aten.slice.Tensor: lambda node: _same_shape(node) and (node.args[4:] or (1,))[0] == 1,
+    aten.slice.Tensor: _whole_slice,
     aten.permute.default: _identity_order,
     aten.constant_pad_nd.default: _no_padding,
 }

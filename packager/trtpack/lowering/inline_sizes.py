@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -27,10 +29,17 @@ def inline_sizes(graph: fx.Graph) -> int:
         if from_data(value):
             continue
         for user in list(node.users):
-            user.args = fx.map_arg(user.args, lambda n, n0=node, v=value: v if n is n0 else n)
-            user.kwargs = fx.map_arg(user.kwargs, lambda n, n0=node, v=value: v if n is n0 else n)
+            _replace_argument(user, node, value)
         inlined += 1
     return inlined
+
+
+def _replace_argument(user: fx.Node, node: fx.Node, value: Any) -> None:
+    def replaced(argument: fx.Node) -> Any:
+        return value if argument is node else argument
+
+    user.args = fx.map_arg(user.args, replaced)
+    user.kwargs = fx.map_arg(user.kwargs, replaced)
 
 
 def from_data(value: object) -> bool:

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a plan and its converted segments as a program the runtime can run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from trtpack_runtime import aten, dims, program
+from trtpack_runtime.dims import Dim
+from trtpack_runtime.network import Network
+
+from .capture import Captured
+from .convert import ConvertedSegment, Passed
+from .converters.symbols import Symbols, UnknownSymbolError
+from .partition import Plan, PlannedSegment
+from .weights import WeightStore, renamed_constants
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A program with its networks (segment name -> network), constants under stored names."""
+
+    program: program.Program
+    networks: Mapping[str, Network]
+
+
+def assemble(
+    captured: Captured,
+    plan: Plan,
+    converted: Mapping[str, ConvertedSegment],
+    store: WeightStore,
+    method: str,
+) -> Assembled:
+    """Puts every constant into ``store`` and every segment into execution order.
+
+    Segment outputs that no layer computes (an input handed through, a constant, a value twice)
+    are resolved here, so that engines never have them.
+    """
+    networks: dict[str, Network] = {}
+    aliases: dict[str, str] = {}
+    constants = {
+        value: store.put(name, _attribute(captured.graph_module, name))
+        for value, name in plan.constants.items()
+    }
+    segments: list[program.Segment] = []
+    for segment in plan.segments:
+        inputs = {name: aliases.get(name, name) for name in segment.inputs}
+        if segment.kind == "torch":
+            graph = _aten(segment, store)
+            outputs = {name: name for name in segment.outputs}
+            segments.append(program.Segment(segment.name, "aten", inputs, outputs, graph=graph))
+            continue
+        done = converted[segment.name]
+        outputs = {}
+        for value, name in zip(segment.outputs, done.outputs, strict=True):
+            if isinstance(name, str):
+                outputs[name] = value
+            elif name.kind == "constant":
+                constants[value] = store.put(name.name, done.constants[name.name])
+            else:
+                aliases[value] = _source(name, inputs, outputs)
+        network = networks[segment.name] = _stored(done, store)
+        if not outputs:
+            continue
+        member = f"networks/{network.digest()}.json"
+        segments.append(program.Segment(segment.name, "network", inputs, outputs, network=member))
+    results = [aliases.get(name, name) for name in plan.outputs]
+    symbols = Symbols(
+        (n.name, n.meta["val"])
+        for n in captured.graph_module.graph.nodes
+        if n.op == "placeholder"
+    )
+    return Assembled(
+        program.Program(
+            method,
+            captured.inputs,
+            tuple(_output(o, results, symbols) for o in captured.outputs),
+            tuple(segments),
+            tuple(program.StateSlot(s.slot, s.input, results[s.output]) for s in captured.state),
+            constants,
+        ),
+        networks,
+    )
+
+
+def _source(passed: Passed, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> str:
+    return inputs[passed.name] if passed.kind == "input" else outputs[passed.name]
+
+
+def _aten(segment: PlannedSegment, store: WeightStore) -> dict[str, Any]:
+    module = segment.graph_module
+    symbols = Symbols(
+        (n.name, n.meta["val"]) for n in module.graph.nodes if n.op == "placeholder"
+    )
+
+    def dim_of(size: torch.SymInt) -> Dim | None:
+        try:
+            return symbols.dim(size)
+        except UnknownSymbolError:
+            return None
+
+    graph = aten.encode(module, segment.inputs, dim_of)
+    names = {
+        str(n.target): store.put(str(n.target), _attribute(module, str(n.target)))
+        for n in module.graph.nodes
+        if n.op == "get_attr"
+    }
+    renamed: dict[str, Any] = renamed_constants(graph, names)
+    return renamed
+
+
+def _stored(done: ConvertedSegment, store: WeightStore) -> Network:
+    """The network with its constants under the names they are stored by."""
+    names = {name: store.put(name, value) for name, value in done.constants.items()}
+    return replace(
+        done.network,
+        constants={
+            key: replace(c, data=names[c.data], recipe=renamed_constants(c.recipe, names))
+            for key, c in done.network.constants.items()
+        },
+    )
+
+
+def _output(output: int | dict[str, Any], results: list[str], symbols: Symbols) -> program.Output:
+    if isinstance(output, int):
+        return results[output]
+    if "size" in output:
+        return {"size": dims.to_json(symbols.dim(output["size"]))}
+    return output
+
+
+def _attribute(module: fx.GraphModule, path: str) -> torch.Tensor:
+    value: Any = module
+    for part in path.split("."):
+        value = getattr(value, part)
+    assert isinstance(value, torch.Tensor)
+    return value

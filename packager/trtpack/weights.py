@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collects what a bundle stores once for all targets: parameters and derived constants."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from trtpack_runtime.dtypes import by_torch
+
+
+class WeightStore:
+    """Named tensors, each content once.
+
+    Tensors of equal bytes, type and shape share one stored name (tied weights, a mask per layer);
+    ``stored_name`` answers which. Tensors are referenced, never copied.
+    """
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, torch.Tensor] = {}
+        self._by_content: dict[tuple[str, str, tuple[int, ...]], str] = {}
+        self._by_memory: dict[tuple[int, torch.dtype, tuple[int, ...], tuple[int, ...]], str] = {}
+        self._digests: dict[str, str] = {}
+
+    def put(self, name: str, tensor: torch.Tensor) -> str:
+        """Stores a tensor and answers the name it is stored under."""
+        tensor = tensor.detach()
+        memory = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        if tensor.numel() and memory in self._by_memory:
+            return self._by_memory[memory]
+        digest = content_digest(tensor)
+        content = (digest, str(tensor.dtype), tuple(tensor.shape))
+        stored = self._by_content.get(content)
+        if stored is None:
+            stored = self._unique(name)
+            self._tensors[stored] = tensor
+            self._by_content[content] = stored
+            self._digests[stored] = digest
+            self._by_memory[memory] = stored  # the store keeps it, so its address stays its own
+        return stored
+
+    def digest(self, stored: str) -> str:
+        """The sha256 of a stored tensor's bytes, in hex."""
+        return self._digests[stored]
+
+    def items(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Stored name and tensor, in the order they were put."""
+        yield from self._tensors.items()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all stored tensors."""
+        return sum(t.numel() * t.element_size() for t in self._tensors.values())
+
+    def _unique(self, name: str) -> str:
+        candidate, n = name, 1
+        while candidate in self._tensors:
+            n += 1
+            candidate = f"{name}.{n}"
+        return candidate
+
+
+def raw_bytes(tensor: torch.Tensor) -> memoryview:
+    """A contiguous tensor's memory, as bytes and without a copy."""
+    flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    return memoryview(flat.numpy())  # type: ignore[arg-type]  # ndarrays are buffers
+
+
+def content_digest(tensor: torch.Tensor) -> str:
+    """The sha256 of a tensor's bytes in row-major order, in hex."""
+    return hashlib.sha256(raw_bytes(tensor)).hexdigest()
+
+
+def safetensors_dtype(tensor: torch.Tensor) -> str:
+    """The tensor's type as safetensors writes it, such as ``"F16"``."""
+    return by_torch(tensor.dtype).safetensors
+
+
+def renamed_constants(value: Any, names: Mapping[str, str]) -> Any:
+    """JSON with every ``{"constant": name}`` written with its stored name."""
+    if isinstance(value, list | tuple):
+        return [renamed_constants(v, names) for v in value]
+    if isinstance(value, dict):
+        if set(value) == {"constant"} and isinstance(value["constant"], str):
+            return {"constant": names.get(value["constant"], value["constant"])}
+        return {k: renamed_constants(v, names) for k, v in value.items()}
+    return value
