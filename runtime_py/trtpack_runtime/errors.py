@@ -10,6 +10,7 @@ class TrtpackError(Exception):
     """Anything a user can act on: one line that says what failed, and one imperative sentence."""
 
     exit_code: ClassVar[int] = 1
+    """What the command line ends with."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -41,9 +42,25 @@ class EngineBuildError(CompileError):
 
 
 class BundleError(TrtpackError):
-    """A bundle that is corrupt, incompatible or not trusted."""
+    """A bundle that is corrupt, incompatible or not trusted.
+
+    Where something was compared, ``wants`` is what the bundle or its format asks for and ``has``
+    what was found; ``member`` is the part of the bundle it is about.
+    """
 
     exit_code = 5
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        wants: object = None,
+        has: object = None,
+        member: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.wants, self.has, self.member = wants, has, member
 
 
 class DeviceError(TrtpackError):
