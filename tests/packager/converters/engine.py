@@ -3,22 +3,45 @@
 
 from __future__ import annotations
 
-import importlib.util
+from typing import Any
+
+import pytest
+import torch
 
 from trtpack.convert import ConvertedSegment
-
-
-def available() -> bool:
-    """Whether TensorRT-RTX is installed here."""
-    return importlib.util.find_spec("tensorrt_rtx") is not None
+from trtpack_runtime.engines._emit import Emitted, emit
 
 
 def build(segment: ConvertedSegment) -> None:
-    """Builds the engine; an AssertionError carries TensorRT's log."""
+    """Builds the engine; an AssertionError carries TensorRT's log.
+
+    A segment without layers, whose outputs are inputs or constants, needs no engine.
+    """
     if not segment.network.outputs:
         return
-    try:
-        from trtpack_runtime.engines import _emit
-    except ImportError:
-        return
-    assert _emit
+    trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed here")
+    weights = {name: _bytes(value) for name, value in segment.constants.items()}
+    emitted = emit(trt, segment.network, weights)
+    before = len(emitted.log.errors)
+    plan = emitted.builder.build_serialized_network(
+        emitted.definition, _config(emitted, segment)
+    )
+    assert plan is not None, emitted.log.tail()
+    assert emitted.log.errors[before:] == []
+
+
+def _config(emitted: Emitted, segment: ConvertedSegment) -> Any:
+    trt, builder = emitted.trt, emitted.builder
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+    for profile in segment.network.profiles:
+        added = builder.create_optimization_profile()
+        for name, (low, usual, high) in profile.shapes.items():
+            added.set_shape(name, low, usual, high)
+        config.add_optimization_profile(added)
+    return config
+
+
+def _bytes(value: torch.Tensor) -> Any:
+    return value.detach().reshape(-1).contiguous().view(torch.uint8).numpy()

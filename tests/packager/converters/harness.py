@@ -12,6 +12,7 @@ PyTorch at the smallest, the usual and the largest sizes; TensorRT-RTX must buil
 from __future__ import annotations
 
 import dataclasses
+import operator
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from torch.fx.experimental.symbolic_shapes import (
 from tests.packager.converters import engine
 from trtpack import convert
 from trtpack.capture import SizeRange
+from trtpack.converters import node
 from trtpack.converters.symbols import Symbols
 from trtpack.target import Target, find_target
 from trtpack_runtime import layers, reference
@@ -159,12 +161,17 @@ class Case:
 
     def __init__(self, op: OpOverload, *args: Any, **kwargs: Any) -> None:
         self.op, self.args, self.kwargs = op, args, kwargs
-        self.half = True
+        self.half, self.outputs = True, None
 
     def float32_only(self, reason: str) -> Case:
         """Leaves out the float16 run, for a reason."""
         assert reason
         self.half = False
+        return self
+
+    def answering(self, *outputs: int) -> Case:
+        """Compares only these outputs; the others serve training."""
+        self.outputs = outputs
         return self
 
     def __str__(self) -> str:
@@ -186,7 +193,8 @@ class Case:
             return dataclasses.replace(tensor, dtype=torch.float16) if is_float else tensor
 
         args, kwargs = _walk((self.args, self.kwargs), half, lambda s: s)
-        return Case(self.op, *args, **kwargs)
+        case = Case(self.op, *args, **kwargs)
+        return case.answering(*self.outputs) if self.outputs is not None else case
 
     def call(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Eager PyTorch's answers, flat."""
@@ -194,7 +202,13 @@ class Case:
         args, kwargs = _walk(
             (self.args, self.kwargs), lambda _: next(remaining), lambda s: s.of(tensors)
         )
-        return _flat(self.op(*args, **kwargs))
+        return [value for _, value in self.wanted(self.op(*args, **kwargs))]
+
+    def wanted(self, result: Any) -> list[tuple[int, torch.Tensor]]:
+        """The tensors to compare among the operator's results, with their positions."""
+        results = [result] if isinstance(result, torch.Tensor) else result
+        chosen = range(len(results)) if self.outputs is None else self.outputs
+        return [(i, results[i]) for i in chosen if isinstance(results[i], torch.Tensor)]
 
     def samples(self, which: int) -> list[torch.Tensor]:
         """One tensor for each input; parameters are the same for every ``which``."""
@@ -269,7 +283,13 @@ def _agree(
     nodes = module.graph.find_nodes(op="placeholder")
     values = [s for s, i in zip(samples, case.inputs(), strict=True) if not i.constant]
     inputs = {n.name: v for n, v in zip(nodes, values, strict=True)}
-    answers = reference.evaluate(segment.network, inputs, segment.constants)
+    answers = dict(
+        zip(
+            segment.network.outputs,
+            reference.evaluate(segment.network, segment.constants, inputs),
+            strict=True,
+        )
+    )
     for i, (output, want) in enumerate(zip(segment.outputs, expected, strict=True)):
         have = _answer(output, inputs, segment.constants, answers)
         assert have.dtype == want.dtype, f"{case} for {target}, output {i}"
@@ -295,8 +315,8 @@ def _answer(
 def _refused_beforehand(module: fx.GraphModule, target: Target) -> str | None:
     placeholders = module.graph.find_nodes(op="placeholder")
     symbols = Symbols((n.name, n.meta["val"]) for n in placeholders)
-    (node,) = (n for n in module.graph.nodes if isinstance(n.target, OpOverload))
-    return convert.refusal(node, target, symbols)
+    (call,) = (n for n in module.graph.nodes if isinstance(n.target, OpOverload))
+    return node.refusal(call, target, symbols)
 
 
 def _graph(case: Case) -> tuple[fx.GraphModule, dict[str, SizeRange]]:
@@ -310,11 +330,11 @@ def _graph(case: Case) -> tuple[fx.GraphModule, dict[str, SizeRange]]:
         value = next(samples)
         if tensor.constant:
             root.register_buffer(f"weight{i}", value)
-            node = graph.get_attr(f"weight{i}")
+            made = graph.get_attr(f"weight{i}")
         else:
-            node = graph.placeholder(f"x{i}")
-        node.meta["val"] = tensor.fake(mode, generator)
-        nodes.append(node)
+            made = graph.placeholder(f"x{i}")
+        made.meta["val"] = tensor.fake(mode, generator)
+        nodes.append(made)
     fakes = [n.meta["val"] for n in nodes]
     remaining = iter(nodes)
     args, kwargs = _walk(
@@ -327,9 +347,7 @@ def _graph(case: Case) -> tuple[fx.GraphModule, dict[str, SizeRange]]:
     outputs = [call]
     if not isinstance(result, torch.Tensor):
         outputs = [
-            _getitem(graph, call, i, value)
-            for i, value in enumerate(result)
-            if isinstance(value, torch.Tensor)
+            _getitem(graph, call, i, value) for i, value in case.wanted(result)
         ]
     graph.output(tuple(outputs))
     return fx.GraphModule(root, graph), _size_ranges(inputs, fakes)
@@ -345,15 +363,13 @@ def _size_ranges(inputs: Sequence[Input], fakes: Sequence[torch.Tensor]) -> dict
 
 
 def _getitem(graph: fx.Graph, call: fx.Node, index: int, value: torch.Tensor) -> fx.Node:
-    import operator
-
-    node = graph.call_function(operator.getitem, (call, index))
-    node.meta["val"] = value
-    return node
+    item = graph.call_function(operator.getitem, (call, index))
+    item.meta["val"] = value
+    return item
 
 
-def _meta(node: fx.Node) -> Any:
-    return node.meta["val"]
+def _meta(described: fx.Node) -> Any:
+    return described.meta["val"]
 
 
 def _walk(value: Any, tensor: Callable[[Input], Any], sized: Callable[[SizeOf], Any]) -> Any:
@@ -366,12 +382,6 @@ def _walk(value: Any, tensor: Callable[[Input], Any], sized: Callable[[SizeOf], 
     if isinstance(value, dict):
         return {k: _walk(v, tensor, sized) for k, v in value.items()}
     return value
-
-
-def _flat(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    return [v for v in value if isinstance(v, torch.Tensor)]
 
 
 def _text(value: Any) -> str:

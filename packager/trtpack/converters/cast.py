@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Changes of type, and copies, which a network does not need.
+
+Shapes: any, dynamic dims included.
+Dtypes: all TensorRT has; a float becomes an integer by truncation, a bool by comparing with 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from trtpack_runtime.network import Tensor
+
+from .context import Context
+from .registry import converter
+
+aten = torch.ops.aten
+
+
+@converter(aten._to_copy.default)
+def to_copy(ctx: Context, self: Tensor, **_: Any) -> Tensor:
+    """_to_copy(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None,
+    bool? pin_memory=None, bool non_blocking=False, MemoryFormat? memory_format=None) -> Tensor
+    """
+    return ctx.cast(self, ctx.result.dtype)
+
+
+@converter(torch.ops.prims.convert_element_type.default)
+def convert_element_type(ctx: Context, a: Tensor, dtype: Any) -> Tensor:
+    """convert_element_type(Tensor a, ScalarType dtype) -> Tensor"""
+    return ctx.cast(a, ctx.result.dtype)
+
+
+@converter(
+    aten.clone.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.lift_fresh_copy.default,
+    aten.contiguous.default,
+)
+def copy(ctx: Context, self: Tensor, **_: Any) -> Tensor:
+    """clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor
+    alias(Tensor(a) self) -> Tensor(a)
+    detach(Tensor(a) self) -> Tensor(a)
+    lift_fresh_copy(Tensor self) -> Tensor
+    contiguous(Tensor(a) self, *, MemoryFormat memory_format=0) -> Tensor(a)
+    """
+    return self

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch's rules of type promotion over described tensors and Python numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from trtpack_runtime import dims
+from trtpack_runtime.dtypes import DTYPES, by_torch
+from trtpack_runtime.network import Tensor
+
+Operand = Tensor | dims.Dim | float
+"""What a Tensor or Scalar argument of an operator may be given as."""
+
+_SMALL = {"UINT8", "INT8"}
+
+
+def common_dtype(a: Operand, b: Operand) -> str:
+    """The type both operands are converted to before they meet."""
+    return by_torch(torch.result_type(_example(a), _example(b))).name
+
+
+def wide(dtype: str) -> str:
+    """The type eager PyTorch computes in before it rounds to ``dtype``."""
+    return "FLOAT" if dtype in ("HALF", "BF16") else dtype
+
+
+def needs_wider_integers(**arguments: Any) -> str | None:
+    """Refuses arithmetic whose operands are all 8-bit integers."""
+    types = [a.dtype for a in arguments.values() if isinstance(a, Tensor)]
+    if all(t in _SMALL for t in types):
+        return f"TensorRT does not compute in {DTYPES[types[0]].torch}"
+    return None
+
+
+def _example(operand: Operand) -> Any:
+    if isinstance(operand, Tensor):
+        dtype = getattr(torch, DTYPES[operand.dtype].torch)
+        return torch.empty((1,) * operand.rank, dtype=dtype, device="meta")
+    return 1 if isinstance(operand, dims.Expr) else operand
