@@ -222,7 +222,10 @@ class Emitter:
     def _blaming(self, where: str) -> Iterator[None]:
         """Raises for any error TensorRT logs meanwhile: setters refuse a value without a word."""
         self._where, self._errors_before = where, len(self._log.errors)
-        yield
+        try:
+            yield
+        except RuntimeError as error:  # what the bindings raise for the shape of a wrong layer
+            raise self._error(str(error)) from error
         if len(self._log.errors) > self._errors_before:
             raise self._error("TensorRT refused it")
 
