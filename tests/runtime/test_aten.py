@@ -49,7 +49,7 @@ class Unique(nn.Module):
 class Halves(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        pooled = F.avg_pool2d(x, 2).to(torch.float64)
+        pooled = x.sum(1).to(torch.float64)
         half = x.new_ones(x.shape[-1] // 2 * x.shape[0])
         return pooled.sum() + half.sum()
 
@@ -176,7 +176,7 @@ def test_a_constant_name_cannot_become_code() -> None:
 
 
 def test_another_format_is_refused() -> None:
-    with pytest.raises(BundleError, match="trtpack.aten/9"):
+    with pytest.raises(BundleError, match=r"trtpack\.aten/9"):
         aten.decode({"schema": "trtpack.aten/9"}, {})
 
 

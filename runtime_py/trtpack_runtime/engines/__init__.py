@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Engine kinds: how a segment is run on a device, one module a kind, imported when first needed.
+
+A kind's module has two functions: ``check`` compares an engine's compatibility record with a
+machine's facts and needs only the standard library; ``load`` turns the engine into a callable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+from trtpack_runtime.errors import BundleError
+from trtpack_runtime.program import Segment
+
+if TYPE_CHECKING:
+    import torch
+
+    from trtpack_runtime.network import Network
+
+Fit = Literal["exact", "works", "rebuild", "impossible"]
+FITS: tuple[Fit, ...] = ("exact", "works", "rebuild", "impossible")
+"""From best to worst. ``rebuild``: the engine is of no use here, one built here would be."""
+
+CARRIES_CODE = frozenset({"inductor"})
+"""Kinds whose engines hold machine code, which is loaded only from a trusted bundle."""
+
+_MODULES = {
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt_rtx",
+    "inductor": "inductor",
+    "reference": "reference",
+}
+KINDS = tuple(_MODULES)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an engine runs on a machine, and why, as a clause a user can read."""
+
+    fit: Fit
+    reason: str
+
+    @property
+    def usable(self) -> bool:
+        """Whether the engine as it is runs on the machine."""
+        return self.fit in ("exact", "works")
+
+
+@dataclass(frozen=True)
+class LoadContext:
+    """What an engine is loaded with.
+
+    ``constants`` are the stored tensors by name, mapped from the bundle and already on ``device``;
+    ``network`` is the portable form of a network segment.
+    """
+
+    segment: Segment
+    constants: Mapping[str, torch.Tensor]
+    device: torch.device
+    network: Network | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+Runner = Callable[[Sequence["torch.Tensor"]], "list[torch.Tensor]"]
+"""Runs a segment: its inputs in the segment's order to its outputs in the segment's order."""
+
+
+class Engine(Protocol):
+    """What the module of an engine kind offers."""
+
+    def check(self, record: Mapping[str, Any], facts: Mapping[str, Any]) -> Verdict:
+        """Compares a compatibility record with a machine's facts (``device.py``)."""
+
+    def load(self, blob: memoryview | Path | None, context: LoadContext) -> Runner:
+        """Loads an engine; raises BundleError or DeviceError where it cannot."""
+
+
+def engine(kind: str) -> Engine:
+    """The module of an engine kind.
+
+    Raises:
+        BundleError: no such kind, or one that this runtime does not have yet.
+    """
+    try:
+        module = import_module(f"{__name__}.{_MODULES[kind]}")
+    except (KeyError, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(__name__):
+            raise
+        raise BundleError(
+            f"this runtime has no engine kind {kind!r}",
+            hint="update trtpack-runtime on this device",
+        ) from error
+    return cast(Engine, module)

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles an ATen segment with AOTInductor in a child process.
+
+The parent writes the segment's graph and what its inputs look like; the child maps the weights,
+exports the graph again with its dynamic sizes and compiles it. Nothing is written outside the
+output file and temporary folders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtpack_runtime import dims
+from trtpack_runtime.dtypes import DTYPES
+from trtpack_runtime.errors import EngineBuildError
+from trtpack_runtime.network import Profile, Tensor
+
+from .inductor import MODEL_NAME, constant_names
+
+if TYPE_CHECKING:
+    import torch
+    from torch import fx
+
+Log = Callable[[str], None]
+_LOG_LINES = 12
+_CONFIG: Mapping[str, Any] = {
+    "aot_inductor.package_constants_in_so": False,
+    "cpp.dynamic_threads": True,  # as many threads as the device has, not this host
+    "compile_threads": 1,
+}
+
+
+def build_in_child(
+    graph: Mapping[str, Any],
+    weights: Sequence[Path],
+    inputs: Sequence[Tensor],
+    output: Path,
+    *,
+    profile: Profile | None = None,
+    imports: Sequence[str] = (),
+    log: Log | None = None,
+) -> dict[str, Any]:
+    """Compiles a stored ATen graph to ``output`` and returns its compatibility record.
+
+    Args:
+        graph: the segment's graph (``aten.py``).
+        weights: safetensors files that together hold every stored tensor the graph names.
+        inputs: dtype and shape of the graph's inputs, in order; dims over each other.
+        output: the ``.pt2`` package to write.
+        profile: the minimum, optimum and maximum shapes of the dynamic inputs.
+        imports: modules that register custom operators.
+        log: gets each line the compiler prints.
+
+    Raises:
+        EngineBuildError: no C++ compiler, or compilation failed; with its last lines.
+    """
+    request = {
+        "graph": graph,
+        "weights": [str(path.absolute()) for path in weights],
+        "inputs": [
+            {"name": t.name, "dtype": t.dtype, "shape": [dims.to_json(d) for d in t.shape]}
+            for t in inputs
+        ],
+        "profile": dict(profile.shapes) if profile else {},
+        "imports": list(imports),
+        "output": str(output.absolute()),
+    }
+    with tempfile.TemporaryDirectory(prefix="trtpack-inductor-") as folder:
+        Path(folder, "request.json").write_text(json.dumps(request), encoding="utf-8")
+        lines, status = _run_child(Path(folder), log)
+        answer = Path(folder, "answer.json")
+        if not answer.exists():
+            died = f"signal {-status}" if status < 0 else f"status {status}"
+            raise EngineBuildError(
+                f"the compiler process died with {died}{_tail(lines)}",
+                hint="free some memory and build again, or use --engine reference",
+            )
+        result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+    if "error" in result:
+        raise EngineBuildError(result["error"] + _tail(lines), hint=result["hint"])
+    record: dict[str, Any] = result["record"]
+    return record
+
+
+def _run_child(folder: Path, log: Log | None) -> tuple[list[str], int]:
+    environment = {
+        **os.environ,
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"),
+        "TMPDIR": str(folder),
+        "PYTHONHASHSEED": "0",
+        "PYTHONPATH": os.pathsep.join(str(Path(p).absolute()) for p in sys.path if p),
+    }
+    child = subprocess.Popen(
+        [sys.executable, "-m", __name__, str(folder)],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    lines: list[str] = []
+    try:
+        assert child.stdout is not None
+        for line in child.stdout:
+            lines.append(line.rstrip())
+            if log is not None:
+                log(lines[-1])
+        return lines, child.wait()
+    finally:
+        if child.poll() is None:  # interrupted: take the C++ compiler down as well
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+def _tail(lines: Sequence[str]) -> str:
+    kept = [line for line in lines if line.strip()][-_LOG_LINES:]
+    return "".join(f"\n  {line}" for line in kept)
+
+
+# --- in the child --------------------------------------------------------------------------------
+def main(folder: Path) -> None:
+    """Compiles what ``request.json`` asks for and writes ``answer.json``."""
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    try:
+        answer: dict[str, Any] = {"record": _build(request)}
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        answer = _explained(error)
+    (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+
+
+def _explained(error: Exception) -> dict[str, str]:
+    first = (str(error).strip() or repr(error)).splitlines()[0]
+    if "InvalidCxxCompiler" in (type(error).__name__ + repr(error)):
+        return {
+            "error": "cannot compile for the CPU: no C++ compiler found",
+            "hint": "install a C++ compiler such as g++, or use --engine reference",
+        }
+    return {
+        "error": f"AOTInductor failed: {type(error).__name__}: {first}",
+        "hint": "use --engine reference for this target",
+    }
+
+
+def _build(request: Mapping[str, Any]) -> dict[str, Any]:
+    from importlib import import_module
+
+    import torch
+
+    from trtpack_runtime import aten
+    from trtpack_runtime.tensors import open_tensors
+
+    for name in request["imports"]:
+        import_module(name)
+    graph = request["graph"]
+    names = constant_names(graph)
+    stored = open_tensors([Path(path) for path in request["weights"]])
+    module = aten.decode(_renamed(graph, names), {short: stored[n] for n, short in names.items()})
+    inputs = [
+        Tensor(i["name"], i["dtype"], tuple(dims.from_json(d) for d in i["shape"]))
+        for i in request["inputs"]
+    ]
+    with torch.no_grad():
+        program = _export(module, inputs, request["profile"])
+        config = {k: v for k, v in _CONFIG.items() if v is not None}
+        torch._inductor.aoti_compile_and_package(
+            program, package_path=request["output"], inductor_configs=config
+        )
+    return _record(Path(request["output"]), set(names.values()))
+
+
+def _export(
+    module: fx.GraphModule, inputs: Sequence[Tensor], profile: Mapping[str, Any]
+) -> torch.export.ExportedProgram:
+    import torch
+
+    shapes = {t.name: profile.get(t.name, [t.shape] * 3) for t in inputs}
+    low, opt, high = ({name: s[i] for name, s in shapes.items()} for i in range(3))
+    # an example size of 1 would be taken for a constant
+    example = {
+        name: [
+            o if o > 1 or lo == hi else hi
+            for lo, o, hi in zip(low[name], opt[name], high[name], strict=True)
+        ]
+        for name in shapes
+    }
+    dynamic = tuple(
+        {
+            axis: torch.export.Dim.DYNAMIC(min=lo, max=hi)
+            for axis, (lo, hi) in enumerate(zip(low[t.name], high[t.name], strict=True))
+            if lo != hi
+        }
+        for t in inputs
+    )
+    args = tuple(
+        torch.zeros(example[t.name], dtype=getattr(torch, DTYPES[t.dtype].torch)) for t in inputs
+    )
+    return torch.export.export(module, args, dynamic_shapes=dynamic, strict=False)
+
+
+def _renamed(graph: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    def rename(value: Any) -> Any:
+        match value:
+            case {"constant": str(name)}:
+                return {"constant": names[name]}
+            case dict():
+                return {k: rename(v) for k, v in value.items()}
+            case list():
+                return [rename(v) for v in value]
+        return value
+
+    return {**graph, "nodes": rename(graph["nodes"]), "outputs": rename(graph["outputs"])}
+
+
+def _record(package: Path, names: set[str]) -> dict[str, Any]:
+    import torch
+
+    from .inductor import cpu_flags
+
+    loader = torch._C._aoti.AOTIModelPackageLoader(str(package), MODEL_NAME, False, 1, -1)
+    unknown = sorted(set(loader.get_constant_fqns()) - names)
+    if unknown:
+        raise RuntimeError(f"the compiled segment wants constants of its own: {unknown[:3]}")
+    return {
+        "torch": torch.__version__,
+        "os": platform.system().lower(),
+        "arch": platform.machine(),
+        "isa": loader.get_metadata().get("AOTI_CPU_ISA", ""),
+        "cpu_flags": cpu_flags(),
+    }
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
