@@ -68,7 +68,7 @@ def test_a_dynamic_dim_keeps_the_declared_range() -> None:
     captured = capture(
         Counter().eval(),
         (torch.ones(3, 4),),
-        dynamic_shapes={"x": {0: batch}, "scale": None},
+        dynamic_shapes={"x": {0: batch}},
         ranges={(0, 0): SizeRange(1, 4, 8)},
     )
     assert list(captured.ranges.values()) == [SizeRange(1, 4, 8)]

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a graph is cut, why, and that the pieces put together are the graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+from trtpack.capture import Captured, capture
+from trtpack.lowering import lower
+from trtpack.partition import Plan, partition
+from trtpack.target import find_target
+
+RTX = find_target("rtx-4090")
+CPU = find_target("cpu")
+
+
+class Sandwich(nn.Module):
+    """PyTorch work between two parts TensorRT can do."""
+
+    def __init__(self, middle: Any = torch.unique) -> None:
+        super().__init__()
+        self.before, self.after, self.middle = nn.Linear(4, 4), nn.Linear(4, 4), middle
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.before(x).relu()
+        return self.after(y + self.middle(y).sum())
+
+
+def lowered(model: nn.Module, *args: torch.Tensor, **kwargs: Any) -> Captured:
+    return lower(capture(model.eval(), args, **kwargs)).captured
+
+
+def plan(model: nn.Module, *args: torch.Tensor, **kwargs: Any) -> Plan:
+    return partition(lowered(model, *args).graph_module, RTX, **kwargs)
+
+
+def kinds(made: Plan) -> list[str]:
+    return [segment.kind for segment in made.segments]
+
+
+def test_a_supported_model_is_one_segment() -> None:
+    made = plan(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.ones(2, 4), min_block_size=5)
+    assert kinds(made) == ["tensorrt"]
+    assert made.refusals == ()
+
+
+def test_an_unsupported_operator_is_one_torch_segment_between_two_engines() -> None:
+    made = plan(Sandwich(), torch.ones(2, 4))
+    assert kinds(made) == ["tensorrt", "torch", "tensorrt"]
+    assert "aten._unique2.default" in made.segments[1].operators
+    reasons = {r.op: r.reason for r in made.refusals}
+    assert reasons["aten._unique2.default"] == "no converter"
+    assert all("test_partition.py:" in r.where for r in made.refusals)
+
+
+def test_complex_numbers_are_refused_in_words() -> None:
+    made = plan(Sandwich(lambda y: torch.fft.rfft(y).abs()), torch.ones(2, 4))
+    reasons = {r.reason for r in made.refusals}
+    assert "TensorRT has no type complex64" in reasons
+
+
+def test_sizes_from_data_are_refused_in_words() -> None:
+    made = plan(Sandwich(lambda y: torch.unique(y) * 2), torch.ones(2, 4))
+    reasons = {r.op: r.reason for r in made.refusals}
+    assert "depends on data" in reasons["aten.mul.Tensor"]
+
+
+@pytest.mark.parametrize("operator", ["aten.relu", "aten.relu.default"])
+def test_operators_can_be_forced_to_pytorch(operator: str) -> None:
+    made = plan(Sandwich(torch.neg), torch.ones(2, 4), torch_ops=(operator,))
+    assert kinds(made) == ["tensorrt", "torch", "tensorrt"]
+    assert made.segments[1].operators == {"aten.relu.default": 1}
+    assert [r.reason for r in made.refusals] == ["kept in PyTorch by --torch-op"]
+
+
+def test_small_segments_join_pytorch_where_the_graph_splits() -> None:
+    made = plan(Sandwich(), torch.ones(2, 4), min_block_size=3)
+    assert kinds(made) == ["torch"]
+    assert {r.reason for r in made.refusals if "linear" in r.op} == {
+        "its segment of 2 operators is below --min-block-size"
+    }
+
+
+def test_what_a_later_stage_refused_goes_to_pytorch() -> None:
+    made = plan(Sandwich(torch.neg), torch.ones(2, 4), refused={"relu": "the builder said no"})
+    assert [r.reason for r in made.refusals] == ["the builder said no"]
+    assert kinds(made) == ["tensorrt", "torch", "tensorrt"]
+
+
+def test_a_target_without_tensorrt_is_one_torch_segment() -> None:
+    made = partition(lowered(Sandwich(), torch.ones(2, 4)).graph_module, CPU)
+    assert kinds(made) == ["torch"]
+    assert made.refusals == ()
+
+
+def test_independent_unsupported_work_shares_one_segment() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            left = torch.unique(self.a(x)).sum()
+            right = torch.unique(self.b(x)).sum()
+            return x * left + x.exp() * right
+
+    made = plan(Two(), torch.ones(2, 4))
+    assert kinds(made).count("torch") == 1
+
+
+def test_every_operator_is_in_exactly_one_segment() -> None:
+    captured = lowered(Sandwich(), torch.ones(2, 4))
+    made = partition(captured.graph_module, RTX)
+    placed = [
+        node.name
+        for segment in made.segments
+        for node in segment.graph_module.graph.nodes
+        if node.op == "call_function" and isinstance(node.meta["val"], torch.Tensor | tuple)
+    ]
+    wanted = [
+        node.name
+        for node in captured.graph_module.graph.nodes
+        if node.op == "call_function" and isinstance(node.meta["val"], torch.Tensor | tuple)
+    ]
+    assert sorted(placed) == sorted(wanted)
+
+
+def test_only_tensors_cross_borders_and_a_missing_size_brings_its_tensor() -> None:
+    class Sized(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            total = torch.fft.rfft(x).abs().sum()  # no dim of x is left
+            return total.exp().expand(x.shape[0], 2)
+
+    captured = lowered(
+        Sized(), torch.ones(3, 4), dynamic_shapes={"x": {0: Dim("batch", min=2, max=8)}}
+    )
+    made = partition(captured.graph_module, RTX)
+    last = made.segments[-1]
+    assert last.kind == "tensorrt"
+    assert "x" in last.inputs
