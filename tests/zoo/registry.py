@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from .torchvision_ops import import_torchvision
+from trtpack.sources.torchvision_ops import import_torchvision
 
 tv = import_torchvision()
 
