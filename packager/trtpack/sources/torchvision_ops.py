@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Imports torchvision, also where its compiled operators do not load.
+
+The usual wheel of torchvision is built for CUDA. Beside a CPU-only torch its library fails to load, and
+then the first import of torchvision fails too, since it registers shape functions for operators
+that nobody declared. Their schemas are declared here in that case, with Python kernels for those
+that models call in inference. Classification models need none of them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import SourceError
+
+_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height,"
+    " SymInt pooled_width, int sampling_ratio, bool aligned) -> Tensor",
+    "roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height,"
+    " SymInt pooled_width) -> (Tensor, Tensor)",
+    "ps_roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height,"
+    " SymInt pooled_width, int sampling_ratio) -> (Tensor, Tensor)",
+    "ps_roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height,"
+    " SymInt pooled_width) -> (Tensor, Tensor)",
+    "deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias,"
+    " SymInt stride_h, SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h,"
+    " SymInt dilation_w, SymInt groups, SymInt offset_groups, bool use_mask) -> Tensor",
+)
+
+_declared: list[Any] = []  # a torch.library.Library unregisters its operators when it is collected
+
+
+def import_torchvision() -> Any:
+    """The torchvision module.
+
+    Raises:
+        SourceError: torchvision is not installed.
+    """
+    if "torchvision" in sys.modules:
+        return sys.modules["torchvision"]
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or not spec.submodule_search_locations:
+        raise SourceError(
+            "torchvision is not installed", hint="install it: pip install torchvision"
+        )
+    if _compiled_operators_load(Path(spec.submodule_search_locations[0])):
+        import torchvision
+
+        return torchvision
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    _declared.append(library)
+    for schema in _SCHEMAS:
+        library.define(schema)
+    import torchvision
+
+    _implement(library)
+    return torchvision
+
+
+def _compiled_operators_load(folder: Path) -> bool:
+    libraries = list(folder.glob("_C*.so"))
+    try:
+        for path in libraries:
+            torch.ops.load_library(path)
+    except (OSError, RuntimeError):
+        return False
+    return bool(libraries) and hasattr(torch.ops.torchvision, "nms")
+
+
+def _implement(library: Any) -> None:
+    from torchvision import _meta_registrations
+    from torchvision.ops.roi_align import _roi_align
+
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType) and module.__name__.startswith("torchvision"):
+            if "_has_ops" in vars(module):  # several modules import the function by name
+                vars(module)["_has_ops"] = lambda: True
+    library.impl("nms", _nms, "CPU")
+    library.impl("roi_align", _meta_registrations.meta_roi_align, "Meta")
+    library.impl("roi_align", lambda *args: _roi_align(*args), "CPU")
+
+
+def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Greedy suppression of boxes [n, 4]; answers the kept indices, best score first."""
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    suppressed = torch.zeros(len(scores), dtype=torch.bool)
+    kept: list[int] = []
+    for i in scores.argsort(descending=True).tolist():
+        if suppressed[i]:
+            continue
+        kept.append(i)
+        low = torch.maximum(boxes[i, :2], boxes[:, :2])
+        high = torch.minimum(boxes[i, 2:], boxes[:, 2:])
+        overlap = (high - low).clamp(min=0).prod(1)
+        suppressed |= overlap / (areas[i] + areas - overlap) > iou_threshold
+    return torch.tensor(kept, dtype=torch.int64)
