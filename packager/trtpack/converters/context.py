@@ -239,6 +239,16 @@ class Context:
             op1="TRANSPOSE" if transpose_b else "NONE",
         )
 
+    def product_along(self, x: Tensor, matrix: Tensor, axis: int) -> Tensor:
+        """``x`` with the (size, count) ``matrix`` applied to every line along ``axis``."""
+        axis %= x.rank
+        if axis == x.rank - 1 and x.rank > 1:
+            return self.matmul(x, matrix)
+        before, behind = x.shape[:axis], x.shape[axis + 1 :]
+        flat = self.reshape(x, (*before, x.shape[axis], dims.product(behind)))
+        out = self.matmul(matrix, flat, transpose_a=True)
+        return self.reshape(out, (*before, matrix.shape[1], *behind))
+
     def reduce(self, op: str, x: Tensor, axes: Axes, *, keep_dims: bool) -> Tensor:
         """A ``ReduceOperation`` over ``axes`` (negative ones count from the end)."""
         return self.add(
