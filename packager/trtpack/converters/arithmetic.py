@@ -111,7 +111,8 @@ def remainder(ctx: Context, self: Operand, other: Operand) -> Tensor:
     remainder.Scalar(Tensor self, Scalar other) -> Tensor
     remainder.Scalar_Tensor(Scalar self, Tensor other) -> Tensor
 
-    ``self - floor(self / other) * other``: the sign of the divisor.
+    ``self - floor(self / other) * other``: the sign of the divisor. Floats are exact to the last
+    place of ``self``, integers always.
     """
     return _what_is_left(ctx, self, other, _floored)
 

@@ -200,7 +200,7 @@ def erf(ctx: Context, self: Tensor) -> Tensor:
 @converter(aten.abs.default, when=needs_wider_integers)
 def abs(ctx: Context, self: Tensor) -> Tensor:
     """abs(Tensor self) -> Tensor"""
-    return self if self.dtype == "BOOL" else ctx.unary("ABS", self)
+    return ctx.unary("ABS", self)
 
 
 @converter(aten.neg.default, when=needs_wider_integers)
@@ -239,14 +239,14 @@ def round(ctx: Context, self: Tensor) -> Tensor:
 @converter(aten.round.decimals)
 def round_decimals(ctx: Context, self: Tensor, decimals: int) -> Tensor:
     """round.decimals(Tensor self, *, int decimals) -> Tensor"""
-    if self.dtype not in FLOATS:
-        return self
     there, back = ("PROD", "DIV") if decimals > 0 else ("DIV", "PROD")
     scale = 10.0 ** max(decimals, -decimals)
-    return ctx.in_float32(
-        self,
-        lambda x: ctx.elementwise(back, _rounded(ctx, "ROUND", ctx.elementwise(there, x, scale)), scale),
-    )
+
+    def compute(x: Tensor) -> Tensor:
+        whole = ctx.unary("ROUND", ctx.elementwise(there, x, scale))
+        return ctx.elementwise(back, whole, scale)
+
+    return ctx.in_float32(self, compute)
 
 
 @converter(aten.trunc.default)
