@@ -11,7 +11,7 @@ from trtpack.sources.torchvision_ops import import_torchvision
 
 
 def resnet18() -> tuple[nn.Module, tuple[Tensor]]:
-    """ResNet-18 for images of 224 by 224; its outputs depend on its input, the same on every run."""
+    """ResNet-18 for 224 by 224 images: outputs depend on the input, and are the same every run."""
     torch.manual_seed(0)
     model = import_torchvision().models.resnet18(weights=None).eval()
     inputs = (torch.randn(1, 3, 224, 224),)

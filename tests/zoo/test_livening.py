@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from trtpack.livening import DeadModelError, check_alive, liven
@@ -47,3 +50,8 @@ def test_fresh_weights_can_be_dead(name: str) -> None:
     module, args, _ = MODELS[name]()
     with pytest.raises(DeadModelError):
         check_alive(module, args, TOLERANCES[name])
+
+
+def test_the_operator_table_lists_the_zoo() -> None:
+    table = json.loads((Path(__file__).parent / "ops.json").read_text())
+    assert set(table["models"]) == set(MODELS)
