@@ -43,7 +43,7 @@ _WORD = re.compile(r"\w+")
 
 
 class InputSyntaxError(ConfigError):
-    """An ``--input`` that does not follow the grammar; ``position`` is the offending character's."""
+    """An ``--input`` that breaks the grammar; ``position`` is the offending character's."""
 
     def __init__(self, text: str, position: int, problem: str, *, hint: str = _GRAMMAR) -> None:
         super().__init__(f"bad --input, {problem}\n  {text}\n  {' ' * position}^", hint=hint)

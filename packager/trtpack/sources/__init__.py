@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
 from ..errors import SourceError
-from ..options import InputArgument, InputSpec, SampleFile, SizeRange
-from .examples import BoundInputs, Call, bind, cast_floats, signature_text, spread, traceable
-from .exported import input_specs, load_exported
+from ..options import InputArgument, SizeRange
+from .arguments import call_text, exported_ranges, settle_inputs
+from .examples import BoundInputs, Call, spread
+from .exported import load_exported
 from .factory import from_result, functions_in, load_file, load_package, raised
 from .loaded import Loaded
-from .sample_files import Sample, check_sample, read_samples, specs_of
 from .timm_models import load_timm
 from .torchvision_models import load_torchvision
 from .transformers_models import load_transformers
@@ -28,7 +27,7 @@ from .weights import WEIGHT_SUFFIXES, load_weights
 __all__ = ["Call", "Model", "Source", "load_source"]
 
 Model = str | nn.Module | tuple[Any, ...]
-"""A MODEL argument, or what a factory returns: a module, (module, args) or (module, args, kwargs)."""
+"""A MODEL argument, or what a factory returns: a module, or it with args, or args and kwargs."""
 
 _FORMS = (
     "write file.py:factory, package.module:factory, FILE.pt2, torchvision:NAME, timm:NAME or hf:DIR"
@@ -72,7 +71,7 @@ class Source:
         except Exception as error:
             raise raised(
                 error,
-                f"running {self.name} on {_call_text(call)}",
+                f"running {self.name} on {call_text(call)}",
                 hint="change the --input, or correct the line",
             ) from error
 
@@ -119,10 +118,10 @@ def load_source(
             hint="convert the module before it is exported, or build from file.py:factory",
         )
     module = _settled(module, dtype, fixed=loaded.exported is not None)
-    call, bound, real = _inputs(loaded, inputs, dtype, seed)
+    call, bound, real = settle_inputs(loaded, inputs, dtype, seed)
     dynamic_shapes, ranges = loaded.dynamic_shapes, {}
     if loaded.exported is not None:
-        ranges = _within(loaded, bound)
+        ranges = exported_ranges(loaded, bound)
     elif bound is not None:
         dynamic_shapes, ranges = bound.dynamic_shapes(), bound.ranges()
     return Source(
@@ -215,113 +214,3 @@ def _settled(module: nn.Module, dtype: str | None, *, fixed: bool) -> nn.Module:
     if any(t.device.type != "cpu" for t in (*module.parameters(), *module.buffers())):
         module.to("cpu")
     return module
-
-
-def _inputs(
-    loaded: Loaded, arguments: Sequence[InputArgument], dtype: str | None, seed: int
-) -> tuple[Call, BoundInputs | None, list[Call]]:
-    """The call to trace with, its specs if it was drawn from specs, and the real samples."""
-    files = [a for a in arguments if isinstance(a, SampleFile)]
-    specs = [a for a in arguments if isinstance(a, InputSpec)]
-    forward = loaded.module.forward
-    samples = read_samples(files, _parameters(loaded)) if files else []
-    if samples and not specs:
-        specs = [*specs_of(samples[0])]
-    if not specs and loaded.call is not None:
-        return cast_floats(_on_cpu(loaded.call), dtype), None, []
-    if not specs and not loaded.inputs:
-        raise SourceError(
-            f"no example inputs for {loaded.name}: {signature_text(forward)}",
-            hint="add --input 1x3x224x224, or return (module, inputs) from the factory",
-        )
-    bound = bind(specs or loaded.inputs, loaded.inputs, forward, dtype)
-    real = [_call_of(i, sample, bound) for i, sample in enumerate(samples)]
-    static = not bound.ranges()
-    return (real[0] if real and static else bound.draw(traceable, seed)), bound, real
-
-
-def _parameters(loaded: Loaded) -> list[str]:
-    import inspect
-
-    return list(inspect.signature(loaded.module.forward).parameters)
-
-
-def _call_of(index: int, sample: Sample, bound: BoundInputs) -> Call:
-    """A sample's tensors at the places of their specs, in the specs' types."""
-    wanted = dict(zip(bound.parameters, bound.specs, strict=True))
-    for name in wanted:
-        if name not in sample:
-            raise SourceError(
-                f"sample {index} has no input {name}, it has {', '.join(sample)}",
-                hint="rename the tensors in the file as the inputs are named",
-            )
-    for name in sample:
-        if name not in wanted:
-            raise SourceError(
-                f"sample {index} has the tensor {name!r}, which is no input ({', '.join(wanted)})",
-                hint="rename the tensors in the file as the inputs are named",
-            )
-    tensors: list[Tensor] = []
-    for name, spec in wanted.items():
-        check_sample(index, name, sample[name], spec)
-        tensors.append(sample[name].to(getattr(torch, spec.dtype or "float32")))
-    keywords = dict(zip(bound.kwargs, tensors[len(bound.args) :], strict=True))
-    return tuple(tensors[: len(bound.args)]), keywords
-
-
-def _within(loaded: Loaded, bound: BoundInputs | None) -> dict[tuple[int, int], SizeRange]:
-    """The declared ranges of an exported program's inputs, which have to lie in its own.
-
-    Raises:
-        SourceError: a dimension the program has fixed, or a range it does not allow.
-    """
-    assert loaded.exported is not None
-    graph = input_specs(loaded.exported)
-    allowed = BoundInputs(graph, {}, ()).ranges()
-    if bound is None:
-        return allowed
-    declared = bound.ranges()
-    for name, spec, own in zip(bound.parameters, bound.specs, graph, strict=False):
-        if len(spec.shape) != len(own.shape) or any(
-            isinstance(a, int) and isinstance(b, int) and a != b
-            for a, b in zip(spec.shape, own.shape, strict=True)
-        ):
-            raise SourceError(
-                f"input {name} is {own.shape_text} in {loaded.name}.pt2, "
-                f"{spec.shape_text} was asked for",
-                hint="give the shape it was exported with",
-            )
-    for (position, axis), size in declared.items():
-        limit = allowed.get((position, axis))
-        name = bound.parameters[position]
-        if limit is None:
-            raise SourceError(
-                f"dimension {axis} of input {name} is fixed in {loaded.name}.pt2",
-                hint="export it again with dynamic_shapes, or give one size",
-            )
-        if size.minimum < limit.minimum or size.maximum > limit.maximum:
-            raise SourceError(
-                f"dimension {axis} of input {name} takes {limit.minimum} to {limit.maximum} in "
-                f"{loaded.name}.pt2, {size} was asked for",
-                hint="give a range inside it",
-            )
-    return {**allowed, **declared}
-
-
-def _on_cpu(call: Call) -> Call:
-    args, kwargs = pytree.tree_map_only(Tensor, lambda t: t.detach().cpu(), call)
-    return tuple(args), dict(kwargs)
-
-
-def _call_text(call: Call) -> str:
-    """``(1x3x224x224 float32, ids=1x128 int64)``: the tensors of a call."""
-    args, kwargs = call
-    shown = [_leaf_text(v) for v in args] + [f"{k}={_leaf_text(v)}" for k, v in kwargs.items()]
-    return f"({', '.join(shown)})"
-
-
-def _leaf_text(value: Any) -> str:
-    if isinstance(value, Tensor):
-        shape = "x".join(map(str, value.shape)) or "scalar"
-        return f"{shape} {str(value.dtype).removeprefix('torch.')}"
-    return type(value).__name__

@@ -208,7 +208,7 @@ def cast_floats(call: Call, dtype: str | None) -> Call:
 
 
 def traceable(size: SizeRange) -> int:
-    """A size to trace with: the optimum, but not 1, which torch.export would take for a constant."""
+    """A size to trace with: the optimum, but not 1, which torch.export takes for a constant."""
     return size.optimum if size.optimum > 1 else min(size.maximum, 2)
 
 

@@ -32,7 +32,7 @@ _PLAIN_NAMES = {
 
 
 def load_file(path: Path, factory: str) -> Loaded:
-    """``file.py:factory``. The file's folder is importable while it runs, as with ``python file.py``.
+    """``file.py:factory``; modules beside the file can be imported, as with ``python file.py``.
 
     Raises:
         SourceError: no such file or factory, code that raises (with its line), a wrong result.

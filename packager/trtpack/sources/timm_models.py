@@ -30,9 +30,7 @@ def load_timm(name: str) -> Loaded:
         near = nearest(name, timm.list_models())
         raise SourceError(
             f"timm has no model {name!r}",
-            hint=f"did you mean timm:{near}?"
-            if near
-            else 'list them: python -c "import timm; print(timm.list_models())"',
+            hint=f"did you mean timm:{near}?" if near else "see timm.list_models()",
         )
     module = timm.create_model(name, pretrained=False)
     config = timm.data.resolve_data_config({}, model=module)

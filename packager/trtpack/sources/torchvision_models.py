@@ -27,7 +27,7 @@ def load_torchvision(name: str) -> Loaded:
             f"torchvision has no model {name!r}",
             hint=f"did you mean torchvision:{near}?"
             if near
-            else 'list them: python -c "import torchvision; print(torchvision.models.list_models())"',
+            else "see torchvision.models.list_models()",
         )
     arguments: dict[str, Any] = {"weights": None}
     parameters = inspect.signature(models.get_model_builder(name)).parameters

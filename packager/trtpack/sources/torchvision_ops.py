@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Imports torchvision, also where its compiled operators do not load.
 
-The usual wheel of torchvision is built for CUDA. Beside a CPU-only torch its library fails to load, and
-then the first import of torchvision fails too, since it registers shape functions for operators
-that nobody declared. Their schemas are declared here in that case, with Python kernels for those
-that models call in inference. Classification models need none of them.
+The usual wheel of torchvision is built for CUDA. Beside a CPU-only torch its library fails to
+load, and then the first import of torchvision fails too, since it registers shape functions for
+operators that nobody declared. Their schemas are declared here in that case, with Python kernels
+for those that models call in inference. Classification models need none of them.
 """
 
 from __future__ import annotations
@@ -20,20 +20,19 @@ from torch import Tensor
 
 from ..errors import SourceError
 
+_REGIONS = (
+    "Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width"
+)
+_SIZES = " ".join(f"SymInt {k}_h, SymInt {k}_w," for k in ("stride", "pad", "dilation"))
+_DEFORM = f"Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, {_SIZES}"
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height,"
-    " SymInt pooled_width, int sampling_ratio, bool aligned) -> Tensor",
-    "roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height,"
-    " SymInt pooled_width) -> (Tensor, Tensor)",
-    "ps_roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height,"
-    " SymInt pooled_width, int sampling_ratio) -> (Tensor, Tensor)",
-    "ps_roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height,"
-    " SymInt pooled_width) -> (Tensor, Tensor)",
-    "deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias,"
-    " SymInt stride_h, SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h,"
-    " SymInt dilation_w, SymInt groups, SymInt offset_groups, bool use_mask) -> Tensor",
+    f"roi_align({_REGIONS}, int sampling_ratio, bool aligned) -> Tensor",
+    f"roi_pool({_REGIONS}) -> (Tensor, Tensor)",
+    f"ps_roi_align({_REGIONS}, int sampling_ratio) -> (Tensor, Tensor)",
+    f"ps_roi_pool({_REGIONS}) -> (Tensor, Tensor)",
+    f"deform_conv2d({_DEFORM} SymInt groups, SymInt offset_groups, bool use_mask) -> Tensor",
 )
 
 _declared: list[Any] = []  # a torch.library.Library unregisters its operators when it is collected
@@ -82,8 +81,8 @@ def _implement(library: Any) -> None:
 
     for module in list(sys.modules.values()):
         if isinstance(module, ModuleType) and module.__name__.startswith("torchvision"):
-            if "_has_ops" in vars(module):  # several modules import the function by name
-                vars(module)["_has_ops"] = lambda: True
+            names = vars(module)
+            names.update({n: lambda: True for n in names if n == "_has_ops"})  # imported by name
     library.impl("nms", _nms, "CPU")
     library.impl("roi_align", _meta_registrations.meta_roi_align, "Meta")
     library.impl("roi_align", lambda *args: _roi_align(*args), "CPU")

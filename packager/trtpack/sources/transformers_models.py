@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``hf:DIR``: a local folder of transformers, with ``config.json`` and maybe safetensors weights."""
+"""``hf:DIR``: a local folder of transformers with ``config.json``, maybe with weights."""
 
 from __future__ import annotations
 
@@ -175,9 +175,8 @@ def _inputs(module: Any) -> tuple[InputSpec, ...]:
 
 
 def _tokens(name: str, config: Any) -> InputSpec:
-    longest = getattr(config, "max_position_embeddings", None) or getattr(
-        config, "n_positions", None
-    )
+    names = ("max_position_embeddings", "n_positions")
+    longest = next((v for n in names if (v := getattr(config, n, None))), None)
     padding = 2 if getattr(config, "model_type", "") in ("roberta", "xlm-roberta") else 0
     length = min(_TOKENS, int(longest) - padding) if longest else _TOKENS
     return InputSpec(name, (1, length), "int64", 0, _vocabulary(config))
