@@ -27,7 +27,9 @@ from dataclasses import dataclass, field
 FLOATS = frozenset({"FLOAT", "HALF", "BF16"})
 INTS = frozenset({"INT32", "INT64"})
 NUMBERS = FLOATS | INTS
-ALL = NUMBERS | {"BOOL", "INT8", "UINT8", "FP8", "INT4", "FP4"}
+ALL = NUMBERS | {"BOOL", "INT8", "FP8"}
+"""What layers that only move elements take; UINT8 goes no further than a cast."""
+ANY = ALL | {"UINT8"}
 
 
 ENUMS: Mapping[str, frozenset[str]] = {
@@ -210,8 +212,8 @@ _TABLE = (
             Operand("else_input", same="then_input"),
         ),
     ),
-    Kind("cast", (_x(),), {"to_type": "dtype"}),
-    Kind("identity", (_x(),)),
+    Kind("cast", (_x(ANY),), {"to_type": "dtype"}),
+    Kind("identity", (_x(ANY),)),
     Kind(
         "resize",
         (_x(FLOATS),),
@@ -280,7 +282,7 @@ _TABLE = (
     ),
     Kind(
         "dequantize",
-        (_x(frozenset({"INT8", "FP8", "INT4", "FP4"})), Operand("scale", FLOATS)),
+        (_x(frozenset({"INT8", "FP8"})), Operand("scale", FLOATS)),
         {"axis": "int?", "output_type": "dtype"},
     ),
 )

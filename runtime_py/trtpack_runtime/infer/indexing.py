@@ -31,6 +31,7 @@ _LARGEST_K = 3840
 def topk(
     input: Tensor, op: str, k: int, axes: tuple[int, ...], indices_type: str = "INT32"
 ) -> Results:
+    require(input.rank >= 2, f"operand input: wanted rank 2 or more, got {input}")
     require(len(axes) == 1, f"attribute axes: wanted one axis, got {axes}")
     axis = axes[0]
     require_axis("axes", axis, input.rank)

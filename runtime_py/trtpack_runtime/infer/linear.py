@@ -77,6 +77,7 @@ def einsum(inputs: Sequence[Tensor], equation: str) -> Results:
 
 @rule
 def softmax(input: Tensor, axes: tuple[int, ...]) -> Results:
+    require(input.rank >= 2, f"operand input: wanted rank 2 or more, got {input}")
     require(len(axes) == 1, f"attribute axes: wanted one axis, got {axes}")
     require_axis("axes", axes[0], input.rank)
     return [(input.dtype, input.shape)]
@@ -136,17 +137,17 @@ def attention(
 ) -> Results:
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         require_rank(name, tensor, 4)
-    batch, heads, length, depth = query.shape
+    batch, heads, length, _ = query.shape
     key_heads = key.shape[1]
     if isinstance(heads, int) and isinstance(key_heads, int):
         require(heads % key_heads == 0, f"operand key: wanted heads that divide {heads}, got {key}")
-    require_shape("key", key, (batch, key_heads, key.shape[2], depth))
-    require_shape("value", value, (batch, key_heads, key.shape[2], value.shape[3]))
+    require_shape("key", key, (batch, key_heads, key.shape[2], query.shape[3]))
+    require_shape("value", value, key.shape)
     if mask is not None:
         require(not causal, "operand mask: not together with causal")
         require_type("mask", mask, frozenset({"BOOL", query.dtype}))
         require_broadcastable("mask", mask, (batch, heads, length, key.shape[2]))
-    return [(query.dtype, (batch, heads, length, value.shape[3]))]
+    return [(query.dtype, query.shape)]
 
 
 def _matrix(name: str, tensor: Tensor, op: str, inner_axis: int) -> tuple[Shape, Shape, Dim]:

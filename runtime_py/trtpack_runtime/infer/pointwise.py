@@ -77,10 +77,8 @@ def select(condition: Tensor, then_input: Tensor, else_input: Tensor) -> Results
 
 @rule
 def cast(input: Tensor, to_type: str) -> Results:
-    require(to_type not in ("FP8", "INT4", "FP4"), f"attribute to_type: {to_type} needs quantize")
     require(
-        to_type != "UINT8" or input.dtype in ("FLOAT", "HALF", "BF16", "INT32", "INT64"),
-        f"attribute to_type: UINT8 follows from a number, got {input}",
+        to_type != "FP8" and input.dtype != "FP8", "FP8 comes from quantize, goes to dequantize"
     )
     return [(to_type, input.shape)]
 
@@ -105,9 +103,10 @@ def scale_nd(
     scale: Tensor | None = None,
     power: Tensor | None = None,
 ) -> Results:
-    require(input.rank >= 3, f"operand input: wanted rank 3 or more, got {input}")
+    require(input.rank >= 4, f"operand input: wanted rank 4 or more, got {input}")
     require_axis("channel_axis", channel_axis, input.rank)
-    shape = {"UNIFORM": (), "CHANNEL": (input.shape[channel_axis],)}.get(mode, input.shape)
+    # elementwise coefficients are shared by the batch
+    shape = {"UNIFORM": (), "CHANNEL": (input.shape[channel_axis],)}.get(mode, input.shape[1:])
     for name, weights in (("shift", shift), ("scale", scale), ("power", power)):
         if weights is not None:
             if isinstance(product(shape), int):
@@ -120,7 +119,7 @@ def scale_nd(
 @rule
 def quantize(input: Tensor, scale: Tensor, output_type: str, axis: int | None = None) -> Results:
     require(output_type in ("INT8", "FP8"), f"attribute output_type: got {output_type}")
-    require(scale.dtype == input.dtype, f"operand scale: wanted {input.dtype}, got {scale}")
+    require_type("scale", scale, frozenset({"FLOAT", input.dtype}))
     _require_scale(input, scale, axis)
     return [(output_type, input.shape)]
 
@@ -128,7 +127,7 @@ def quantize(input: Tensor, scale: Tensor, output_type: str, axis: int | None = 
 @rule
 def dequantize(input: Tensor, scale: Tensor, output_type: str, axis: int | None = None) -> Results:
     require(output_type in FLOATS, f"attribute output_type: got {output_type}")
-    require(scale.dtype == output_type, f"operand scale: wanted {output_type}, got {scale}")
+    require_type("scale", scale, frozenset({"FLOAT", output_type}))
     _require_scale(input, scale, axis)
     return [(output_type, input.shape)]
 

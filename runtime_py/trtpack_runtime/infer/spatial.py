@@ -155,8 +155,10 @@ def _channels(input: Tensor, *window: Ints) -> Dim:
             len(values) == input.rank - 2,
             f"wanted {input.rank - 2} values a spatial attribute for {input}, got {text(values)}",
         )
-    kernel, stride, *_ = window
+    kernel, stride, before, after, *dilation = window
     require(min(kernel + stride) > 0, "kernel and stride: wanted sizes above 0")
+    require(min(before + after) >= 0, "padding: wanted sizes of at least 0")
+    require(all(min(d) > 0 for d in dilation), "dilation: wanted sizes above 0")
     return input.shape[1]
 
 

@@ -133,7 +133,7 @@ def scale_nd(
     shape = {
         "UNIFORM": [],
         "CHANNEL": [-1 if axis == channel_axis else 1 for axis in range(input.dim())],
-        "ELEMENTWISE": list(input.shape),
+        "ELEMENTWISE": list(input.shape[1:]),
     }[mode]
     if scale is not None:
         input = input * scale.reshape(shape)

@@ -51,9 +51,8 @@ def deconvolution_nd(
     bias: T | None = None,
 ) -> T:
     conv: Any = F.conv_transpose2d if input.dim() == 4 else F.conv_transpose3d
-    padding = tuple(max(p) for p in zip(pre_padding, post_padding, strict=True))
     if pre_padding == post_padding:
-        answer: T = conv(input, kernel, bias, stride_nd, padding, 0, num_groups, dilation_nd)
+        answer: T = conv(input, kernel, bias, stride_nd, pre_padding, 0, num_groups, dilation_nd)
         return answer
     # the whole product, cut to what the two paddings leave
     whole: T = conv(input, kernel, bias, stride_nd, 0, 0, num_groups, dilation_nd)
