@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Union
+from typing import Any, TypeGuard, Union
 
 Dim = Union[int, "Expr"]
 Lookup = Callable[[str, int], Any]
@@ -147,7 +147,8 @@ def maximum(a: Dim, b: Dim) -> Dim:
 
 def product(dims: tuple[Dim, ...]) -> Dim:
     """The product of ``dims``; 1 when there are none."""
-    return reduce(mul, dims, 1)
+    one: Dim = 1
+    return reduce(mul, dims, one)
 
 
 def evaluate(value: Dim, lookup: Lookup) -> Any:
@@ -189,7 +190,7 @@ def atoms(value: Dim) -> Iterator[tuple[str, int]]:
                     yield from atoms(arg)
 
 
-def is_static(shape: tuple[Dim, ...]) -> bool:
+def is_static(shape: tuple[Dim, ...]) -> TypeGuard[tuple[int, ...]]:
     """Whether every dim of ``shape`` is a number."""
     return all(isinstance(d, int) for d in shape)
 
