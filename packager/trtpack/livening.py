@@ -228,7 +228,6 @@ class _Settling:
 
     def __init__(self, module: nn.Module, settled: set[int]) -> None:
         self.module = module
-        self.leave = frozenset(settled)
         self.settled = set(settled)
         self.handles: list[RemovableHandle] = []
 
@@ -252,7 +251,6 @@ class _Settling:
         try:
             self.module(*several[0], **several[1])
         except Exception:  # whatever a model raises that is made for one size
-            self.settled = set(self.leave)
             self.module(*inputs[0], **inputs[1])
 
     def _is_first(self, tensor: Tensor) -> bool:

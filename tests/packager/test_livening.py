@@ -100,12 +100,40 @@ def test_outputs_have_unit_scale() -> None:
         assert 0.3 < float(module(*IMAGE).std()) < 3
 
 
+def test_batch_norms_know_the_statistics_of_what_they_see() -> None:
+    module = convolutional()
+    liven(module, IMAGE)
+    with torch.no_grad():
+        seen = module[0](*IMAGE).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(module[1].running_mean, seen.mean(1), atol=0.3, rtol=0)
+    torch.testing.assert_close(module[1].running_var, seen.var(1), atol=0, rtol=0.3)
+
+
+def test_a_layer_that_runs_twice_settles_once() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            first = self.linear(100 * x)
+            return first, self.linear(first)
+
+    module = Recurrent()
+    inputs = (torch.randn(16, 8),)
+    liven(module, inputs)
+    with torch.no_grad():
+        first, _ = module(*inputs)
+    assert 0.7 < float(first.std()) < 1.3
+
+
 def test_integer_inputs_differ_by_their_ids_and_tied_weights_stay_tied() -> None:
     module = Tokens()
     ids, mask = torch.randint(0, 50, (2, 9)), torch.ones(2, 9, dtype=torch.int64)
     liven(module, (ids, mask))
     assert module.head.weight is module.table.weight
     assert check_alive(module, (ids, mask), TOLERANCE) > 0.5
+    assert module.table.weight.std() < 0.7  # so that the head's outputs stay moderate
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_they_were() -> None:

@@ -72,6 +72,22 @@ def test_a_stack_without_dla_leaves_none_to_use() -> None:
     assert find_target("orin@jetpack-7.2").dla_cores == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "release", "has"),
+    [
+        ("orin", "10.3", True),
+        ("orin", "10.8", False),
+        ("orin@jetpack-6.0", "10.0", False),
+        ("thor", "10.14", True),
+        ("rtx-4090", "11.0", True),  # TensorRT-RTX 1.7 has what 11.0 has
+        ("rtx-4090", "11.1", False),
+        ("cpu", "8.6", False),
+    ],
+)
+def test_which_release_a_target_has_at_least(name: str, release: str, has: bool) -> None:
+    assert find_target(name).tensorrt_at_least(release) is has
+
+
 def test_thor_is_known_by_both_names_of_its_capability() -> None:
     thor = find_target("thor")
     assert (thor.sm, *thor.sm_also) == ("11.0", "10.1")
