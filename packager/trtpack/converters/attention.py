@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scaled dot-product attention."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from trtpack_runtime.network import Tensor
+
+from .context import Context
+from .refusals import unless_floats
+from .registry import converter
+
+aten = torch.ops.aten
+
+_MASKED = {"FLOAT": -3.0e38, "HALF": -65504.0, "BF16": -3.0e38}
+"""What a masked score becomes: finite, so that a row without any key is no NaN."""
+
+
+def _deterministic(
+    *, query: Tensor, key: Tensor, value: Tensor, dropout_p: float, **_: object
+) -> str | None:
+    if dropout_p:
+        return f"TensorRT has no dropout, got {dropout_p}"
+    return unless_floats(query=query, key=key, value=value)
+
+
+@converter(aten.scaled_dot_product_attention.default, when=_deterministic)
+def scaled_dot_product_attention(
+    ctx: Context,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> Tensor:
+    """scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor?
+    attn_mask=None, float dropout_p=0.0, bool is_causal=False, *, float? scale=None, bool
+    enable_gqa=False) -> Tensor
+
+    One layer from TensorRT 10.14 on, two products and a softmax before. TensorRT's layer does not
+    scale; it may be taken apart where it has no kernel for a type or a head size.
+
+    Shapes: (..., heads, length, size); batch and lengths may be dynamic; masks broadcast.
+    Dtypes: float16, bfloat16, float32; masks boolean (True takes part) or added.
+    Source: torch.nn.functional.scaled_dot_product_attention; IAttention.
+    """
+    if scale is None:
+        scale = 1 / math.sqrt(_depth(query))
+    query = query if scale == 1 else ctx.elementwise("PROD", query, scale)
+    square = query.shape[-2] == key.shape[-2]
+    fused = (
+        ctx.has("10.14")
+        and query.rank <= 4
+        and key.shape[:-1] == value.shape[:-1]
+        and (key.shape[-1] == value.shape[-1] and query.shape[:-3] == key.shape[:-3])
+    )
+    if is_causal and not (fused and square):
+        attn_mask = _lower_triangle(ctx, query, key)
+    if not fused:
+        return _from_primitives(ctx, query, key, value, attn_mask)
+    q, k, v = (ctx.unsqueeze_to(t, 4) for t in (query, key, value))
+    out = ctx.add(
+        "attention",
+        {"query": q, "key": k, "value": v, "mask": attn_mask and ctx.unsqueeze_to(attn_mask, 4)},
+        normalization_op="SOFTMAX",
+        causal=is_causal and square,
+        decomposable=True,
+    )
+    return ctx.reshape(out, ctx.result.shape)
+
+
+def _from_primitives(
+    ctx: Context, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
+) -> Tensor:
+    """Heads that share a key and value are stacked along the length for the two products."""
+    shared = query.rank > 2 and key.rank > 2 and query.shape[-3] != key.shape[-3] != 1
+    scores = ctx.matmul(_stacked(ctx, query, key) if shared else query, key, transpose_b=True)
+    if shared:
+        scores = ctx.reshape(scores, (*query.shape[:-1], key.shape[-2]))
+    if mask is not None and mask.dtype == "BOOL":
+        scores = ctx.select(mask, scores, ctx.scalar(_MASKED[query.dtype], query.dtype))
+    elif mask is not None:
+        scores = ctx.elementwise("SUM", scores, mask)
+    shares = ctx.softmax(scores, -1)
+    if mask is not None and mask.dtype == "BOOL":  # a query that may see no key answers 0
+        shares = ctx.select(mask, shares, ctx.scalar(0.0, query.dtype))
+    out = ctx.matmul(_stacked(ctx, shares, key) if shared else shares, value)
+    return ctx.reshape(out, ctx.result.shape)
+
+
+def _stacked(ctx: Context, x: Tensor, key: Tensor) -> Tensor:
+    """(..., heads, length, n) as (..., key's heads, group * length, n)."""
+    group = x.shape[-3] // key.shape[-3]
+    return ctx.reshape(x, (*x.shape[:-3], key.shape[-3], group * x.shape[-2], x.shape[-1]))
+
+
+def _lower_triangle(ctx: Context, query: Tensor, key: Tensor) -> Tensor:
+    """Query i sees the keys up to i."""
+    length, keys = query.shape[-2], key.shape[-2]
+    if isinstance(length, int) and isinstance(keys, int):
+        mask = torch.ones(length, keys, dtype=torch.bool).tril()
+        return ctx.constant(mask, "causal")
+    return ctx.elementwise("GREATER", ctx.ramp((length, keys), (1, -1)), -1)
+
+
+def _depth(query: Tensor) -> int:
+    depth = query.shape[-1]
+    assert isinstance(depth, int)
+    return depth

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sums of products in index notation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from trtpack_runtime.network import Tensor
+
+from .context import Context
+from .refusals import unless_floats
+from .registry import converter
+from .slicing import diagonal
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class _Factor:
+    """A tensor with one label for each dim."""
+
+    tensor: Tensor
+    labels: tuple[str, ...]
+
+
+def _floats_in_full(*, tensors: Sequence[Tensor], equation: str, **_: object) -> str | None:
+    return next(filter(None, (unless_floats(tensor=t) for t in tensors)), None)
+
+
+@converter(aten.einsum.default, when=_floats_in_full)
+def einsum(ctx: Context, equation: str, tensors: Sequence[Tensor], path: object) -> Tensor:
+    """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor
+
+    TensorRT's einsum takes two tensors and lower-case letters, no ellipsis and no diagonal: those
+    are written out, more tensors are multiplied one after the other.
+
+    Shapes: any ranks; labels may have dynamic sizes.
+    Dtypes: float16, bfloat16, float32.
+    Source: torch.einsum; IEinsumLayer.
+    """
+    terms, wanted = _parsed(equation, [t.rank for t in tensors])
+    sizes = [
+        dict(zip(labels, t.shape, strict=True)) for labels, t in zip(terms, tensors, strict=True)
+    ]
+    broadcast = {n for each in sizes for n in each if any(s.get(n, 1) != 1 for s in sizes)}
+    factors = [
+        _distinct(ctx, _without_ones(ctx, _Factor(t, labels), broadcast))
+        for t, labels in zip(tensors, terms, strict=True)
+    ]
+    left = factors[0]
+    for i, right in enumerate(factors[1:], 2):
+        later = {*wanted, *(n for f in factors[i:] for n in f.labels)}
+        if i == len(factors):
+            break
+        kept = tuple(dict.fromkeys(n for n in (*left.labels, *right.labels) if n in later))
+        left = _Factor(_product(ctx, [left, right], kept), kept)
+    last = [left, *factors[1:][-1:]]
+    return _product(ctx, last, wanted)
+
+
+def _product(ctx: Context, factors: Sequence[_Factor], wanted: tuple[str, ...]) -> Tensor:
+    names = dict.fromkeys(n for f in factors for n in f.labels)
+    letter = {n: chr(ord("a") + i) for i, n in enumerate(names)}
+    terms = [
+        "".join(letter[n] for n in labels) for labels in (*(f.labels for f in factors), wanted)
+    ]
+    equation = ",".join(terms[:-1]) + "->" + terms[-1]
+    return ctx.add("einsum", {"inputs": tuple(f.tensor for f in factors)}, equation=equation)
+
+
+def _parsed(equation: str, ranks: Sequence[int]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+    """The labels of every tensor and of the answer; an ellipsis becomes numbered labels."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    hidden = [
+        rank - len(t.replace("...", "")) if "..." in t else 0
+        for t, rank in zip(terms, ranks, strict=True)
+    ]
+    width = max(hidden)
+
+    def labels(term: str, count: int) -> tuple[str, ...]:
+        before, dots, behind = term.partition("...")
+        numbered = [str(width - i) for i in range(count, 0, -1)] if dots else []
+        return (*before, *numbered, *behind)
+
+    if not arrow:
+        letters = [c for c in left if c.isalpha()]
+        right = ("..." if width else "") + "".join(
+            sorted(c for c in letters if letters.count(c) == 1)
+        )
+    return [labels(t, n) for t, n in zip(terms, hidden, strict=True)], labels(right, width)
+
+
+def _without_ones(ctx: Context, factor: _Factor, broadcast: set[str]) -> _Factor:
+    """Dims of size 1 left out where another tensor has more under the same label."""
+    pairs = list(zip(factor.labels, factor.tensor.shape, strict=True))
+    kept = [(n, size) for n, size in pairs if size != 1 or n not in broadcast]
+    tensor = ctx.reshape(factor.tensor, [size for _, size in kept])
+    return _Factor(tensor, tuple(n for n, _ in kept))
+
+
+def _distinct(ctx: Context, factor: _Factor) -> _Factor:
+    """A label that stands twice is a diagonal."""
+    x, labels = factor.tensor, factor.labels
+    while repeated := next((n for n in labels if labels.count(n) > 1), None):
+        first = labels.index(repeated)
+        second = labels.index(repeated, first + 1)
+        x = diagonal(ctx, x, 0, first, second)
+        labels = (*(n for i, n in enumerate(labels) if i not in (first, second)), repeated)
+    return _Factor(x, labels)

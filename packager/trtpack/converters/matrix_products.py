@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Linear layers and products of vectors and matrices."""
+
+from __future__ import annotations
+
+import torch
+
+from trtpack_runtime.layers import FLOATS
+from trtpack_runtime.network import Tensor
+
+from .context import Context
+from .refusals import unless_floats
+from .registry import converter
+
+aten = torch.ops.aten
+
+
+@converter(aten.linear.default, when=unless_floats)
+def linear(ctx: Context, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor
+
+    Shapes: (..., in) with weight (out, in) or (in,); any dim may be dynamic.
+    Dtypes: float16, bfloat16, float32.
+    Source: torch.nn.functional.linear.
+    """
+    if weight.rank == 1 or input.rank == 1:
+        transposed = ctx.permute(weight, tuple(reversed(range(weight.rank))))
+        product = matmul(ctx, input, transposed)
+    else:
+        product = ctx.matmul(input, weight, transpose_b=True)
+    return product if bias is None else ctx.elementwise("SUM", product, bias)
+
+
+@converter(aten.mm.default, aten.bmm.default)
+def mm(ctx: Context, self: Tensor, mat2: Tensor) -> Tensor:
+    """mm(Tensor self, Tensor mat2) -> Tensor"""
+    return matmul(ctx, self, mat2)
+
+
+@converter(aten.mv.default)
+def mv(ctx: Context, self: Tensor, vec: Tensor) -> Tensor:
+    """mv(Tensor self, Tensor vec) -> Tensor"""
+    return matmul(ctx, self, vec)
+
+
+@converter(aten.dot.default)
+def dot(ctx: Context, self: Tensor, tensor: Tensor) -> Tensor:
+    """dot(Tensor self, Tensor tensor) -> Tensor"""
+    return matmul(ctx, self, tensor)
+
+
+@converter(aten.matmul.default)
+def matmul(ctx: Context, self: Tensor, other: Tensor) -> Tensor:
+    """matmul(Tensor self, Tensor other) -> Tensor
+
+    TensorRT multiplies floats only: whole numbers are multiplied and summed element by element.
+
+    Shapes: any two ranks; a single dim is a vector; batch dims broadcast and may be dynamic.
+    Dtypes: float16, bfloat16, float32, int32, int64.
+    Source: torch.matmul.
+    """
+    if self.dtype not in FLOATS:
+        return _whole_numbers(ctx, self, other)
+    if self.rank > 1 and other.rank > 1:
+        return ctx.matmul(self, other)
+    batch = max(self.rank, other.rank) - 2  # of the matrix; below 0 for two vectors
+    a = self if self.rank > 1 or batch < 0 else ctx.unsqueeze_to(self, batch + 1)
+    b = other if other.rank > 1 or batch < 0 else ctx.unsqueeze_to(other, batch + 1)
+    return ctx.add(
+        "matrix_multiply",
+        {"input0": a, "input1": b},
+        op0="NONE" if self.rank > 1 else "VECTOR",
+        op1="NONE" if other.rank > 1 else "VECTOR",
+    )
+
+
+@converter(aten.addmm.default)
+def addmm(
+    ctx: Context, self: Tensor, mat1: Tensor, mat2: Tensor, beta: float, alpha: float
+) -> Tensor:
+    """addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
+
+    Source: torch.addmm: beta * self + alpha * (mat1 @ mat2); beta 0 ignores ``self``.
+    """
+    product = _times(ctx, matmul(ctx, mat1, mat2), alpha)
+    return product if beta == 0 else ctx.elementwise("SUM", product, _times(ctx, self, beta))
+
+
+@converter(aten.baddbmm.default)
+def baddbmm(
+    ctx: Context, self: Tensor, batch1: Tensor, batch2: Tensor, beta: float, alpha: float
+) -> Tensor:
+    """baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) ->
+    Tensor
+    """
+    return addmm(ctx, self, batch1, batch2, beta, alpha)
+
+
+@converter(aten.addmv.default)
+def addmv(
+    ctx: Context, self: Tensor, mat: Tensor, vec: Tensor, beta: float, alpha: float
+) -> Tensor:
+    """addmv(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
+    return addmm(ctx, self, mat, vec, beta, alpha)
+
+
+def _times(ctx: Context, x: Tensor, factor: float) -> Tensor:
+    return x if factor == 1 else ctx.elementwise("PROD", x, factor)
+
+
+def _whole_numbers(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
+    """(..., m, k, 1) * (..., 1, k, n), summed over k."""
+    if b.rank > 1:
+        a = ctx.reshape(a, (*a.shape, 1))
+        b = ctx.reshape(b, (*b.shape[:-2], 1, *b.shape[-2:])) if a.rank > 2 else b
+    product = ctx.elementwise("PROD", a, b)
+    return ctx.reduce("SUM", product, -2 if b.rank > 1 else -1, keep_dims=False)

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reasons to refuse an operator that several converter families share."""
+
+from __future__ import annotations
+
+from trtpack_runtime.dtypes import DTYPES
+from trtpack_runtime.layers import FLOATS
+from trtpack_runtime.network import Tensor
+
+
+def unless_floats(**arguments: object) -> str | None:
+    """Refuses tensors that are no floats."""
+    for value in arguments.values():
+        if isinstance(value, Tensor) and value.dtype not in FLOATS:
+            return f"TensorRT computes this in floats only, got {DTYPES[value.dtype].torch}"
+    return None
+
+
+def first_reason(*reasons: str | None) -> str | None:
+    """The first reason there is, None if there is none."""
+    return next((reason for reason in reasons if reason), None)

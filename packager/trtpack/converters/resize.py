@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Up- and downsampling in every mode, and sampling at a grid of points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch._ops import OpOverload, OpOverloadPacket
+
+from trtpack_runtime.dims import Dim
+from trtpack_runtime.layers import FLOATS
+from trtpack_runtime.network import Tensor
+
+from .context import Context, Refused
+from .refusals import first_reason, unless_floats
+from .registry import converter
+
+aten = torch.ops.aten
+
+
+def _overloads(*packets: OpOverloadPacket) -> list[OpOverload]:
+    """Both spellings of each: scales one by one, and as a list."""
+    return [overload for packet in packets for overload in (packet.default, packet.vec)]
+
+
+@converter(*_overloads(aten.upsample_nearest1d, aten.upsample_nearest2d, aten.upsample_nearest3d))
+def upsample_nearest(ctx: Context, **arguments: Any) -> Tensor:
+    """upsample_nearest2d(Tensor self, SymInt[2] output_size, float? scales_h=None, float?
+    scales_w=None) -> Tensor
+
+    TensorRT computes the scale from the sizes. Where PyTorch was given another one, as for
+    2.5 times 3 elements, fixed sizes are gathered by a table.
+
+    Shapes: (N, C, ...); sizes may be dynamic where the given scales lead to them exactly.
+    Dtypes: float16, bfloat16, float32; others by way of float32.
+    Source: torch.nn.functional.interpolate: element i is from floor(i / scale).
+    """
+    return _nearest(ctx, arguments, aten.upsample_nearest1d.default, "ASYMMETRIC", "FLOOR")
+
+
+@converter(
+    *_overloads(
+        aten._upsample_nearest_exact1d,
+        aten._upsample_nearest_exact2d,
+        aten._upsample_nearest_exact3d,
+    )
+)
+def upsample_nearest_exact(ctx: Context, **arguments: Any) -> Tensor:
+    """_upsample_nearest_exact2d(Tensor self, SymInt[2] output_size, float? scales_h=None, float?
+    scales_w=None) -> Tensor
+
+    Source: torch.nn.functional.interpolate: element i is from floor((i + 0.5) / scale).
+    """
+    return _nearest(ctx, arguments, aten._upsample_nearest_exact1d.default, "HALF_PIXEL", "HALF_UP")
+
+
+@converter(
+    *_overloads(aten.upsample_linear1d, aten.upsample_bilinear2d, aten.upsample_trilinear3d),
+    when=unless_floats,
+)
+def upsample_linear(ctx: Context, **arguments: Any) -> Tensor:
+    """upsample_bilinear2d(Tensor self, SymInt[2] output_size, bool align_corners, float?
+    scales_h=None, float? scales_w=None) -> Tensor
+
+    Where the given scales do not lead to the sizes exactly, fixed sizes are multiplied by PyTorch's
+    own weights along each dim.
+
+    Shapes: (N, C, ...); sizes may be dynamic where the given scales lead to them exactly.
+    Dtypes: float16, bfloat16, float32.
+    Source: torch.nn.functional.interpolate.
+    """
+    return _interpolated(ctx, arguments, aten.upsample_bilinear2d.default, "LINEAR")
+
+
+@converter(*_overloads(aten.upsample_bicubic2d), when=unless_floats)
+def upsample_bicubic(ctx: Context, **arguments: Any) -> Tensor:
+    """upsample_bicubic2d(Tensor self, SymInt[2] output_size, bool align_corners, float?
+    scales_h=None, float? scales_w=None) -> Tensor
+    """
+    return _interpolated(ctx, arguments, aten.upsample_bicubic2d.default, "CUBIC")
+
+
+def _fixed_sizes(*, target: object, **arguments: Any) -> str | None:
+    x = _input(arguments)
+    dynamic = not all(isinstance(d, int) for d in x.shape[2:])
+    return first_reason(
+        unless_floats(input=x), "antialiased weights need fixed sizes" if dynamic else None
+    )
+
+
+@converter(*_overloads(aten._upsample_bilinear2d_aa), when=_fixed_sizes)
+def upsample_bilinear_antialiased(ctx: Context, **arguments: Any) -> Tensor:
+    """_upsample_bilinear2d_aa(Tensor self, SymInt[2] output_size, bool align_corners, float?
+    scales_h=None, float? scales_w=None) -> Tensor
+
+    TensorRT has no antialiasing: a product with PyTorch's own weights along each dim.
+    """
+    return _weighted(ctx, arguments, aten._upsample_bilinear2d_aa.default)
+
+
+@converter(*_overloads(aten._upsample_bicubic2d_aa), when=_fixed_sizes)
+def upsample_bicubic_antialiased(ctx: Context, **arguments: Any) -> Tensor:
+    """_upsample_bicubic2d_aa(Tensor self, SymInt[2] output_size, bool align_corners, float?
+    scales_h=None, float? scales_w=None) -> Tensor
+    """
+    return _weighted(ctx, arguments, aten._upsample_bicubic2d_aa.default)
+
+
+@converter(
+    aten.grid_sampler.default,
+    aten.grid_sampler_2d.default,
+    aten.grid_sampler_3d.default,
+    when=unless_floats,
+)
+def grid_sampler(
+    ctx: Context,
+    input: Tensor,
+    grid: Tensor,
+    interpolation_mode: int,
+    padding_mode: int,
+    align_corners: bool,
+) -> Tensor:
+    """grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool
+    align_corners) -> Tensor
+
+    Shapes: (N, C, H, W) at (N, h, w, 2); volumes from TensorRT 11 on; any dim may be dynamic.
+    Dtypes: float16, bfloat16, float32.
+    Source: torch.nn.functional.grid_sample.
+    """
+    if input.rank > 4 and not ctx.has("11.0"):
+        raise Refused("this TensorRT samples images only, no volumes")
+    return ctx.add(
+        "grid_sample",
+        {"input": input, "grid": grid},
+        interpolation_mode=("LINEAR", "NEAREST", "CUBIC")[interpolation_mode],
+        align_corners=align_corners,
+        sample_mode=("FILL", "CLAMP", "REFLECT")[padding_mode],
+    )
+
+
+def _nearest(
+    ctx: Context, arguments: dict[str, Any], op: OpOverload, coordinates: str, rounding: str
+) -> Tensor:
+    x, scales = _input(arguments), _scales(arguments)
+    if not _exact(x.shape[2:], ctx.result.shape[2:], scales):
+        for axis, (have, want) in enumerate(_fixed(x, ctx.result), 2):
+            places = torch.arange(have, dtype=torch.float32).view(1, 1, have)
+            table = op(places, [want], scales[axis - 2]).view(-1).long()
+            x = ctx.gather(x, ctx.constant(table, f"nearest_{axis}"), axis)
+        return x
+    out = ctx.add(
+        "resize",
+        {"input": x if x.dtype in FLOATS else ctx.cast(x, "FLOAT")},
+        shape=ctx.result.shape,
+        resize_mode="NEAREST",
+        coordinate_transformation=coordinates,
+        nearest_rounding=rounding,
+    )
+    return ctx.cast(out, x.dtype)
+
+
+def _interpolated(ctx: Context, arguments: dict[str, Any], op: OpOverload, mode: str) -> Tensor:
+    x, aligned = _input(arguments), arguments["align_corners"]
+    if not aligned and not _exact(x.shape[2:], ctx.result.shape[2:], _scales(arguments)):
+        return _weighted(ctx, arguments, op)
+    return ctx.add(
+        "resize",
+        {"input": x},
+        shape=ctx.result.shape,
+        resize_mode=mode,
+        coordinate_transformation="ALIGN_CORNERS" if aligned else "HALF_PIXEL",
+        selector_for_single_pixel="UPPER" if aligned else None,
+        cubic_coeff=-0.75 if mode == "CUBIC" else None,
+    )
+
+
+def _weighted(ctx: Context, arguments: dict[str, Any], op: OpOverload) -> Tensor:
+    """A product along every dim with the weights that ``op`` gives to a single line."""
+    x, scales = _input(arguments), _scales(arguments)
+    aligned = arguments["align_corners"]
+    for axis, (have, want) in reversed(list(enumerate(_fixed(x, ctx.result), 2))):
+        scale = scales[axis - 2]
+        if have == want and scale in (None, 1):
+            continue
+        each = torch.eye(have).view(1, 1, have, have)
+        weights = op(each, [have, want], aligned, None, scale).view(have, want)
+        matrix = ctx.cast(ctx.constant(weights, f"weights_{axis}"), x.dtype)
+        x = ctx.product_along(x, matrix, axis)
+    return x
+
+
+def _input(arguments: dict[str, Any]) -> Tensor:
+    x = arguments.get("input") or arguments["self"]
+    assert isinstance(x, Tensor)
+    return x
+
+
+def _scales(arguments: dict[str, Any]) -> list[float | None]:
+    """The scale of every spatial dim, None where PyTorch computes it from the sizes."""
+    spatial = _input(arguments).rank - 2
+    if "scale_factors" in arguments:
+        return list(arguments["scale_factors"] or [None] * spatial)
+    return [v for k, v in arguments.items() if k.startswith("scales")]
+
+
+def _exact(have: Sequence[Dim], want: Sequence[Dim], scales: Sequence[float | None]) -> bool:
+    """Whether the scales are the quotients of the sizes."""
+
+    def leads(size: Dim, scale: float, to: Dim) -> bool:
+        if isinstance(size, int) and isinstance(to, int):
+            return size * scale == to
+        exact = Fraction(scale)
+        return size * exact.numerator == to * exact.denominator
+
+    return all(
+        scale is None or leads(size, scale, to)
+        for size, to, scale in zip(have, want, scales, strict=True)
+    )
+
+
+def _fixed(x: Tensor, result: Tensor) -> list[tuple[int, int]]:
+    """The spatial sizes before and after, which have to be numbers."""
+    pairs = []
+    for have, want in zip(x.shape[2:], result.shape[2:], strict=True):
+        if not isinstance(have, int) or not isinstance(want, int):
+            raise Refused("the scale does not lead exactly to a dynamic size")
+        pairs.append((have, want))
+    return pairs

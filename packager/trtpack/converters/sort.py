@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Elements in order of size."""
+
+from __future__ import annotations
+
+import torch
+
+from trtpack_runtime.dims import Dim
+from trtpack_runtime.network import Tensor
+
+from .context import Context
+from .registry import converter
+
+aten = torch.ops.aten
+
+LARGEST_K = 3840
+"""As many elements as TensorRT puts in order, in every release."""
+
+
+def _few(*, self: Tensor, k: Dim, **_: object) -> str | None:
+    if not isinstance(k, int):
+        return "TensorRT needs the number of elements as a constant"
+    return f"TensorRT sorts at most {LARGEST_K} elements, not {k}" if k > LARGEST_K else None
+
+
+def _short(*, self: Tensor, dim: int = -1, **_: object) -> str | None:
+    return _few(self=self, k=self.shape[dim] if self.rank else 1)
+
+
+@converter(aten.topk.default, when=_few)
+def topk(
+    ctx: Context, self: Tensor, k: int, dim: int, largest: bool, sorted: bool
+) -> tuple[Tensor, Tensor]:
+    """topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor
+    values, Tensor indices)
+
+    Shapes: any; all dims but the count may be dynamic.
+    Dtypes: float16, bfloat16, float32, int32, int64.
+    Errors: more than 3840 elements are refused.
+    Source: torch.topk; ITopKLayer. Of equal elements, either may come first.
+    """
+    return _ordered(ctx, self, k, dim, largest)
+
+
+@converter(aten.sort.default, when=_short)
+def sort(ctx: Context, self: Tensor, dim: int, descending: bool) -> tuple[Tensor, Tensor]:
+    """sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"""
+    return _ordered(ctx, self, self.shape[dim] if self.rank else 1, dim, descending)
+
+
+@converter(aten.sort.stable, when=_short)
+def sort_stable(
+    ctx: Context, self: Tensor, stable: bool | None, dim: int, descending: bool
+) -> tuple[Tensor, Tensor]:
+    """sort.stable(Tensor self, *, bool? stable, int dim=-1, bool descending=False) -> (Tensor
+    values, Tensor indices)
+    """
+    return sort(ctx, self, dim, descending)
+
+
+@converter(aten.argsort.default, when=_short)
+def argsort(ctx: Context, self: Tensor, dim: int, descending: bool) -> Tensor:
+    """argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
+    return sort(ctx, self, dim, descending)[1]
+
+
+@converter(aten.argsort.stable, when=_short)
+def argsort_stable(ctx: Context, self: Tensor, stable: bool, dim: int, descending: bool) -> Tensor:
+    """argsort.stable(Tensor self, *, bool stable, int dim=-1, bool descending=False) -> Tensor"""
+    return sort(ctx, self, dim, descending)[1]
+
+
+@converter(aten.msort.default, when=_short)
+def msort(ctx: Context, self: Tensor) -> Tensor:
+    """msort(Tensor self) -> Tensor"""
+    return sort(ctx, self, 0, False)[0]
+
+
+def _ordered(ctx: Context, x: Tensor, k: Dim, dim: int, largest: bool) -> tuple[Tensor, Tensor]:
+    """The first ``k`` in order; TensorRT wants two dims and one of the last four."""
+    rank = x.rank
+    axis = dim % max(rank, 1)
+    last = [*(d for d in range(rank) if d != axis), axis]
+    move = rank - axis > 4
+    order = {"BOOL": "INT32", "UINT8": "INT32", "INT8": "INT32"}.get(x.dtype, x.dtype)
+    rows = ctx.unsqueeze_to(ctx.cast(ctx.permute(x, last) if move else x, order), 2)
+    along = rows.rank - 1 if move or rank < 2 else axis
+    values, indices = ctx.add_all(
+        "topk", {"input": rows}, op="MAX" if largest else "MIN", k=k, axes=(along,)
+    )
+    answers = []
+    for out in (ctx.cast(values, x.dtype), ctx.cast(indices, "INT64")):
+        back = ctx.permute(out, _inverse(last)) if move else out
+        answers.append(ctx.reshape(back, (k,) if rank else ()) if rank < 2 else back)
+    return answers[0], answers[1]
+
+
+def _inverse(order: list[int]) -> list[int]:
+    return sorted(range(len(order)), key=order.__getitem__)

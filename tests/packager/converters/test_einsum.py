@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Index notation against eager PyTorch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.packager.converters.harness import Case, Checker, Input, dynamic, f32, i64, kinds, refusal
+
+aten = torch.ops.aten
+EINSUM = aten.einsum.default
+
+
+def x(*shape: int) -> Input:
+    return f32(*shape, low=-1, high=1)
+
+
+CASES = [
+    Case(EINSUM, "ij,jk->ik", [x(2, 3), x(3, 4)]),
+    Case(EINSUM, "ij,jk", [x(2, 3), x(3, 4)]),
+    Case(EINSUM, "bhid,bhjd->bhij", [x(2, 4, 5, 6), x(2, 4, 7, 6)]),
+    Case(EINSUM, "nc,nc->n", [x(2, 3), x(2, 3)]),
+    Case(EINSUM, "ij->ji", [x(2, 3)]),
+    Case(EINSUM, "ij->", [x(2, 3)]),
+    Case(EINSUM, "BI,OIJ,BJ->BO", [x(2, 3), x(4, 3, 5), x(2, 5)]),
+    Case(EINSUM, "ii->i", [x(3, 3)]),
+    Case(EINSUM, "bii,bij->bj", [x(2, 3, 3), x(2, 3, 4)]),
+    Case(EINSUM, "...ij,jk->...ik", [x(2, 3, 4), x(4, 5)]),
+    Case(EINSUM, "...i,...i", [x(2, 3, 4), x(3, 4)]),
+    Case(EINSUM, "bi,bj->bij", [x(1, 3), x(2, 4)]),
+    Case(EINSUM, "i,j->ij", [x(3), x(4)]),
+    Case(
+        EINSUM,
+        "bqd,bkd->bqk",
+        [
+            dynamic(x(2, 4, 3), {0: (1, 2, 5), 1: (1, 4, 6)}),
+            dynamic(x(2, 7, 3), {0: (1, 2, 5), 1: (1, 7, 9)}),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_matches_pytorch(case: Case, check: Checker) -> None:
+    check(case)
+
+
+def test_two_tensors_are_one_layer() -> None:
+    assert kinds(Case(EINSUM, "...ij,jk->...ik", [x(2, 3, 4), x(4, 5)])) == ["einsum"]
+
+
+def test_whole_numbers_stay_in_pytorch() -> None:
+    reason = refusal(EINSUM, "ij,jk->ik", [i64(2, 3), i64(3, 4)])
+    assert reason == "TensorRT computes this in floats only, got int64"
