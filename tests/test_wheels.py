@@ -135,3 +135,23 @@ def test_the_runtime_alone_in_a_bare_environment(
         assert missing.returncode != 0
         assert "Traceback" not in missing.stderr
         assert "missing.tar" in missing.stderr
+
+
+def test_the_installed_packager_finds_its_targets(wheels: dict[str, Path], tmp_path: Path) -> None:
+    for wheel in wheels.values():
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(tmp_path)
+    code = (
+        "import trtpack.target as t; "
+        "print(t.find_target('orin').key, len(t.all_targets()), t.__file__, sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    key, count, file = done.stdout.splitlines()
+    assert (key, count) == ("jetson-agx-orin-64gb@jetpack-6.2", "31")
+    assert Path(file).is_relative_to(tmp_path)
