@@ -28,7 +28,7 @@ from . import aten_literals, dims
 from .aten_literals import SYMBOLIC_NAMES, UNKNOWN, operator_named
 from .dims import Dim
 from .errors import BundleError, CompileError
-from .schemas import needs_newer_torch
+from .schemas import lacking
 
 __all__ = ["SCHEMA", "decode", "encode", "needs_newer_torch", "operators"]
 
@@ -86,6 +86,14 @@ def decode(
         raise BundleError(
             f"malformed ATen graph: {type(error).__name__}: {error}", hint="build the bundle again"
         ) from error
+
+
+def needs_newer_torch(graph: Mapping[str, Any]) -> list[str]:
+    """``["torch>=2.13"]``, the release that wrote it, if the graph cannot run on the oldest PyTorch
+    a device may have, else an empty list; ``schemas.lacking`` says why."""
+    if not lacking(graph):
+        return []
+    return [f"torch>={'.'.join(torch.__version__.split('.')[:2])}"]
 
 
 def operators(graph: Mapping[str, Any]) -> dict[str, int]:

@@ -39,7 +39,7 @@ class Argument:
 Schema = tuple[Argument, ...]
 
 
-def needs_newer_torch(graph: Mapping[str, Any]) -> list[str]:
+def lacking(graph: Mapping[str, Any]) -> list[str]:
     """Why a stored ATen graph cannot run on PyTorch 2.3, one line each; empty if it can.
 
     Operators outside ``aten`` come with the module that registers them and are not judged.

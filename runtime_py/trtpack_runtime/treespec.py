@@ -146,20 +146,40 @@ def unflatten(spec: Spec, leaves: Sequence[Any]) -> Any:
 
 def leaf_paths(spec: Spec, path: str = "") -> list[str]:
     """How a user writes each leaf, in order: ``args[0]['pixel_values']``, ``mask``."""
+    return [path + "".join(text for text, _ in steps) for steps in _leaves(spec)]
+
+
+def leaf_names(spec: Spec, root: str) -> list[str]:
+    """A name for each leaf: its keys and positions joined by dots, after ``root`` where it has none
+    or begins with a position: ``output``, ``output.0``, ``logits``, ``boxes.1``."""
+    names = []
+    for steps in _leaves(spec):
+        keys = [str(key) for _, key in steps]
+        named = steps and isinstance(steps[0][1], str)
+        names.append(".".join(keys if named else [root, *keys]))
+    return names
+
+
+def _leaves(spec: Spec) -> Iterator[tuple[tuple[str, str | int], ...]]:
+    """The steps to each leaf: how a user writes it, and its key or position."""
     match spec:
         case "*" | {"value": _}:
-            return [path]
+            yield ()
+            return
         case {"call": {"args": args, "kwargs": kwargs}}:
-            parts = [(f"args[{i}]", s) for i, s in enumerate(args)] + [(k, s) for k, s in kwargs]
+            parts = [(f"args[{i}]", i, s) for i, s in enumerate(args)]
+            parts += [(name, name, s) for name, s in kwargs]
         case {"tuple": items} | {"list": items}:
-            parts = [(f"{path}[{i}]", s) for i, s in enumerate(items)]
+            parts = [(f"[{i}]", i, s) for i, s in enumerate(items)]
         case {"dict": fields} | {"ordered_dict": fields}:
-            parts = [(f"{path}[{key!r}]", s) for key, s in fields]
+            parts = [(f"[{key!r}]", key, s) for key, s in fields]
         case {"namedtuple": fields} | {"record": fields}:
-            parts = [(f"{path}.{name}", s) for name, s in fields]
+            parts = [(f".{name}", name, s) for name, s in fields]
         case _:
             raise _malformed(spec)
-    return [leaf for where, part in parts for leaf in leaf_paths(part, where)]
+    for text, key, part in parts:
+        for steps in _leaves(part):
+            yield ((text, key), *steps)
 
 
 def _children(spec: Spec, value: Any, path: str) -> Iterator[tuple[Spec, Any, str]]:
@@ -302,7 +322,7 @@ def _named(kind: str, cls: type, names: Sequence[str], parts: Sequence[Spec]) ->
 
 
 def _fields_of(cls: type) -> tuple[str, ...]:
-    fields: tuple[str, ...] = getattr(cls, "_fields", None) or getattr(cls, "__match_args__", ())
+    fields: Any = getattr(cls, "_fields", None) or getattr(cls, "__match_args__", ())
     return tuple(fields)
 
 

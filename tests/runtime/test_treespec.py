@@ -211,3 +211,19 @@ def test_needs_no_torch() -> None:
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        (1.5, ["output"]),
+        ((1.5, {"a": 1.5}), ["output.0", "output.1.a"]),
+        (
+            {"logits": 1.5, "boxes": [1.5, 1.5], 7: 1.5},
+            ["logits", "boxes.0", "boxes.1", "output.7"],
+        ),
+        (Detection(1.5, 2.5), ["boxes", "scores"]),
+    ],
+)
+def test_leaves_have_names(value: Any, names: list[str]) -> None:
+    assert treespec.leaf_names(treespec.encode(value), "output") == names

@@ -162,14 +162,15 @@ def _build(request: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
     from trtpack_runtime import aten
-    from trtpack_runtime.tensors import open_tensors
+    from trtpack_runtime.safetensors import open_safetensors
 
     for name in request["imports"]:
         import_module(name)
     graph = request["graph"]
     names = constant_names(graph)
-    stored = open_tensors([Path(path) for path in request["weights"]])
-    module = aten.decode(_renamed(graph, names), {short: stored[n] for n, short in names.items()})
+    stored = {k: v for p in request["weights"] for k, v in open_safetensors(Path(p)).items()}
+    constants = {short: stored[name].tensor() for name, short in names.items()}
+    module = aten.decode(_renamed(graph, names), constants)
     inputs = [
         Tensor(i["name"], i["dtype"], tuple(dims.from_json(d) for d in i["shape"]))
         for i in request["inputs"]

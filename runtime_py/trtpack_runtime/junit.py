@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JUnit XML, the report that continuous integration systems read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One check: passed unless ``failure`` says what went wrong."""
+
+    group: str
+    name: str
+    seconds: float = 0.0
+    failure: str | None = None
+    output: str = ""
+
+
+def to_xml(suite: str, cases: Sequence[Case]) -> bytes:
+    """A report with one test suite."""
+    failures = sum(case.failure is not None for case in cases)
+    totals = {
+        "name": _text(suite),
+        "tests": str(len(cases)),
+        "failures": str(failures),
+        "errors": "0",
+        "time": f"{sum(case.seconds for case in cases):.6f}",
+    }
+    root = ElementTree.Element("testsuites", totals)
+    element = ElementTree.SubElement(root, "testsuite", totals)
+    for case in cases:
+        attributes = {
+            "classname": _text(case.group),
+            "name": _text(case.name),
+            "time": f"{case.seconds:.6f}",
+        }
+        test = ElementTree.SubElement(element, "testcase", attributes)
+        if case.failure is not None:
+            message = _text(case.failure)
+            ElementTree.SubElement(test, "failure", {"message": message}).text = message
+        if case.output:
+            ElementTree.SubElement(test, "system-out").text = _text(case.output)
+    ElementTree.indent(root)
+    document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"
+
+
+def write(path: Path, suite: str, cases: Sequence[Case]) -> None:
+    """Writes the report."""
+    path.write_bytes(to_xml(suite, cases))
+
+
+def _text(value: str) -> str:
+    return _NOT_XML.sub("?", value)

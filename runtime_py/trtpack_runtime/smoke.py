@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Golden samples: does the loaded program compute what the original did?
+
+Floating-point outputs are judged by relative L2 error, cosine similarity and largest absolute
+error, each where the manifest gives a bound; integers and booleans by equality. A value that is not
+finite has to be the same one in the same place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from .errors import SmokeFailure
+
+Tolerance = Mapping[str, Any]
+DEFAULT_TOLERANCE: Mapping[str, Tolerance] = {
+    "float64": {"rel_l2": 1e-4, "cosine": 0.999},
+    "float32": {"rel_l2": 1e-3, "cosine": 0.999},
+    "float16": {"rel_l2": 2e-2, "cosine": 0.999},
+    "bfloat16": {"rel_l2": 5e-2, "cosine": 0.99},
+}
+"""What an output without a tolerance of its own is judged by; other types by equality."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How far an output is from the stored one; ``differing`` counts elements not equal."""
+
+    max_abs: float
+    rel_l2: float
+    cosine: float
+    differing: int
+    elements: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One output of one sample, judged; ``failure`` is None or says which bound does not hold."""
+
+    sample: str
+    output: str
+    dtype: str
+    metrics: Metrics | None
+    failure: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; figures that are not finite as strings."""
+        metrics = None if self.metrics is None else asdict(self.metrics)
+        for name, value in (metrics or {}).items():
+            if not math.isfinite(value):
+                metrics = {**(metrics or {}), name: repr(value)}
+        return {**asdict(self), "metrics": metrics}
+
+
+@dataclass(frozen=True)
+class SmokeReport:
+    """All outputs of all samples."""
+
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every output is within its tolerance."""
+        return not self.failed
+
+    @property
+    def failed(self) -> tuple[Comparison, ...]:
+        """The outputs outside their tolerance."""
+        return tuple(c for c in self.comparisons if c.failure is not None)
+
+    @property
+    def worst(self) -> Comparison | None:
+        """The output furthest off: a failed one if there is any."""
+        return max(self.failed or self.comparisons, key=_badness, default=None)
+
+    def raise_for_failure(self) -> None:
+        """Raises SmokeFailure that names the worst output, if any output failed."""
+        worst = self.worst
+        if self.passed or worst is None:
+            return
+        raise SmokeFailure(
+            f"{len(self.failed)} of {len(self.comparisons)} outputs are wrong, worst is "
+            f"{worst.output!r} of {worst.sample}: {worst.failure}",
+            hint="build again for this device, or run with --verbose to see every output",
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Golden tensors: inputs and wanted outputs in the method's order, end states by slot."""
+
+    name: str
+    inputs: tuple[torch.Tensor, ...]
+    outputs: Mapping[str, torch.Tensor]
+    states: Mapping[str, torch.Tensor]
+
+
+Run = Callable[[Sequence[torch.Tensor]], tuple[Sequence[torch.Tensor], Mapping[str, torch.Tensor]]]
+"""From fresh state: a sample's inputs to outputs in order and end states by slot."""
+
+
+def replay(run: Run, samples: Sequence[Sample], tolerances: Mapping[str, Tolerance]) -> SmokeReport:
+    """Runs every sample and judges every output and end state."""
+    comparisons: list[Comparison] = []
+    with torch.no_grad():
+        for sample in samples:
+            outputs, states = run(sample.inputs)
+            pairs = [
+                (name, got, want)
+                for got, (name, want) in zip(outputs, sample.outputs.items(), strict=True)
+            ]
+            pairs += [(f"state {k}", states[k], want) for k, want in sample.states.items()]
+            for name, got, want in pairs:
+                bound = tolerances.get(name.removeprefix("state "))
+                comparisons.append(judge(sample.name, name, got, want, bound))
+    return SmokeReport(tuple(comparisons))
+
+
+def judge(
+    sample: str,
+    output: str,
+    got: torch.Tensor,
+    want: torch.Tensor,
+    tolerance: Tolerance | None = None,
+) -> Comparison:
+    """Compares one output with its golden value; the default tolerance is its dtype's."""
+    dtype = str(want.dtype).removeprefix("torch.")
+    if got.dtype != want.dtype or got.shape != want.shape:
+        failure = f"wanted {_described(want)}, got {_described(got)}"
+        return Comparison(sample, output, dtype, None, failure)
+    metrics = compare(got, want)
+    bounds = DEFAULT_TOLERANCE.get(dtype, {"equal": True}) if tolerance is None else tolerance
+    return Comparison(sample, output, dtype, metrics, _broken_bound(metrics, bounds))
+
+
+def compare(got: torch.Tensor, want: torch.Tensor) -> Metrics:
+    """The figures for two tensors of one shape, computed in float64."""
+    got, want = got.detach().cpu(), want.detach().cpu()
+    if want.is_complex():
+        got, want = torch.view_as_real(got), torch.view_as_real(want)
+    a, b = got.double().flatten(), want.double().flatten()
+    same = (a == b) | (a.isnan() & b.isnan())
+    differing = int((~same).sum())
+    if not want.dtype.is_floating_point:  # float64 does not hold every int64
+        differing = int((got != want).sum())
+    finite = a.isfinite() & b.isfinite()
+    if not bool((finite | same).all()):
+        return Metrics(math.inf, math.inf, 0.0, differing, b.numel())
+    a, b = a[finite], b[finite]
+    error = a - b
+    return Metrics(
+        max_abs=float(error.abs().max()) if error.numel() else 0.0,
+        rel_l2=_ratio(float(error.norm()), float(b.norm())),
+        cosine=_cosine(a, b),
+        differing=differing,
+        elements=same.numel(),
+    )
+
+
+def _broken_bound(metrics: Metrics, bounds: Tolerance) -> str | None:
+    if bounds.get("equal") and metrics.differing:
+        return f"{metrics.differing} of {metrics.elements} elements differ, none may"
+    for name, text, value in (
+        ("rel_l2", "relative L2 error", metrics.rel_l2),
+        ("max_abs", "largest absolute error", metrics.max_abs),
+    ):
+        if bounds.get(name) is not None and not value <= bounds[name]:
+            return f"{text} {value:.3g}, at most {bounds[name]:g} is allowed"
+    if bounds.get("cosine") is not None and not metrics.cosine >= bounds["cosine"]:
+        return f"cosine similarity {metrics.cosine:.6f}, at least {bounds['cosine']:g} is wanted"
+    return None
+
+
+def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    norms = float(a.norm()) * float(b.norm())
+    if norms == 0:
+        return 1.0 if bool((a == b).all()) else 0.0
+    return max(-1.0, min(1.0, float(a @ b) / norms))
+
+
+def _ratio(error: float, size: float) -> float:
+    if error == 0:
+        return 0.0
+    return error / size if size else math.inf
+
+
+def _badness(comparison: Comparison) -> float:
+    metrics = comparison.metrics
+    if metrics is None:
+        return math.inf
+    return max(metrics.rel_l2, 1 - metrics.cosine, metrics.differing / max(metrics.elements, 1)
+               if not comparison.dtype.startswith(("float", "bfloat")) else 0.0)  # fmt: skip
+
+
+def _described(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
