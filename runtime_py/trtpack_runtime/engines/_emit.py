@@ -73,6 +73,7 @@ class Emitter:
         self._log, self._kept = emitted.log, emitted.kept
         self._network, self._weights = network, weights
         self._tensors: dict[str, Any] = {}
+        self._names = {layer.name: 1 for layer in network.layers}
         self._where = "the network"
         self._strong = hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
@@ -153,6 +154,11 @@ class Emitter:
         weights = self.trt.Weights(self.dtype(dtype), address(packed), len(values))
         return self.made(self.definition.add_constant(shape, weights)).get_output(0)
 
+    def name(self, layer: Any, wanted: str) -> None:
+        """Names a layer that the network does not have; TensorRT wants every name once."""
+        count = self._names[wanted] = self._names.get(wanted, 0) + 1
+        layer.name = wanted if count == 1 else f"{wanted} #{count}"
+
     def no_weights(self, like: Any = None) -> Any:
         """Empty weights, which TensorRT takes as absent; in ``like``'s type where given."""
         return self.trt.Weights() if like is None else self.trt.Weights(like.dtype)
@@ -162,7 +168,7 @@ class Emitter:
         if name not in self._tensors:
             constant = self._network.constants[name]
             added = self.made(self.definition.add_constant(constant.shape, self._of(constant)))
-            added.name = f"constant {name}"
+            self.name(added, f"constant {name}")
             self._tensors[name] = added.get_output(0)
             self._name(constant)
         return self._tensors[name]

@@ -106,5 +106,5 @@ class Shapes:
         return layer.get_output(0)
 
     def _named(self, layer: Any, text: str) -> Any:
-        layer.name = text[:200]
+        self._e.name(layer, text[:200])
         return layer.get_output(0)

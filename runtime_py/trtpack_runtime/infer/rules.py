@@ -69,7 +69,7 @@ def agree(a: Dim, b: Dim) -> Dim | None:
     """
     if a == b:
         return a
-    if isinstance(a - b, int):
+    if _is_never_zero(a - b):
         return None
     return b if isinstance(b, int) else a
 
@@ -126,6 +126,15 @@ def text(shape: Shape) -> str:
 def ceildiv(a: Dim, b: int) -> Dim:
     """``a / b`` rounded up."""
     return (a + (b - 1)) // b
+
+
+def _is_never_zero(difference: Dim) -> bool:
+    """Whether a difference of sizes is known not to be 0, dims being 1 or more."""
+    if isinstance(difference, int):
+        return difference != 0
+    signs = {coefficient > 0 for _, coefficient in difference.terms}
+    dims_only = all(atom.op == "dim" for monomial, _ in difference.terms for atom in monomial)
+    return len(signs) == 1 and dims_only
 
 
 def _combined(first: str, one: Tensor, second: str, other: Tensor, shape: Shape) -> Shape:

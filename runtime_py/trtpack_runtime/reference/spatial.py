@@ -95,9 +95,11 @@ def pooling_nd(
         answer: T = pool(F.pad(input, sides, value=-math.inf), window_size, stride_nd)
         return answer
     mean: Any = F.avg_pool2d if input.dim() == 4 else F.avg_pool3d
-    average: T = mean(F.pad(input, sides), window_size, stride_nd)
+    # in three dims PyTorch averages no float16 on a CPU
+    wide = input.float() if input.dim() == 5 else input
+    average: T = mean(F.pad(wide, sides), window_size, stride_nd)
     if not any(sides):
-        return average
+        return average.to(input.dtype)
     counted = torch.ones((1, 1, *input.shape[2:]), device=input.device)
     if not average_count_excludes_padding:
         counted = F.pad(counted, _sides(before, extent), value=1)

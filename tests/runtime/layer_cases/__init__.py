@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every layer kind as one-layer networks, each with the same computation written independently."""
+
+from __future__ import annotations
+
+from tests.runtime.layer_cases import indexing, linear, pointwise, spatial
+from tests.runtime.layer_cases.case import TOLERANCE, Case, x
+
+__all__ = ["CASES", "TOLERANCE", "VARIANTS", "Case", "x"]
+
+CASES: list[Case] = [
+    *pointwise.activations(),
+    *pointwise.unaries(),
+    *pointwise.elementwises(),
+    *pointwise.others(),
+    *linear.products(),
+    *spatial.windows(),
+    *spatial.resamplings(),
+    *indexing.indexings(),
+    *indexing.arrangements(),
+]
+VARIANTS = [(case, dtype) for case in CASES for dtype in case.dtypes]
+"""Every case with every type it is run in."""
