@@ -15,6 +15,7 @@ from torch import nn
 from ..errors import SourceError
 from ..options import InputArgument, SizeRange
 from .arguments import call_text, exported_ranges, settle_inputs
+from .example_code import code_of_call, code_of_specs
 from .examples import BoundInputs, Call, spread
 from .exported import load_exported
 from .factory import from_result, functions_in, load_file, load_package, raised
@@ -74,6 +75,12 @@ class Source:
                 f"running {self.name} on {call_text(call)}",
                 hint="change the --input, or correct the line",
             ) from error
+
+    def example_code(self) -> str:
+        """Python for the example inputs as they stand in a call: ``torch.randn(1, 3, 8, 8)``."""
+        if self._bound is not None:
+            return code_of_specs(self._bound)
+        return code_of_call((self.args, self.kwargs))
 
     def samples(self, count: int) -> Iterator[Call]:
         """Arguments to prove the bundle with: all real samples if there are any, else ``count``.

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a build did: every figure that is printed at its end, and its JSON form."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .progress import Progress, Step, StepTime
+
+__all__ = [
+    "SCHEMA",
+    "Agreement",
+    "BuildReport",
+    "BundleReport",
+    "EngineReport",
+    "Progress",
+    "RefusedOperator",
+    "SegmentReport",
+    "Step",
+    "StepTime",
+    "TargetReport",
+    "ValueReport",
+]
+
+SCHEMA = "trtpack.build-report/1"
+
+
+@dataclass(frozen=True)
+class ValueReport:
+    """An input or output; ``shape`` has a size, or ``min/opt/max``, per dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    @property
+    def shape_text(self) -> str:
+        """``1/4/8x3x224x224``."""
+        return "x".join(map(str, self.shape)) or "scalar"
+
+
+@dataclass(frozen=True)
+class RefusedOperator:
+    """An operator that stays in PyTorch for one reason; ``where`` are places in the model."""
+
+    op: str
+    count: int
+    reason: str
+    where: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SegmentReport:
+    """One step of the program. ``kind`` is ``tensorrt`` or ``torch``."""
+
+    name: str
+    kind: str
+    operators: Mapping[str, int]
+    inputs: tuple[ValueReport, ...] = ()
+    outputs: tuple[ValueReport, ...] = ()
+    layers: int | None = None  # of its network
+
+    @property
+    def count(self) -> int:
+        """How many operators it has."""
+        return sum(self.operators.values())
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """An engine that was built or came from the cache, or why there is none."""
+
+    segment: str
+    kind: str
+    nbytes: int = 0
+    seconds: float = 0.0
+    cached: bool = False
+    deferred: str | None = None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One output of one golden sample: the bundle against the model itself."""
+
+    sample: str
+    output: str
+    max_abs: float | None
+    rel_l2: float | None
+    cosine: float | None
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """One target's part of the bundle."""
+
+    name: str
+    device: str
+    kind: str
+    stack: str
+    segments: tuple[SegmentReport, ...]
+    refused: tuple[RefusedOperator, ...] = ()
+    engines: tuple[EngineReport, ...] = ()
+    agreement: tuple[Agreement, ...] = ()
+
+    @property
+    def supported(self) -> Counter[str]:
+        """Operators that TensorRT runs, with counts."""
+        return self._operators("tensorrt")
+
+    @property
+    def unsupported(self) -> Counter[str]:
+        """Operators that PyTorch runs, with counts."""
+        return self._operators("torch")
+
+    def _operators(self, kind: str) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for segment in self.segments:
+            if segment.kind == kind:
+                found.update(segment.operators)
+        return found
+
+
+@dataclass(frozen=True)
+class BundleReport:
+    """The written file."""
+
+    path: str
+    nbytes: int
+    weights_bytes: int
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """A finished build, or with ``dry_run`` the plan of one (no engines, no bundle).
+
+    ``call`` is Python for the example inputs, such as ``torch.randn(1, 3, 224, 224)``; ``passes``
+    tells how many rewrites each lowering pass made; ``notes`` are sentences for the user.
+    """
+
+    name: str
+    parameters: int
+    parameter_bytes: int
+    inputs: tuple[ValueReport, ...]
+    outputs: tuple[ValueReport, ...]
+    operators: Mapping[str, int]
+    passes: Mapping[str, int]
+    targets: tuple[TargetReport, ...]
+    bundle: BundleReport | None = None
+    call: str = ""
+    notes: tuple[str, ...] = ()
+    steps: tuple[StepTime, ...] = ()
+    dry_run: bool = False
+    schema: str = field(default=SCHEMA, init=False)
+
+    @property
+    def seconds(self) -> float:
+        """How long all steps took."""
+        return sum(step.seconds for step in self.steps)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``--report``; figures that are not finite as strings."""
+        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
+        for shown, target in zip(plain["targets"], self.targets, strict=True):
+            shown["supported"] = dict(target.supported.most_common())
+            shown["unsupported"] = dict(target.unsupported.most_common())
+        return plain
+
+    def to_json_text(self) -> str:
+        """``to_json`` as a file's text."""
+        return json.dumps(self.to_json(), indent=2, sort_keys=True) + "\n"
+
+    def to_text(self) -> str:
+        """The report as it is printed, within 100 columns."""
+        from .text import render
+
+        return render(self)
+
+    def usage(self) -> tuple[str, ...]:
+        """Three lines of Python that load this bundle and call it."""
+        if self.bundle is None:
+            return ()
+        return (
+            "import torch, trtpack_runtime",
+            f"model = trtpack_runtime.load({self.bundle.path!r})",
+            f"outputs = model({self.call})",
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    return value

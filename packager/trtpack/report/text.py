@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A build report as text: short, aligned, at most 100 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from . import BuildReport, EngineReport, SegmentReport, TargetReport, ValueReport
+
+WIDTH = 100
+
+_KINDS = {"tensorrt": "TensorRT", "torch": "PyTorch"}
+
+
+def render(report: BuildReport) -> str:
+    """All parts of the report, a blank line between them."""
+    parts = [_model(report), _lowering(report)]
+    parts += [_plan(names, target) for names, target in _same_plans(report.targets)]
+    parts += [_engines(report), _agreement(report), _notes(report), _end(report)]
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def size_text(nbytes: float) -> str:
+    """``46.8 MB``."""
+    for unit in ("B", "kB", "MB"):
+        if nbytes < 1000:
+            return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.2f} GB"
+
+
+def seconds_text(seconds: float) -> str:
+    """``0.4 s``, ``2 min 05 s``."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02} s"
+
+
+def _model(report: BuildReport) -> list[str]:
+    size = size_text(report.parameter_bytes)
+    head = f"{report.name}: {_count_text(report.parameters)} parameters, {size}"
+    rows = [("input", v.name, v.dtype, v.shape_text) for v in report.inputs]
+    rows += [("output", v.name, v.dtype, v.shape_text) for v in report.outputs]
+    if len(rows) > 16:
+        rows = [*rows[:15], (f"and {len(rows) - 15} more", "", "", "")]
+    return [head, *_table(rows)]
+
+
+def _count_text(count: int) -> str:
+    if count >= 1e9:
+        return f"{count / 1e9:.2f} G"
+    if count >= 1e6:
+        return f"{count / 1e6:.2f} M"
+    return f"{count / 1e3:.1f} k" if count >= 1e4 else str(count)
+
+
+def _lowering(report: BuildReport) -> list[str]:
+    total = sum(report.operators.values())
+    done = [f"{name} {count}" for name, count in report.passes.items() if count]
+    text = f"{_plural(total, 'operator')} after lowering"
+    return _wrapped(f"{text} ({', '.join(done)})" if done else text, "")
+
+
+def _same_plans(
+    targets: Sequence[TargetReport],
+) -> list[tuple[list[str], TargetReport]]:
+    """Targets with the same segments and refusals are shown once."""
+    groups: list[tuple[list[str], TargetReport]] = []
+    for target in targets:
+        for names, shown in groups:
+            same = shown.segments == target.segments and shown.refused == target.refused
+            if same and (shown.kind == "inductor") == (target.kind == "inductor"):
+                names.append(target.name)
+                break
+        else:
+            groups.append(([target.name], target))
+    return groups
+
+
+def _plan(names: list[str], target: TargetReport) -> list[str]:
+    kinds = [segment.kind for segment in target.segments]
+    parts = [
+        _plural(kinds.count(kind), f"{_KINDS[kind]} segment") for kind in _KINDS if kind in kinds
+    ]
+    lines = [f"{', '.join(names)}: {' and '.join(parts) or 'nothing to compute'}"]
+    if target.kind not in ("tensorrt", "tensorrt-rtx"):
+        return [*lines, *_segments(target.segments)]
+    lines.append(f"  Supported operators: {_kinds_text(target.supported)}")
+    lines += _operators(target.supported)
+    refused = sum(r.count for r in target.refused)
+    rest = target.unsupported.total() - refused
+    if not target.refused and rest <= 0:
+        lines.append("  Unsupported operators: none")
+    else:
+        lines.append(f"  Unsupported operators: {refused}")
+        for item in target.refused:
+            lines.append(f"    {item.count:>4} {item.op}: {item.reason}")
+            lines += _wrapped(f"at {_places(item.where)}", " " * 9)
+        if rest > 0:
+            lines += _wrapped(
+                f"{_plural(rest, 'supported operator')} beside them, in PyTorch too", " " * 9
+            )
+    return [*(cut for line in lines for cut in _wrapped(line, "")), *_segments(target.segments)]
+
+
+def _kinds_text(operators: Mapping[str, int]) -> str:
+    if not operators:
+        return "none"
+    return f"{sum(operators.values())}, of {_plural(len(operators), 'kind')}"
+
+
+def _operators(operators: Mapping[str, int]) -> Iterator[str]:
+    """``20 aten.relu.default``, the most frequent first, in as many columns as fit."""
+    ordered = sorted(operators.items(), key=lambda item: (-item[1], item[0]))
+    cells = [f"{count:>4} {op}" for op, count in ordered]
+    if not cells:
+        return
+    width = max(map(len, cells)) + 2
+    columns = max(1, (WIDTH - 4) // width)
+    rows = -(-len(cells) // columns)
+    for row in range(rows):
+        yield "    " + "".join(cell.ljust(width) for cell in cells[row::rows]).rstrip()
+
+
+def _places(where: Sequence[str]) -> str:
+    shown = ", ".join(where[:3])
+    return f"{shown} and {len(where) - 3} more" if len(where) > 3 else shown
+
+
+def _segments(segments: Sequence[SegmentReport]) -> list[str]:
+    rows = [
+        (
+            s.name,
+            _KINDS[s.kind],
+            _plural(s.count, "operator"),
+            f"{_values_text(s.inputs)} -> {_values_text(s.outputs)}",
+        )
+        for s in segments
+    ]
+    return list(_table(rows))
+
+
+def _values_text(values: Sequence[ValueReport]) -> str:
+    shown = ", ".join(v.shape_text for v in values[:3])
+    return f"({shown} and {len(values) - 3} more)" if len(values) > 3 else f"({shown})"
+
+
+def _engines(report: BuildReport) -> list[str]:
+    rows: list[tuple[str, ...]] = []
+    deferred: dict[tuple[str, str], list[str]] = {}
+    for target in report.targets:
+        for engine in target.engines:
+            if engine.deferred:
+                deferred.setdefault((target.name, engine.deferred), []).append(engine.segment)
+                continue
+            rows.append(
+                (
+                    target.name,
+                    engine.segment,
+                    engine.kind,
+                    size_text(engine.nbytes),
+                    _made_text(engine),
+                )
+            )
+    if not rows and not deferred:
+        return []
+    lines = ["Engines", *_table(rows, right=(3,))]
+    for (name, reason), segments in deferred.items():
+        lines += _wrapped(f"{name}  {', '.join(segments)}  deferred: {reason}", "  ")
+    return lines
+
+
+def _made_text(engine: EngineReport) -> str:
+    return "from the cache" if engine.cached else f"built in {seconds_text(engine.seconds)}"
+
+
+def _agreement(report: BuildReport) -> list[str]:
+    rows: list[tuple[str, ...]] = []
+    failures: list[str] = []
+    for target in report.targets:
+        worst: dict[str, tuple[float, tuple[str, ...]]] = {}
+        for item in target.agreement:
+            figures = (_figure(item.max_abs), _figure(item.rel_l2), _cosine(item.cosine))
+            row = (target.name, item.output, *figures)
+            badness = item.rel_l2 if item.rel_l2 is not None else float("inf")
+            if item.output not in worst or badness > worst[item.output][0]:
+                worst[item.output] = (badness, row)
+            if item.failure:
+                failures += _wrapped(
+                    f"{target.name}: {item.output} of {item.sample}: {item.failure}", "  "
+                )
+        rows += [row for _, row in worst.values()]
+    if not rows:
+        return []
+    head = ("target", "output", "max abs", "rel. L2", "cosine")
+    lines = ["Agreement with the model itself, worst golden sample", *_table([head, *rows])]
+    return [*lines, *failures]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
+
+
+def _cosine(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6f}"
+
+
+def _notes(report: BuildReport) -> list[str]:
+    if not report.notes:
+        return []
+    return ["Notes", *(line for note in report.notes for line in _wrapped(note, "  "))]
+
+
+def _end(report: BuildReport) -> list[str]:
+    took = f" in {seconds_text(report.seconds)}" if report.steps else ""
+    if report.bundle is None:
+        return [f"Planned{took}; nothing was built or written"] if report.dry_run else []
+    engines = sum(e.nbytes for t in report.targets for e in t.engines)
+    parts = [f"weights {size_text(report.bundle.weights_bytes)}, once for all targets"]
+    if engines:
+        parts.append(f"engines {size_text(engines)}")
+    written = f"Wrote {report.bundle.path}: {size_text(report.bundle.nbytes)}"
+    lines = [*_wrapped(f"{written} ({'; '.join(parts)}){took}", ""), ""]
+    return [*lines, *(f"  {line}" for line in report.usage())]
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _table(rows: Sequence[tuple[str, ...]], right: Iterable[int] = ()) -> Iterator[str]:
+    """Indented rows with aligned columns; a last column that is too long goes on below."""
+    if not rows:
+        return
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield from _wrapped("  ".join(cells).rstrip(), "  ")
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    """``text`` behind ``indent``, in lines of at most ``WIDTH``; its inner spacing is kept."""
+    if len(indent) + len(text) <= WIDTH:
+        return [indent + text]
+    start = len(text) - len(text.lstrip())
+    further = indent + " " * (start + 4)
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=further,
+        replace_whitespace=False,
+        drop_whitespace=True,
+        break_on_hyphens=False,
+    )
