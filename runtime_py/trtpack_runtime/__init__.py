@@ -1,4 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads and runs trtpack bundles."""
+"""Loads and runs trtpack bundles.
+
+    >>> import trtpack_runtime
+    >>> model = trtpack_runtime.load("bundle.tar")  # a torch.nn.Module
+    >>> bundle = trtpack_runtime.open_bundle("bundle.tar")  # without torch
+
+Nothing is imported until it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bundle import open_bundle
+    from .module import load
+    from .reference import evaluate
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "evaluate", "load", "open_bundle"]
+
+_HOME = {"evaluate": "reference", "load": "module", "open_bundle": "bundle"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
