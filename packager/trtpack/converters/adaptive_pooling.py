@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
+from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.network import Tensor
 
@@ -23,6 +25,13 @@ def _sizes_known(*, self: Tensor, output_size: Sequence[Dim], **_: object) -> st
     for have, want in zip(self.shape[-n:], output_size, strict=True):
         if want not in (1, have) and not (isinstance(have, int) and isinstance(want, int)):
             return "its windows depend on a dynamic size"
+    return unless_floats(self=self)
+
+
+def _places_known(*, self: Tensor, output_size: Sequence[Dim], **_: object) -> str | None:
+    known = dims.is_static(self.shape[-len(output_size) :])
+    if not known and any(size != 1 for size in output_size):
+        return "its windows depend on a dynamic size"
     return unless_floats(self=self)
 
 
@@ -66,31 +75,57 @@ def adaptive_avg_pool(ctx: Context, self: Tensor, output_size: Sequence[Dim]) ->
     aten.adaptive_max_pool1d.default,
     aten.adaptive_max_pool2d.default,
     aten.adaptive_max_pool3d.default,
-    when=_sizes_known,
+    when=_places_known,
 )
 def adaptive_max_pool(
     ctx: Context, self: Tensor, output_size: Sequence[Dim]
-) -> tuple[Tensor, None]:
+) -> tuple[Tensor, Tensor]:
     """adaptive_max_pool2d(Tensor self, int[2] output_size) -> (Tensor, Tensor)
 
-    The indices are not computed.
+    The layers of the indices fall away where nothing uses them.
+
+    Shapes: with or without a batch dim; dynamic sizes can only be pooled to one element.
     """
     n = len(output_size)
-    if window := _even_window(as_sizes(self, n), as_sizes(ctx.result, n)):
-        out = pool(ctx, "MAX", as_image(ctx, self, n), window, window.padding)
-        return ctx.reshape(out, ctx.result.shape), None
-    out = self
-    for axis in range(self.rank - n, self.rank):
-        have, want = self.shape[axis], ctx.result.shape[axis]
-        if want == 1:
-            out = ctx.reduce("MAX", out, axis, keep_dims=True)
-        elif have != want:
-            assert isinstance(have, int)
-            assert isinstance(want, int)
-            table = torch.tensor(_windows(have, want))
-            inside = ctx.gather(out, ctx.constant(table, f"windows_{axis}"), axis)
-            out = ctx.reduce("MAX", inside, axis + 1, keep_dims=False)
-    return out, None
+    lead, sizes = self.shape[:-n], self.shape[-n:]
+    if all(size == 1 for size in output_size):
+        flat = ctx.reshape(self, (*(1,) * (2 - len(lead)), *lead, dims.product(sizes)))
+        _, best = ctx.add_all("topk", {"input": flat}, op="MAX", k=1, axes=(2,))
+        values = ctx.reduce("MAX", self, range(-n, 0), keep_dims=True)
+        return values, ctx.reshape(ctx.cast(best, "INT64"), ctx.result.shape)
+    assert dims.is_static(sizes)
+    assert dims.is_static(tuple(output_size))
+    return _max_by_tables(ctx, self, sizes, tuple(output_size))
+
+
+def _max_by_tables(
+    ctx: Context, x: Tensor, sizes: tuple[int, ...], counts: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Every window gathered along each dim; the index is looked up in the windows' places."""
+    n, lead = len(sizes), x.shape[: x.rank - len(sizes)]
+    places, inside = torch.arange(math.prod(sizes)).view(sizes), x
+    for i, (size, count) in enumerate(zip(sizes, counts, strict=True)):
+        table = torch.tensor(_windows(size, count))
+        inside = ctx.gather(inside, ctx.constant(table, f"windows_{i}"), len(lead) + 2 * i)
+        places = places.index_select(2 * i, table.view(-1)).unflatten(2 * i, table.shape)
+    order = [*range(0, 2 * n, 2), *range(1, 2 * n, 2)]
+    places = places.permute(order).reshape(math.prod(counts), -1)
+    longest = places.shape[1]
+    flat = ctx.add(
+        "shuffle",
+        {"input": inside},
+        first_transpose=(*range(len(lead)), *(len(lead) + axis for axis in order)),
+        reshape_dims=(*lead, math.prod(counts), longest),
+    )
+    _, best = ctx.add_all("topk", {"input": flat}, op="MAX", k=1, axes=(flat.rank - 1,))
+    row = ctx.ramp((math.prod(counts), 1), (longest, 0), dtype="INT32")
+    table = ctx.constant(places.reshape(-1), "places")
+    indices = ctx.gather(table, ctx.elementwise("SUM", best, row), 0)
+    if window := _even_window(as_sizes(x, n), as_sizes(ctx.result, n)):
+        values = pool(ctx, "MAX", as_image(ctx, x, n), window, window.padding)
+    else:
+        values = ctx.reduce("MAX", flat, -1, keep_dims=False)
+    return ctx.reshape(values, ctx.result.shape), ctx.reshape(indices, ctx.result.shape)
 
 
 def _even_window(have: Sequence[Dim], want: Sequence[Dim]) -> Window | None:

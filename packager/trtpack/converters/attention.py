@@ -7,6 +7,7 @@ import math
 
 import torch
 
+from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.network import Tensor
 
 from .context import Context
@@ -15,8 +16,8 @@ from .registry import converter
 
 aten = torch.ops.aten
 
-_MASKED = {"FLOAT": -3.0e38, "HALF": -65504.0, "BF16": -3.0e38}
-"""What a masked score becomes: finite, so that a row without any key is no NaN."""
+_MASKED = {"FLOAT": -1e30, "HALF": -3e4, "BF16": -1e30}
+"""What is added to a masked score: finite, so that a query without any key is no NaN."""
 
 
 def _deterministic(
@@ -44,7 +45,8 @@ def scaled_dot_product_attention(
     enable_gqa=False) -> Tensor
 
     One layer from TensorRT 10.14 on, two products and a softmax before. TensorRT's layer does not
-    scale; it may be taken apart where it has no kernel for a type or a head size.
+    scale; it may be taken apart where it has no kernel for a type or a head size. A query that a
+    boolean mask hides from every key answers the mean of the values, where PyTorch answers zeros.
 
     Shapes: (..., heads, length, size); batch and lengths may be dynamic; masks broadcast.
     Dtypes: float16, bfloat16, float32; masks boolean (True takes part) or added.
@@ -62,6 +64,8 @@ def scaled_dot_product_attention(
     )
     if is_causal and not (fused and square):
         attn_mask = _lower_triangle(ctx, query, key)
+    if attn_mask is not None and attn_mask.dtype == "BOOL":
+        attn_mask = _added(ctx, attn_mask, query.dtype)
     if not fused:
         return _from_primitives(ctx, query, key, value, attn_mask)
     q, k, v = (ctx.unsqueeze_to(t, 4) for t in (query, key, value))
@@ -83,13 +87,9 @@ def _from_primitives(
     scores = ctx.matmul(_stacked(ctx, query, key) if shared else query, key, transpose_b=True)
     if shared:
         scores = ctx.reshape(scores, (*query.shape[:-1], key.shape[-2]))
-    if mask is not None and mask.dtype == "BOOL":
-        scores = ctx.select(mask, scores, ctx.scalar(_MASKED[query.dtype], query.dtype))
-    elif mask is not None:
+    if mask is not None:
         scores = ctx.elementwise("SUM", scores, mask)
     shares = ctx.softmax(scores, -1)
-    if mask is not None and mask.dtype == "BOOL":  # a query that may see no key answers 0
-        shares = ctx.select(mask, shares, ctx.scalar(0.0, query.dtype))
     out = ctx.matmul(_stacked(ctx, shares, key) if shared else shares, value)
     return ctx.reshape(out, ctx.result.shape)
 
@@ -98,6 +98,16 @@ def _stacked(ctx: Context, x: Tensor, key: Tensor) -> Tensor:
     """(..., heads, length, n) as (..., key's heads, group * length, n)."""
     group = x.shape[-3] // key.shape[-3]
     return ctx.reshape(x, (*x.shape[:-3], key.shape[-3], group * x.shape[-2], x.shape[-1]))
+
+
+def _added(ctx: Context, mask: Tensor, dtype: str) -> Tensor:
+    """A boolean mask as one that is added."""
+    hidden = _MASKED[dtype]
+    if ctx.is_constant(mask):
+        torch_dtype = getattr(torch, DTYPES[dtype].torch)
+        added = torch.zeros_like(ctx.value(mask), dtype=torch_dtype)
+        return ctx.constant(added.masked_fill(~ctx.value(mask), hidden), "mask")
+    return ctx.select(mask, ctx.scalar(0.0, dtype), ctx.scalar(hidden, dtype))
 
 
 def _lower_triangle(ctx: Context, query: Tensor, key: Tensor) -> Tensor:

@@ -153,18 +153,6 @@ def unfold(ctx: Context, self: Tensor, dimension: int, size: int, step: int) -> 
     return ctx.permute(ctx.gather(self, windows, axis), order)
 
 
-@converter(aten.tril.default)
-def tril(ctx: Context, self: Tensor, diagonal: Dim) -> Tensor:
-    """tril(Tensor self, SymInt diagonal=0) -> Tensor"""
-    return _triangle(ctx, self, "LESS", diagonal + 1)
-
-
-@converter(aten.triu.default)
-def triu(ctx: Context, self: Tensor, diagonal: Dim) -> Tensor:
-    """triu(Tensor self, SymInt diagonal=0) -> Tensor"""
-    return _triangle(ctx, self, "GREATER", diagonal - 1)
-
-
 def _memory_layout(**_: object) -> str:
     return "it reads memory by strides, and tensors of TensorRT have no memory layout"
 
@@ -206,18 +194,6 @@ def _counts_from_end(index: Dim) -> bool:
     if isinstance(index, Expr):
         return all(coefficient < 0 for _, coefficient in index.terms)
     return index < 0
-
-
-def _triangle(ctx: Context, x: Tensor, comparison: str, bound: Dim) -> Tensor:
-    """Elements whose column minus row compares with ``bound``; zeros elsewhere."""
-    shape = x.shape[-2:]
-    if isinstance(bound, int) and dims.is_static(shape):
-        keep = torch.ones(shape, dtype=torch.bool)
-        keep = keep.tril(bound - 1) if comparison == "LESS" else keep.triu(bound + 1)
-        mask = ctx.constant(keep, "triangle")
-    else:
-        mask = ctx.elementwise(comparison, ctx.ramp(shape, (-1, 1), -bound), 0)
-    return ctx.select(mask, x, ctx.scalar(0, x.dtype))
 
 
 def _count(x: Tensor) -> Dim:
