@@ -26,6 +26,7 @@ _VARIANTS = 4  # inputs that run together, so that statistics are not those of a
 _EMBEDDING_STD = 1.0
 _TOKEN_STD = 0.5  # position tables, class tokens, relative biases
 _BIAS_STD = 0.1
+_BATCH_NORM_SHIFT = 1.0  # keeps most ReLUs on: else rounding errors grow 1.2 times a layer
 _TINY = 0.1  # a table below this, or a layer scale, is dead
 _MOST_CENTRED = 20.0  # how far a centred output may be stretched: rounding errors grow with it
 
@@ -162,13 +163,18 @@ def _draw(module: nn.Module, tied: set[int], generator: torch.Generator) -> None
                 std = dim**-0.25 if id(parameter) in tied else _EMBEDDING_STD
                 _set(parameter, normal * std)
             elif _is_norm(owner):
-                _set(parameter, 1 + 0.1 * normal if name == "weight" else _BIAS_STD * normal)
+                centre = 1.0 if name == "weight" else _shift(owner)
+                _set(parameter, centre + _BIAS_STD * normal)
             elif parameter.dim() >= 2 and _owns_matrices(owner):
                 _set(parameter, normal / math.sqrt(_fan_in(owner, parameter)))
             elif _owns_matrices(owner):
                 _set(parameter, _BIAS_STD * normal)
             else:
                 _revive(parameter, normal)
+
+
+def _shift(norm: nn.Module) -> float:
+    return _BATCH_NORM_SHIFT if _has_statistics(norm) else 0.0
 
 
 def _revive(parameter: nn.Parameter, normal: Tensor) -> None:
