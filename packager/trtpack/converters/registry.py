@@ -34,17 +34,22 @@ _REGISTRY: dict[OpOverload, Converter] = {}
 def converter(*ops: OpOverload, when: When | None = None) -> Callable[[Function], Function]:
     """Registers a function as the converter of ``ops``.
 
-    The function's parameters after ``ctx`` are the operator's schema arguments, by name.
+    The function's parameters after ``ctx`` are the operator's schema arguments, by name. Where
+    only some of ``ops`` have an argument, its parameter has a default.
 
     Raises:
-        ValueError: an operator registered twice, or a parameter the schema does not have.
+        ValueError: an operator registered twice, or a parameter no schema has.
     """
 
     def register(function: Function) -> Function:
+        known = {argument.name for op in ops for argument in op._schema.arguments}
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+        if unknown := _named(parameters) - known:
+            raise ValueError(f"{ops[0]}: the schema has no argument {', '.join(sorted(unknown))}")
         for op in ops:
             if op in _REGISTRY:
                 raise ValueError(f"{op} has two converters")
-            _check_parameters(op, function)
+            _check_parameters(op, parameters)
             _REGISTRY[op] = Converter(op, function, when)
         return function
 
@@ -76,13 +81,15 @@ def bind(op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[
     return bound
 
 
-def _check_parameters(op: OpOverload, function: Callable[..., Any]) -> None:
+def _check_parameters(op: OpOverload, parameters: list[inspect.Parameter]) -> None:
     schema = {argument.name for argument in op._schema.arguments}
-    parameters = list(inspect.signature(function).parameters.values())[1:]
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        return
-    given = {p.name for p in parameters}
-    if unknown := given - schema:
-        raise ValueError(f"{op}: the schema has no argument {', '.join(sorted(unknown))}")
-    if missing := schema - given:
+    needed = _named([p for p in parameters if p.default is p.empty])
+    if absent := needed - schema:
+        raise ValueError(f"{op}: the schema has no argument {', '.join(sorted(absent))}")
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if not takes_all and (missing := schema - _named(parameters)):
         raise ValueError(f"{op}: the converter lacks the argument {', '.join(sorted(missing))}")
+
+
+def _named(parameters: list[inspect.Parameter]) -> set[str]:
+    return {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
