@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The group of all verbs. None is imported before it is called, not even for ``--help``."""
+
+from __future__ import annotations
+
+import difflib
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from .. import __version__
+from ..errors import ConfigError, InternalError
+
+ENTRY_POINTS = "trtpack.commands"
+
+HOST, DEVICE, INSIDE, OTHER = (
+    "Build, on the host",
+    "Run, on the device",
+    "Look inside",
+    "Other",
+)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command that is not imported yet: where it is (``module:attribute``) and what it says."""
+
+    where: str
+    section: str
+    help: str
+
+
+VERBS: Mapping[str, Verb] = {
+    "run": Verb(
+        "trtpack_runtime.cli.run:run", DEVICE, "Prove a bundle on this machine and measure it."
+    ),
+    "resolve": Verb(
+        "trtpack_runtime.cli.resolve:resolve",
+        DEVICE,
+        "Say which variant of a bundle fits this machine, and why.",
+    ),
+    "doctor": Verb(
+        "trtpack_runtime.cli.doctor:doctor", DEVICE, "Say what this machine has to run bundles."
+    ),
+    "inspect": Verb(
+        "trtpack_runtime.cli.inspect:inspect",
+        INSIDE,
+        "Show what a bundle holds, without loading it.",
+    ),
+    "verify": Verb(
+        "trtpack_runtime.cli.verify:verify", INSIDE, "Compare every digest of a bundle."
+    ),
+    "completion": Verb(
+        "trtpack_runtime.cli.completion:completion", OTHER, "Print a shell's completion script."
+    ),
+}
+
+_HOST_HELP = {
+    "build": "Build a model into a bundle for one or more targets.",
+    "explain": "Say why operators go to TensorRT or stay in PyTorch.",
+    "targets": "List the devices a bundle can be built for.",
+}
+
+
+class LazyGroup(click.Group):
+    """Knows its verbs by name: the runtime's own, and those other distributions add."""
+
+    @cached_property
+    def verbs(self) -> dict[str, Verb]:
+        """Every verb in the order of ``--help``."""
+        found = {**VERBS, **{point.name: _added(point) for point in _points()}}
+        sections = (HOST, DEVICE, INSIDE, OTHER)
+        return dict(sorted(found.items(), key=lambda item: sections.index(item[1].section)))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs' names."""
+        return list(self.verbs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports a verb; None if there is none of that name."""
+        verb = self.verbs.get(cmd_name)
+        return None if verb is None else _load(cmd_name, verb.where)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but an unknown verb suggests the nearest."""
+        name = args[0]
+        if name not in self.verbs and not name.startswith("-"):
+            near = difflib.get_close_matches(name, self.verbs, n=1, cutoff=0.5)
+            hint = "see all with: trtpack --help"
+            if near:
+                hint = f"did you mean {near[0]}? {hint}"
+            elif name in _HOST_HELP:
+                hint = "install the host package: pip install trtpack"
+            raise ConfigError(f"unknown command {name!r}", hint=hint)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One list of verbs a section."""
+        width = max(map(len, self.verbs))
+        for section in (HOST, DEVICE, INSIDE, OTHER):
+            rows = [(n.ljust(width), v.help) for n, v in self.verbs.items() if v.section == section]
+            if rows:
+                with formatter.section(section):
+                    formatter.write_dl(rows)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Verbs and options, from the table alone."""
+        verbs = [
+            CompletionItem(name, help=verb.help)
+            for name, verb in self.verbs.items()
+            if name.startswith(incomplete)
+        ]
+        return verbs + click.Command.shell_complete(self, ctx, incomplete)
+
+
+def _points() -> list[EntryPoint]:
+    found = {p.name: p for p in entry_points(group=ENTRY_POINTS) if p.name not in VERBS}
+    return [found[name] for name in sorted(found, key=lambda n: (n != "build", n))]
+
+
+def _added(point: EntryPoint) -> Verb:
+    if point.name in _HOST_HELP:
+        return Verb(point.value, HOST, _HOST_HELP[point.name])
+    source = point.dist.name if point.dist is not None else point.value
+    return Verb(point.value, OTHER, f"From {source}.")
+
+
+def _load(name: str, where: str) -> click.Command:
+    module, _, attribute = where.partition(":")
+    try:
+        command: Any = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("trtpack", "trtpack_runtime"):
+            raise
+        raise ConfigError(
+            f"trtpack {name} needs the Python module {missing}",
+            hint=f"install it: pip install {missing}",
+        ) from error
+    if not isinstance(command, click.Command):
+        raise InternalError(f"{where} is no command")
+    return command
+
+
+def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"trtpack {__version__}, Python {platform.python_version()}")
+        ctx.exit()
+
+
+@click.command(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Every command explains itself with examples: trtpack COMMAND --help",
+)
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks of errors.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version.",
+)
+@click.pass_context
+def trtpack(ctx: click.Context) -> None:
+    """Package a PyTorch model for a device, and run it there."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
