@@ -210,10 +210,13 @@ def from_json(value: Any) -> Dim:
             pass
         case int():
             return value
-        case {"dim": [str(tensor), int(axis)]}:
+        case {"dim": [str(tensor), int(axis)]} if type(axis) is int and axis >= 0:
             return dim(tensor, axis)
         case {"op": str(op), "args": list(args)} if op in _OPS and len(args) > 1:
-            return reduce(_OPS[op], [from_json(arg) for arg in args])
+            try:
+                return reduce(_OPS[op], [from_json(arg) for arg in args])
+            except ZeroDivisionError:
+                pass
     raise ValueError(f"not a size expression: {value!r}")
 
 

@@ -188,10 +188,7 @@ def from_json(value: Mapping[str, Any]) -> Network:
                 Layer(
                     item["kind"],
                     item["name"],
-                    {
-                        k: v if isinstance(v, str) else tuple(v)
-                        for k, v in item["operands"].items()
-                    },
+                    {k: v if isinstance(v, str) else tuple(v) for k, v in item["operands"].items()},
                     {k: attribute_from_json(v) for k, v in item["attributes"].items()},
                     tuple(t.name for t in outputs),
                     item.get("origin", ""),
@@ -224,9 +221,7 @@ def from_bytes(data: bytes | memoryview) -> Network:
     try:
         value = json.loads(bytes(data))
     except ValueError as error:
-        raise BundleError(
-            f"malformed network: {error}", hint="build the bundle again"
-        ) from error
+        raise BundleError(f"malformed network: {error}", hint="build the bundle again") from error
     return from_json(value)
 
 

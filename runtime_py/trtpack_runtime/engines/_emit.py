@@ -9,13 +9,14 @@ told to follow them (strong typing), 8.6 is held to them layer by layer.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from trtpack_runtime.dims import Dim
+from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.errors import EngineBuildError
 from trtpack_runtime.layers import KINDS
 from trtpack_runtime.network import Constant, Layer, Network, Tensor
@@ -191,9 +192,10 @@ class Emitter:
         """The constant's bytes, by address."""
         stored: Any = self._weights[constant.data]
         buffer = memoryview(stored.buffer if hasattr(stored, "buffer") else stored)
-        count = 1
-        for size in constant.shape:
-            count *= size
+        count = math.prod(constant.shape)
+        wanted = DTYPES[constant.dtype].nbytes(count)
+        if buffer.nbytes != wanted:
+            raise self._error(f"{constant.data!r} has {buffer.nbytes} bytes, wanted {wanted}")
         if constant.dtype == "INT64" and not hasattr(self.trt.DataType, "INT64"):
             buffer = memoryview(_narrowed(buffer, constant))
         self._kept.append(buffer)
@@ -258,9 +260,3 @@ def _narrowed(buffer: memoryview, constant: Constant) -> bytes:
             f"constant {constant.name!r} has values beyond 32 bits, this TensorRT has no INT64",
             hint="choose a target with TensorRT 10 or later",
         ) from error
-
-
-def static(shape: tuple[Dim, ...]) -> tuple[int, ...] | None:
-    """A shape as numbers; None where it depends on the inputs."""
-    numbers = tuple(d for d in shape if isinstance(d, int))
-    return numbers if len(numbers) == len(shape) else None
