@@ -5,7 +5,7 @@
 input  = [NAME "="] (tensor | file)
 tensor = [dim {"x" dim}] [":" dtype ["[" LOW "," HIGH "]"]]     HIGH is not included
 dim    = SIZE | MIN "/" OPT "/" MAX | "[" NAME "=" MIN "/" OPT "/" MAX "]"
-file   = "@" PATH | PATH ".safetensors" | PATH ".npz"
+file   = "@" PATH | PATH ".safetensors" | PATH ".npz" | PATH ".npy"
 ```
 """
 
@@ -31,7 +31,7 @@ INPUT_DTYPES = [
     "uint8",
     "bool",
 ]
-SAMPLE_SUFFIXES = (".safetensors", ".npz")
+SAMPLE_SUFFIXES = (".safetensors", ".npz", ".npy")
 
 _GRAMMAR = "write it as 1x3x224x224:float16, ids=1x128:int64[0,30522] or x=1/4/8x3x224x224"
 _NAME = re.compile(r"[A-Za-z_][\w.]*(?==)")
@@ -211,7 +211,7 @@ class _Scanner:
 
     def _hint(self) -> str:
         if _FILE.search(self.text):
-            return f"give samples as {' or '.join(SAMPLE_SUFFIXES)}, or a folder of them as @FOLDER"
+            return f"give samples as {', '.join(SAMPLE_SUFFIXES)}, or a folder of them as @FOLDER"
         return _GRAMMAR
 
     def _got(self) -> str:

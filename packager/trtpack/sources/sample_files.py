@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads real inputs from ``.safetensors`` and ``.npz`` files."""
+"""Reads real inputs from ``.safetensors``, ``.npz`` and ``.npy`` files."""
 
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from trtpack_runtime.samples import read_tensors
+
 from ..errors import SourceError
 from ..inputs import SAMPLE_SUFFIXES
 from ..options import DynamicDim, InputSpec, SampleFile
-from .weights import read_safetensors
 
 Sample = dict[str, Tensor]
 
@@ -29,7 +29,7 @@ def read_samples(files: Sequence[SampleFile], inputs: Sequence[str]) -> list[Sam
     more samples a file, in the order of their names. Files given for single inputs are joined.
 
     Raises:
-        SourceError: a missing or unreadable file, or samples that do not have the same inputs.
+        ConfigError: a missing or unreadable file, or samples that do not have the same inputs.
     """
     whole: list[Sample] = []
     single: list[Sample] = []
@@ -143,27 +143,3 @@ def _paths(path: Path) -> list[Path]:
     if not path.exists():
         raise SourceError(f"there is no sample file {path}", hint="check the path after --input")
     return [path]
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a ``.safetensors`` or ``.npz`` file, by name.
-
-    Raises:
-        SourceError: another kind of file, or a broken one.
-    """
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)
-    if path.suffix != ".npz":
-        raise SourceError(
-            f"cannot read samples from {path}",
-            hint=f"save them as {' or '.join(SAMPLE_SUFFIXES)}",
-        )
-    import numpy
-
-    try:
-        with numpy.load(path, allow_pickle=False) as archive:
-            return {name: torch.from_numpy(archive[name]) for name in archive.files}
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise SourceError(
-            f"cannot read {path}: {error}", hint="save it with numpy.savez"
-        ) from error

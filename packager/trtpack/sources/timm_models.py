@@ -47,10 +47,11 @@ def load_timm(name: str) -> Loaded:
 
 def _preprocess(config: Mapping[str, Any]) -> dict[str, Any]:
     height, width = config["input_size"][1:]
+    known = config["interpolation"] in ("bilinear", "bicubic", "nearest", "lanczos")
     return {
         "resize": math.floor(min(height, width) / config["crop_pct"]),
         "crop": [int(height), int(width)],
-        "interpolation": config["interpolation"],
+        "interpolation": config["interpolation"] if known else "bicubic",
         "scale": 1 / 255,
         "mean": [float(v) for v in config["mean"]],
         "std": [float(v) for v in config["std"]],

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``trtpack build``: a model into one bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ..errors import ConfigError
+from ..inputs import parse_inputs
+from ..metadata import read_metadata
+from ..options import DTYPE_NAMES, ENGINE_KINDS, Options
+from ..report import BuildReport
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+EXAMPLES = """\b
+Examples:
+  trtpack build torchvision:resnet18 -t cpu -t rtx-4090 -t orin -o resnet18.tar
+  trtpack build model.py:make_model --weights model.safetensors -t orin
+  trtpack build timm:vit_small_patch16_224 -t thor --dtype float16 --input x=1/4/8x3x224x224
+  trtpack build hf:./bert-base -t rtx-4090 --input input_ids=1x128 --input attention_mask=1x128
+  trtpack build exported.pt2 -t orin --dry-run
+
+\b
+MODEL is one of
+  file.py:factory          a function of yours; it returns a module, (module, inputs)
+  package.module:factory   or (module, args, kwargs)
+  FILE.pt2                 what torch.export.save wrote
+  torchvision:NAME, timm:NAME
+  hf:DIR                   a local folder of transformers
+
+\b
+SPEC of --input is [NAME=]SHAPE[:TYPE[[LOW,HIGH]]] or a file of real samples:
+  1x3x224x224:float16      by position
+  ids=1x128:int64[0,30522] by name, whole numbers below 30522
+  x=1/4/8x3x224x224        a dynamic dimension: minimum/optimum/maximum
+  x=[batch=1/4/8]x3        the same, named: dimensions of one name are equal
+  @samples.npz             .safetensors, .npz, .npy or a folder; 0.x, 1.x are samples of x
+"""
+
+
+def _sizes(value: str | None) -> int | None:
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG]?)(i?)B?", value)
+    if match is None:
+        raise ConfigError(f"bad size {value!r}", hint="write it as 512M or 4G")
+    step = 1024 if match[3] or match[2] else 1
+    return int(float(match[1]) * step ** " kMG".index(match[2] or " "))
+
+
+def model_options(command: Command) -> Command:
+    """The arguments that ``build`` and ``explain`` share."""
+    for decorate in reversed(
+        (
+            click.argument("model"),
+            click.option(
+                "-t",
+                "--target",
+                "targets",
+                multiple=True,
+                metavar="NAME",
+                help="A device to build for, also NAME@STACK; repeat for more. "
+                "See: trtpack targets",
+            ),
+            click.option(
+                "-i",
+                "--input",
+                "inputs",
+                multiple=True,
+                metavar="SPEC",
+                help="One model input, see above; repeat for more.",
+            ),
+            click.option("--weights", metavar="FILE", help="A .safetensors, .pt or .pth file."),
+            click.option(
+                "--dtype",
+                type=click.Choice(DTYPE_NAMES),
+                help="Convert the model to this type.  [default: as it is]",
+            ),
+            click.option(
+                "--seed",
+                type=click.IntRange(0),
+                default=0,
+                show_default=True,
+                help="For random weights and inputs.",
+            ),
+            click.option(
+                "--liven",
+                is_flag=True,
+                help="Draw random weights again, so that outputs depend on inputs.",
+            ),
+            click.option(
+                "--min-block-size",
+                type=click.IntRange(1),
+                default=5,
+                show_default=True,
+                help="Fewest operators of a TensorRT segment where the model splits.",
+            ),
+            click.option(
+                "--torch-op",
+                "torch_ops",
+                multiple=True,
+                metavar="OP",
+                help="Keep an operator in PyTorch, such as aten.add or aten.add.Tensor.",
+            ),
+            click.option(
+                "--strict", is_flag=True, help="Fail where TensorRT cannot take an operator."
+            ),
+            click.option("-v", "--verbose", count=True, help="Say more; twice for everything."),
+            click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+            click.option(
+                "--log-file", metavar="FILE", help="Keep all messages there, TensorRT's too."
+            ),
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
+@click.command(epilog=None, short_help="Build a model into one bundle.")
+@model_options
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    default="bundle.tar",
+    show_default=True,
+    help="The bundle to write.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Golden samples to store, where --input gives no real ones.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINE_KINDS),
+    help="The engine kind for every target.  [default: the target's]",
+)
+@click.option(
+    "--workspace", metavar="SIZE", help="Most memory a TensorRT tactic may use, such as 4G."
+)
+@click.option(
+    "--optimization-level", type=click.IntRange(0, 5), help="TensorRT's builder optimization level."
+)
+@click.option(
+    "--meta",
+    multiple=True,
+    metavar="FILE",
+    help="JSON that travels in the bundle: labels, preprocess, anything. Repeat for more.",
+)
+@click.option(
+    "--runtime-wheel/--no-runtime-wheel",
+    default=True,
+    show_default=True,
+    help="Carry the runtime in the bundle.",
+)
+@click.option("--dry-run", is_flag=True, help="Stop before engines and print the plan.")
+@click.option("--report", metavar="FILE", help="Also write the build report as JSON.")
+def build(model: str, **arguments: Any) -> None:
+    """Build MODEL for each target into one bundle that `trtpack run` runs there."""
+    run_build(model, **arguments)
+
+
+build.help = f"{build.help}\n\n{EXAMPLES}"
+
+
+def run_build(
+    model: str,
+    *,
+    targets: tuple[str, ...],
+    inputs: tuple[str, ...],
+    weights: str | None,
+    torch_ops: tuple[str, ...],
+    verbose: int,
+    quiet: bool,
+    log_file: str | None,
+    output: str = "bundle.tar",
+    workspace: str | None = None,
+    meta: tuple[str, ...] = (),
+    report: str | None = None,
+    **settings: Any,
+) -> None:
+    """Checks everything that can be checked at once, builds, prints the report.
+
+    Raises:
+        TrtpackError: what is wrong, before any file is written.
+    """
+    if not targets:
+        raise ConfigError(
+            "no target is given", hint="add one, for example -t cpu; see: trtpack targets"
+        )
+    options = Options(
+        targets=_targets(targets),
+        output=Path(output),
+        inputs=parse_inputs(inputs),
+        weights=Path(weights) if weights else None,
+        torch_ops=torch_ops,
+        workspace_bytes=_sizes(workspace),
+        metadata=read_metadata(map(Path, meta)),
+        report=Path(report) if report else None,
+        **settings,
+    )
+    if options.weights is not None and not options.weights.is_file():
+        raise ConfigError(
+            f"there is no weights file {options.weights}", hint="check the path after --weights"
+        )
+    if not options.dry_run:
+        check_writable(options.output, "--output")
+    if options.report is not None:
+        check_writable(options.report, "--report")
+
+    from .logs import logging_to
+    from .progress import progress_for
+
+    with logging_to(-1 if quiet else verbose, Path(log_file) if log_file else None):
+        from ..pipeline import build as build_bundle
+
+        progress = progress_for(quiet=quiet)
+        made = build_bundle(model, options, progress)
+        made = dataclasses.replace(made, steps=tuple(progress.times))
+    _tell(made, options, quiet)
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Refuses a path that could not be written at the end, before any work starts.
+
+    Raises:
+        ConfigError: it is a folder, its folder does not exist, or it may not be written.
+    """
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder", hint=f"give {option} the name of a file in it")
+    if not folder.is_dir():
+        raise ConfigError(
+            f"there is no folder {folder}", hint=f"create it, or choose another {option}"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"folder {folder} is not writable", hint=f"choose another folder for {option}"
+        )
+
+
+def _targets(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names without repetition, each checked.
+
+    Raises:
+        ConfigError: an unknown target, or two names of one target.
+    """
+    from ..target import find_target
+
+    found: dict[str, str] = {}
+    for name in names:
+        target = find_target(name)
+        if found.setdefault(target.key, target.name) != target.name:
+            raise ConfigError(
+                f"{found[target.key]} and {target.name} are one target",
+                hint=f"keep -t {found[target.key]}",
+            )
+    return tuple(found.values())
+
+
+def _tell(report: BuildReport, options: Options, quiet: bool) -> None:
+    if options.report is not None:
+        from trtpack_runtime.atomic import cannot_write, replaced
+
+        try:
+            with replaced(options.report) as file:
+                file.write(report.to_json_text().encode())
+        except OSError as error:
+            raise cannot_write(options.report, error) from error
+    if not quiet:
+        click.echo(report.to_text(), nl=False)
