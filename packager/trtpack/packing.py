@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the bundle: golden samples, weights, programs, networks, engines, manifest."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+import trtpack
+from trtpack_runtime import aten, dims, program, treespec
+from trtpack_runtime.archive_writer import Member
+from trtpack_runtime.bundle import write_bundle
+from trtpack_runtime.dtypes import by_torch
+from trtpack_runtime.errors import ConfigError
+from trtpack_runtime.ledger import record as record_as_built
+from trtpack_runtime.manifest import Manifest
+from trtpack_runtime.safetensors import write_safetensors
+
+from .capture import Captured
+from .convert import signature
+from .engines import BuiltEngine
+from .options import Options
+from .program import Assembled
+from .sources import Source
+from .target import Target
+from .weights import WeightStore, raw_bytes, safetensors_dtype
+
+WEIGHTS_MEMBER = "weights/0.safetensors"
+TOLERANCES: Mapping[str, Mapping[str, Any]] = {
+    "DOUBLE": {"rel_l2": 1e-4, "cosine": 0.9999},
+    "FLOAT": {"rel_l2": 1e-3, "cosine": 0.9999},
+    "HALF": {"rel_l2": 5e-2, "cosine": 0.999},
+    "BF16": {"rel_l2": 1e-1, "cosine": 0.99},
+}
+"""What a device's outputs are judged by, by the least precise type the model computes in."""
+
+_PRECISION = ("BF16", "HALF", "FLOAT", "DOUBLE")
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor on its way into a safetensors file; its memory is read when its turn comes."""
+
+    name: str
+    tensor: torch.Tensor
+
+    @property
+    def dtype(self) -> str:
+        """safetensors' name of its type."""
+        return safetensors_dtype(self.tensor)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return tuple(self.tensor.shape)
+
+    @property
+    def buffer(self) -> memoryview:
+        """Its bytes in row-major order."""
+        return raw_bytes(self.tensor)
+
+
+@dataclass(frozen=True)
+class GoldenSample:
+    """One call of the original model: its tensors in flat order, and the state it left."""
+
+    inputs: tuple[torch.Tensor, ...]
+    outputs: tuple[torch.Tensor, ...]
+    states: Mapping[str, torch.Tensor]
+
+    def tensors(self) -> Iterator[StoredTensor]:
+        """The sample as the tensors of one file."""
+        for i, value in enumerate(self.inputs):
+            yield StoredTensor(f"input.{i}", value)
+        for i, value in enumerate(self.outputs):
+            yield StoredTensor(f"output.{i}", value)
+        for slot, value in self.states.items():
+            yield StoredTensor(f"state.{slot}", value)
+
+
+def record_golden(source: Source, captured: Captured, count: int) -> tuple[GoldenSample, ...]:
+    """Runs the original model, each time from its initial state.
+
+    Raises:
+        ConfigError: it answers numbers that are not finite, which prove nothing.
+    """
+    buffers = dict(source.module.named_buffers())
+    initial = {s.slot: buffers[s.slot].clone() for s in captured.state if s.slot in buffers}
+    samples = []
+    for call in source.samples(count):
+        outputs = source.run(call)
+        samples.append(
+            GoldenSample(
+                _tensors(call), _tensors(outputs), {s: buffers[s].clone() for s in initial}
+            )
+        )
+        for slot, value in initial.items():
+            buffers[slot].copy_(value)
+    for sample in samples:
+        for i, value in enumerate(sample.outputs):
+            if value.is_floating_point() and not value.isfinite().any():
+                raise ConfigError(
+                    f"output {i} of {source.name} has no finite number",
+                    hint="check the weights, or the --input ranges",
+                )
+    return tuple(samples)
+
+
+def store_parameters(captured: Captured, store: WeightStore) -> dict[str, dict[str, str]]:
+    """Stores every parameter and persistent buffer; answers state_dict name -> stored name."""
+    return {
+        "parameters": {n: store.put(n, _attribute(captured, n)) for n in captured.parameters},
+        "buffers": {n: store.put(n, _attribute(captured, n)) for n in captured.buffers},
+    }
+
+
+def write_weights(store: WeightStore, folder: Path) -> Path:
+    """Writes the weight store, without a copy in memory."""
+    path = folder / "weights.safetensors"
+    write_safetensors(path, (StoredTensor(name, tensor) for name, tensor in store.items()))
+    return path
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What one target contributes to the bundle."""
+
+    target: Target
+    assembled: Assembled
+    engines: Mapping[str, BuiltEngine]
+
+
+def write(
+    path: Path,
+    source: Source,
+    captured: Captured,
+    options: Options,
+    method: str,
+    store: WeightStore,
+    names: Mapping[str, Mapping[str, str]],
+    weights: Path,
+    golden: tuple[GoldenSample, ...],
+    variants: Iterable[Variant],
+    report: Mapping[str, Any],
+) -> Path:
+    """Writes the bundle to ``path`` and answers it.
+
+    Raises:
+        BundleError: it could not be written; nothing is left behind.
+    """
+    variants = tuple(variants)
+    samples = []
+    for i, sample in enumerate(golden):
+        file = path.parent / f"golden-{i}.safetensors"
+        write_safetensors(file, sample.tensors())
+        samples.append(Member(f"golden/{method}-{i}.safetensors", file))
+    networks = {
+        f"networks/{network.digest()}.json": network.to_bytes()
+        for variant in variants
+        for network in variant.assembled.networks.values()
+    }
+    programs = [
+        Member(_program_member(method, v.target), _json(program.to_json(v.assembled.program)))
+        for v in variants
+    ]
+    engines = [
+        Member(_engine_member(v.target, engine), engine.path)
+        for v in variants
+        for engine in v.engines.values()
+        if engine.path is not None
+    ]
+    manifest = Manifest.from_json(
+        {
+            "schema": "trtpack.bundle/1",
+            "producer": f"trtpack {trtpack.__version__}",
+            "name": source.name,
+            "requires": _requires(variants),
+            "members": [],
+            "methods": {method: _method(source, captured, method, golden, len(samples))},
+            "state": [
+                {
+                    "name": s.slot,
+                    "dtype": by_torch(_attribute(captured, s.slot).dtype).name,
+                    "shape": list(_attribute(captured, s.slot).shape),
+                    "initial": store.put(s.slot, _attribute(captured, s.slot)),
+                }
+                for s in captured.state
+            ],
+            "weights": {"members": [WEIGHTS_MEMBER], **names},
+            "variants": {v.target.name: _variant(v, method) for v in variants},
+            "report": report,
+            "metadata": {**source.metadata, **options.metadata},
+        }
+    )
+    members = [
+        *programs,
+        *(Member(name, content) for name, content in sorted(networks.items())),
+        *samples,
+        Member(WEIGHTS_MEMBER, weights),
+        *engines,
+    ]
+    write_bundle(path, manifest, members)
+    record_as_built(path)
+    return path
+
+
+def _method(
+    source: Source, captured: Captured, method: str, golden: tuple[GoldenSample, ...], count: int
+) -> dict[str, Any]:
+    inputs, profile = signature(captured.graph_module, captured.ranges)
+    by_name = {tensor.name: tensor for tensor in inputs}
+    described = []
+    for name in captured.inputs:
+        if name is None:
+            continue
+        tensor = by_name[name]
+        item: dict[str, Any] = {
+            "name": name,
+            "dtype": tensor.dtype,
+            "shape": [dims.to_json(d) for d in tensor.shape],
+        }
+        if profile and name in profile.shapes:
+            low, opt, high = profile.shapes[name]
+            item |= {"min": list(low), "opt": list(opt), "max": list(high)}
+        described.append(item)
+    outputs = _outputs(captured)
+    precision = compute_precision(captured)
+    return {
+        "inputs": described,
+        "outputs": outputs,
+        "in_tree": treespec.encode_call(
+            captured.in_spec,
+            inspect.signature(source.module.forward),
+            pytree.tree_leaves((source.args, source.kwargs)),
+        ),
+        "out_tree": treespec.encode(captured.out_spec),
+        "golden": [
+            {
+                "member": f"golden/{method}-{i}.safetensors",
+                "inputs": [f"input.{k}" for k in range(len(golden[i].inputs))],
+                "outputs": [f"output.{k}" for k in range(len(golden[i].outputs))],
+                "states": [f"state.{slot}" for slot in golden[i].states],
+            }
+            for i in range(count)
+        ],
+        "tolerance": {o["name"]: _tolerance(o["dtype"], precision) for o in outputs},
+    }
+
+
+def _outputs(captured: Captured) -> list[dict[str, Any]]:
+    """The tensor outputs in pytree order, named after their place in the output structure."""
+    from .capture import returned
+    from .converters.symbols import Symbols
+
+    nodes = returned(captured.graph_module.graph)
+    symbols = Symbols(
+        (n.name, n.meta["val"])
+        for n in captured.graph_module.graph.nodes
+        if n.op == "placeholder"
+    )
+    paths = treespec.leaf_paths(treespec.encode(captured.out_spec), "output")
+    described = []
+    for path, output in zip(paths, captured.outputs, strict=True):
+        name = _output_name(path)
+        if isinstance(output, int):
+            value = nodes[output].meta["val"]
+            described.append(
+                {
+                    "name": name,
+                    "dtype": by_torch(value.dtype).name,
+                    "shape": [_dim(size, symbols) for size in value.shape],
+                }
+            )
+    return described
+
+
+def _output_name(path: str) -> str:
+    """``logits`` of ``output.logits`` or ``output['logits']``; other paths stay whole."""
+    named = re.fullmatch(r"output(?:\.(\w+)|\['([^']+)'\])", path)
+    return path if named is None else named[1] or named[2]
+
+
+def _dim(size: Any, symbols: Any) -> Any:
+    """A size as JSON; null where only the data tells it."""
+    from .converters.symbols import UnknownSymbolError
+
+    try:
+        return dims.to_json(symbols.dim(size))
+    except UnknownSymbolError:
+        return None
+
+
+def compute_precision(captured: Captured) -> str:
+    """The least precise floating type among the model's parameters and inputs."""
+    found = {"FLOAT"}
+    values = [_attribute(captured, name) for name in captured.parameters]
+    values += [
+        n.meta["val"] for n in captured.graph_module.graph.nodes if n.op == "placeholder"
+    ]
+    floats = {by_torch(v.dtype).name for v in values if v.is_floating_point()}
+    return min(floats & set(_PRECISION) or found, key=_PRECISION.index)
+
+
+def _tolerance(dtype: str, precision: str) -> dict[str, Any]:
+    if dtype not in TOLERANCES:
+        return {"equal": True}
+    return dict(TOLERANCES[min(dtype, precision, key=_PRECISION.index)])
+
+
+def _variant(variant: Variant, method: str) -> dict[str, Any]:
+    engines: dict[str, dict[str, Any]] = {}
+    for engine in variant.engines.values():
+        item: dict[str, Any] = {"kind": engine.kind}
+        if engine.path is not None:
+            item["member"] = _engine_member(variant.target, engine)
+            item["record"] = dict(engine.record or {})
+        else:
+            item["deferred"] = engine.deferred
+        engines[engine.segment] = item
+    return {
+        "target": variant.target.describe(),
+        "programs": {method: _program_member(method, variant.target)},
+        "engines": engines,
+    }
+
+
+def _requires(variants: tuple[Variant, ...]) -> list[str]:
+    needs = {"format:1"}
+    for variant in variants:
+        for segment in variant.assembled.program.segments:
+            if segment.graph is not None:
+                needs.update(aten.needs_newer_torch(segment.graph))
+    return sorted(needs)
+
+
+def _program_member(method: str, target: Target) -> str:
+    return f"programs/{method}/{target.name}.json"
+
+
+def _engine_member(target: Target, engine: BuiltEngine) -> str:
+    assert engine.path is not None
+    return f"engines/{target.name}/{engine.segment}{engine.path.suffix}"
+
+
+def _json(value: Any) -> bytes:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def _tensors(value: Any) -> tuple[torch.Tensor, ...]:
+    return tuple(t.detach() for t in pytree.tree_leaves(value) if isinstance(t, torch.Tensor))
+
+
+def _attribute(captured: Captured, path: str) -> torch.Tensor:
+    value: Any = captured.graph_module
+    for part in path.split("."):
+        value = getattr(value, part)
+    assert isinstance(value, torch.Tensor)
+    return value

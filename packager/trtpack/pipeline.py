@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one place that knows the order: source, capture, lower, partition, convert, engines, pack."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtpack_runtime.network import Network
+
+from .capture import Captured, capture
+from .convert import ConversionError, ConvertedSegment, convert, signature
+from .engine_cache import EngineCache
+from .engines import BuiltEngine, Job, build_engine
+from .errors import UnsupportedOpError
+from .lowering import Lowered, lower
+from .options import Options
+from .packing import Variant, record_golden, store_parameters, write, write_weights
+from .partition import Plan, partition
+from .program import Assembled, assemble
+from .report import BuildReport, Progress
+from .sources import Model, Source, load_source
+from .summary import describe
+from .target import Target, find_target
+from .weights import WeightStore
+
+METHOD = "forward"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One target's plan with its converted TensorRT segments, by segment name."""
+
+    target: Target
+    plan: Plan
+    converted: Mapping[str, ConvertedSegment]
+
+
+def build(model: Model, options: Options, progress: Progress) -> BuildReport:
+    """Builds one bundle for all of ``options.targets`` and writes it to ``options.output``.
+
+    Raises:
+        TrtpackError: any stage failed; an existing file at the output path stays as it was.
+    """
+    targets = [find_target(name) for name in options.targets]
+    with progress.step("load the model"):
+        source = load_source(
+            model,
+            weights=options.weights,
+            dtype=options.dtype,
+            seed=options.seed,
+            inputs=options.inputs,
+        )
+        if options.liven:
+            from .livening import liven
+
+            liven(source.module, source.args, seed=options.seed)
+    with progress.step("capture with torch.export"):
+        captured = capture(
+            source.exported or source.module,
+            source.args,
+            source.kwargs,
+            source.dynamic_shapes,
+            source.ranges,
+        )
+    with progress.step("lower"):
+        lowered = lower(captured)
+    planned = []
+    for target in targets:
+        with progress.step(f"partition and convert for {target.name}"):
+            planned.append(plan(lowered, target, options))
+    if options.dry_run:
+        return describe(source, lowered, planned, options)
+    with _work_folder(options.output) as folder:
+        return _finish(source, lowered, planned, options, folder, progress)
+
+
+def plan(lowered: Lowered, target: Target, options: Options) -> Planned:
+    """Partitions and converts, again whenever converting finds a node that cannot be converted.
+
+    Raises:
+        UnsupportedOpError: with ``options.strict``, the first node that TensorRT refuses.
+    """
+    refused: dict[str, str] = {}
+    while True:
+        made = partition(
+            lowered.captured.graph_module,
+            target,
+            method=METHOD,
+            torch_ops=options.torch_ops,
+            min_block_size=options.min_block_size,
+            refused=refused,
+        )
+        if options.strict and made.refusals:
+            first = made.refusals[0]
+            raise UnsupportedOpError(first.op, first.where, first.reason)
+        try:
+            converted = {
+                segment.name: convert(
+                    segment.graph_module, target, lowered.captured.ranges, lowered.recipes
+                )
+                for segment in made.segments
+                if segment.kind == "tensorrt"
+            }
+        except ConversionError as error:
+            refused[error.refusal.node] = error.refusal.reason
+            continue
+        return Planned(target, made, converted)
+
+
+def _finish(
+    source: Source,
+    lowered: Lowered,
+    planned: list[Planned],
+    options: Options,
+    folder: Path,
+    progress: Progress,
+) -> BuildReport:
+    captured = lowered.captured
+    with progress.step("run the model for golden samples"):
+        golden = record_golden(source, captured, options.samples)
+    with progress.step("collect the weights"):
+        store = WeightStore()
+        names = store_parameters(captured, store)
+        programs = {
+            p.target.name: assemble(captured, p.plan, p.converted, store, METHOD) for p in planned
+        }
+        weights = write_weights(store, folder)
+    engines: dict[str, dict[str, BuiltEngine]] = {}
+    cache = EngineCache()
+    for item in planned:
+        engines[item.target.name] = {}
+        for job in _jobs(item, captured, programs[item.target.name], store):
+            with progress.step(f"{item.target.name}: engine of {job.segment.name}") as step:
+                built = build_engine(job, item.target, options, weights, folder, cache, step.detail)
+            if built is not None:
+                engines[item.target.name][built.segment] = built
+    plan_report = describe(source, lowered, planned, options)
+    with progress.step("write the bundle"):
+        bundle = write(
+            folder / options.output.name,
+            source,
+            captured,
+            options,
+            METHOD,
+            store,
+            names,
+            weights,
+            golden,
+            [
+                Variant(p.target, programs[p.target.name], engines[p.target.name])
+                for p in planned
+            ],
+            _summary(plan_report),
+        )
+    proofs = {}
+    for item in planned:
+        with progress.step(f"prove {item.target.name} with the golden samples"):
+            proofs[item.target.name] = prove(bundle, item.target.name)
+    report = describe(source, lowered, planned, options, engines, store, bundle, proofs)
+    bundle.replace(options.output)
+    return report
+
+
+def _summary(report: BuildReport) -> dict[str, Any]:
+    """What ``inspect`` shows of the build: nothing that depends on time or machine."""
+    return {
+        "parameters": report.parameters,
+        "operators": dict(report.operators),
+        "targets": {
+            target.name: {
+                "supported": dict(target.supported),
+                "unsupported": dict(target.unsupported),
+                "refused": [
+                    {"op": r.op, "count": r.count, "reason": r.reason} for r in target.refused
+                ],
+            }
+            for target in report.targets
+        },
+    }
+
+
+def _jobs(
+    item: Planned, captured: Captured, assembled: Assembled, store: WeightStore
+) -> Iterator[Job]:
+    graphs = {segment.name: segment.graph_module for segment in item.plan.segments}
+    for segment in assembled.program.segments:
+        network: Network | None = assembled.networks.get(segment.name)
+        inputs, profile = signature(graphs[segment.name], captured.ranges)
+        names = (
+            [c.data for c in network.constants.values()]
+            if network is not None
+            else _constants_of(segment.graph)
+        )
+        digests = {name: store.digest(name) for name in names}
+        yield Job(segment, inputs, profile, network, digests)
+
+
+def _constants_of(value: object) -> list[str]:
+    if isinstance(value, dict):
+        name = value.get("constant")
+        if len(value) == 1 and isinstance(name, str):
+            return [name]
+        return [n for part in value.values() for n in _constants_of(part)]
+    if isinstance(value, list):
+        return [n for part in value for n in _constants_of(part)]
+    return []
+
+
+@contextmanager
+def _work_folder(output: Path) -> Iterator[Path]:
+    """A folder beside the output, so that the finished bundle is renamed and not copied."""
+    with tempfile.TemporaryDirectory(prefix=".trtpack-", dir=output.absolute().parent) as folder:
+        yield Path(folder)
