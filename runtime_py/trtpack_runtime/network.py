@@ -2,8 +2,8 @@
 """The portable network: what TensorRT will be told to build, as plain data.
 
 Layer kinds, operands and attributes are TensorRT's own (``add_<kind>``, enum *names*), sizes are
-expressions (``dims.py``), every cast is a layer. A network is recorded, checked, saved and evaluated
-without TensorRT; ``engines/_emit.py`` replays it against whichever release is present.
+expressions (``dims.py``), every cast is a layer. A network is recorded, checked, saved and
+evaluated without TensorRT; ``engines/_emit.py`` replays it against whichever release is present.
 """
 
 from __future__ import annotations
@@ -173,9 +173,10 @@ def from_json(value: Mapping[str, Any]) -> Network:
     Raises:
         BundleError: another schema, or a value that is not what the format says.
     """
-    if value.get("schema") != SCHEMA:
+    schema = value.get("schema") if isinstance(value, Mapping) else None
+    if schema != SCHEMA:
         raise BundleError(
-            f"cannot read a network of format {value.get('schema')!r}, this runtime reads {SCHEMA!r}",
+            f"cannot read a network of format {schema!r}, this runtime reads {SCHEMA!r}",
             hint="update trtpack-runtime on this device",
         )
     try:
@@ -199,14 +200,14 @@ def from_json(value: Mapping[str, Any]) -> Network:
             tuple(value["outputs"]),
             {
                 c["name"]: Constant(
-                    c["name"], _dtype(c["dtype"]), tuple(c["shape"]), c["data"], c.get("recipe")
+                    c["name"], _dtype(c["dtype"]), _ints(c["shape"]), c["data"], c.get("recipe")
                 )
                 for c in value["constants"]
             },
             tuple(layers),
             tensors,
             tuple(
-                Profile({k: (tuple(v[0]), tuple(v[1]), tuple(v[2])) for k, v in p.items()})
+                Profile({k: (_ints(v[0]), _ints(v[1]), _ints(v[2])) for k, v in p.items()})
                 for p in value["profiles"]
             ),
         )
@@ -220,7 +221,7 @@ def from_bytes(data: bytes | memoryview) -> Network:
     """Reads what ``Network.to_bytes`` wrote; raises as ``from_json``."""
     try:
         value = json.loads(bytes(data))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"malformed network: {error}", hint="build the bundle again") from error
     return from_json(value)
 
@@ -256,6 +257,12 @@ def _tensor_to_json(tensor: Tensor) -> dict[str, Any]:
 def _tensor_from_json(value: Mapping[str, Any]) -> Tensor:
     shape = tuple(dims.from_json(d) for d in value["shape"])
     return Tensor(value["name"], _dtype(value["dtype"]), shape)
+
+
+def _ints(value: Any) -> tuple[int, ...]:
+    if not all(type(item) is int for item in value):
+        raise ValueError(f"{value!r} is no list of numbers")
+    return tuple(value)
 
 
 def _dtype(name: str) -> str:
