@@ -225,10 +225,10 @@ def _truncated(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
 def _what_is_left(
     ctx: Context, self: Operand, other: Operand, whole: Callable[[Context, Tensor, Tensor], Tensor]
 ) -> Tensor:
-    dtype = wide(ctx.result.dtype)
-    a, b = _operand(ctx, self, dtype), _operand(ctx, other, dtype)
+    dtype = ctx.result.dtype
+    a, b = (ctx.cast(_operand(ctx, value, dtype), wide(dtype)) for value in (self, other))
     left = ctx.elementwise("SUB", a, ctx.elementwise("PROD", whole(ctx, a, b), b))
-    return ctx.cast(left, ctx.result.dtype)
+    return ctx.cast(left, dtype)
 
 
 def _product(ctx: Context, x: Tensor, exponent: int) -> Tensor:

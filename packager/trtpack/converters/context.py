@@ -14,7 +14,7 @@ from trtpack.target import Target
 from trtpack_runtime import dims, recipes
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.dtypes import DTYPES, by_torch
-from trtpack_runtime.layers import FLOATS, INTS
+from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 from trtpack_runtime.recorder import Recorder
 
@@ -136,11 +136,8 @@ class Context:
         """A size as a one-element tensor of ``rank`` dims, each of size 1."""
         if isinstance(value, int):
             return self.scalar(value, dtype, rank)
-        whole = "INT64" if dtype not in INTS else dtype
-        read = self.add(
-            "fill", {}, shape=(1,), op="LINSPACE", output_type=whole, alpha=value, beta=(0,)
-        )
-        return self.reshape(self.cast(read, dtype), (1,) * rank)
+        read = self.cast(self.ramp((1,), (0,), value), dtype)
+        return self.reshape(read, (1,) * rank)
 
     def ramp(
         self, shape: Sequence[Dim], steps: Sequence[Dim], start: Dim = 0, *, dtype: str = "INT64"

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The largest or smallest element along a dim, and where it is.
+
+Shapes: any rank, any dim, dynamic ones included; no ``dim`` means the flattened tensor.
+Dtypes: float32, float16, bfloat16; int32 and int64 from TensorRT 10.0; the indices are int64. Which
+of several equal elements is found is unspecified, as in PyTorch.
+Source: NvInfer.h, ITopKLayer: at least two dims, along one of the last four.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from trtpack_runtime import dims
+from trtpack_runtime.layers import FLOATS
+from trtpack_runtime.network import Tensor
+
+from ..target import Target
+from .context import Context
+from .registry import converter
+
+aten = torch.ops.aten
+_LAST_DIMS = 4
+
+
+def _unordered(*, self: Tensor, target: Target, **_: Any) -> str | None:
+    if self.dtype in FLOATS or (self.dtype != "BOOL" and target.tensorrt_at_least("10.0")):
+        return None
+    return f"this TensorRT has no top-k of {self.dtype.lower()}"
+
+
+@converter(aten.argmax.default, when=_unordered)
+def argmax(ctx: Context, self: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """argmax(Tensor self, int? dim=None, bool keepdim=False) -> Tensor"""
+    return _place(ctx, "MAX", self, dim)
+
+
+@converter(aten.argmin.default, when=_unordered)
+def argmin(ctx: Context, self: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """argmin(Tensor self, int? dim=None, bool keepdim=False) -> Tensor"""
+    return _place(ctx, "MIN", self, dim)
+
+
+@converter(aten.max.dim, when=_unordered)
+def max_dim(
+    ctx: Context, self: Tensor, dim: int, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
+    """max.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
+    return _best(ctx, "MAX", self, dim)
+
+
+@converter(aten.min.dim, when=_unordered)
+def min_dim(
+    ctx: Context, self: Tensor, dim: int, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
+    """min.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
+    return _best(ctx, "MIN", self, dim)
+
+
+def _place(ctx: Context, op: str, x: Tensor, dim: int | None) -> Tensor:
+    if dim is None:
+        x, dim = ctx.reshape(x, (dims.product(x.shape),)), 0
+    return _best(ctx, op, x, dim)[1]
+
+
+def _best(ctx: Context, op: str, x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """The values and their indices, in the shape of PyTorch's result."""
+    rank = max(x.rank, 1)
+    axis = dim % rank - rank
+    x = ctx.unsqueeze_to(x, 2)
+    order = list(range(x.rank))
+    if -axis > _LAST_DIMS:
+        order[axis], order[-1] = order[-1], order[axis]
+        axis = -1
+    values, indices = ctx.add_all(
+        "topk",
+        {"input": ctx.permute(x, order)},
+        op=op,
+        k=1,
+        axes=(axis % x.rank,),
+        indices_type="INT64" if ctx.has("10.14") else None,
+    )
+    values, indices = ctx.permute(values, order), ctx.permute(indices, order)
+    shape = ctx.result.shape
+    return ctx.reshape(values, shape), ctx.cast(ctx.reshape(indices, shape), "INT64")

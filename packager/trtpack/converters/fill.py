@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensors of one number, ramps, identity matrices.
+
+Shapes: any, dynamic sizes included.
+Dtypes: float32, float16, bfloat16, int32, int64, bool.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from trtpack_runtime import dims
+from trtpack_runtime.dtypes import DTYPES
+from trtpack_runtime.layers import FLOATS
+from trtpack_runtime.network import Tensor
+
+from .context import Context
+from .promotion import Operand
+from .registry import converter
+
+aten = torch.ops.aten
+
+
+@converter(aten.full.default, aten.full_like.default, aten.new_full.default)
+def full(ctx: Context, fill_value: Operand, **_: Any) -> Tensor:
+    """full(SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None,
+    Device? device=None, bool? pin_memory=None) -> Tensor
+    full_like(Tensor self, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None,
+    Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
+    new_full(Tensor self, SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None,
+    Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
+    """
+    number = ctx.operand(fill_value, ctx.result.dtype, ctx.result.rank)
+    return ctx.expand(number, ctx.result.shape)
+
+
+@converter(aten.fill.Scalar, aten.fill.Tensor)
+def fill(ctx: Context, self: Tensor, value: Operand) -> Tensor:
+    """fill.Scalar(Tensor self, Scalar value) -> Tensor
+    fill.Tensor(Tensor self, Tensor value) -> Tensor
+    """
+    return full(ctx, value)
+
+
+@converter(
+    aten.zeros.default,
+    aten.zeros_like.default,
+    aten.new_zeros.default,
+    aten.empty.memory_format,
+    aten.empty_like.default,
+    aten.new_empty.default,
+)
+def zeros(ctx: Context, **_: Any) -> Tensor:
+    """zeros(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None,
+    bool? pin_memory=None) -> Tensor
+    zeros_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None,
+    bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
+    new_zeros(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None,
+    Device? device=None, bool? pin_memory=None) -> Tensor
+    empty.memory_format(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None,
+    Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
+    empty_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None,
+    bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
+    new_empty(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None,
+    Device? device=None, bool? pin_memory=None) -> Tensor
+
+    What is empty holds zeros too: any numbers would do.
+    """
+    return full(ctx, 0)
+
+
+@converter(aten.ones.default, aten.ones_like.default, aten.new_ones.default)
+def ones(ctx: Context, **_: Any) -> Tensor:
+    """ones(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None,
+    bool? pin_memory=None) -> Tensor
+    ones_like(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None,
+    bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
+    new_ones(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None,
+    Device? device=None, bool? pin_memory=None) -> Tensor
+    """
+    return full(ctx, 1)
+
+
+@converter(aten.scalar_tensor.default)
+def scalar_tensor(ctx: Context, s: Operand, **_: Any) -> Tensor:
+    """scalar_tensor(Scalar s, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None,
+    bool? pin_memory=None) -> Tensor
+    """
+    return full(ctx, s)
+
+
+def _broken_steps(
+    *, start: Operand = 0, end: Operand, step: Operand = 1, **_: Any
+) -> str | None:
+    numbers = [n for n in (start, end, step) if not isinstance(n, dims.Expr)]
+    if len(numbers) < 3 and any(isinstance(n, float) and n % 1 for n in numbers):
+        return "a dynamic range in broken steps"
+    return None
+
+
+@converter(
+    aten.arange.default, aten.arange.start, aten.arange.start_step, when=_broken_steps
+)
+def arange(
+    ctx: Context, end: Operand, start: Operand = 0, step: Operand = 1, **_: Any
+) -> Tensor:
+    """arange(Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None,
+    bool? pin_memory=None) -> Tensor
+    arange.start(Scalar start, Scalar end, *, ScalarType? dtype=None, Layout? layout=None,
+    Device? device=None, bool? pin_memory=None) -> Tensor
+    arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None,
+    Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
+
+    A constant where all is known.
+    """
+    dtype = ctx.result.dtype
+    if not any(isinstance(n, dims.Expr) for n in (start, end, step)):
+        torch_dtype = getattr(torch, DTYPES[dtype].torch)
+        return ctx.constant(torch.arange(start, end, step, dtype=torch_dtype), "range")
+    whole = "INT64" if dtype in FLOATS else dtype
+    first, by = (n if isinstance(n, dims.Expr) else int(n) for n in (start, step))
+    return ctx.cast(ctx.ramp(ctx.result.shape, (by,), first, dtype=whole), dtype)
+
+
+@converter(aten.linspace.default)
+def linspace(ctx: Context, start: float, end: float, steps: int, **_: Any) -> Tensor:
+    """linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None,
+    Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
+    """
+    torch_dtype = getattr(torch, DTYPES[ctx.result.dtype].torch)
+    return ctx.constant(torch.linspace(start, end, steps, dtype=torch_dtype), "range")
+
+
+@converter(aten.eye.default, aten.eye.m)
+def eye(ctx: Context, **_: Any) -> Tensor:
+    """eye(SymInt n, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None,
+    bool? pin_memory=None) -> Tensor
+    eye.m(SymInt n, SymInt m, *, ScalarType? dtype=None, Layout? layout=None,
+    Device? device=None, bool? pin_memory=None) -> Tensor
+    """
+    distance = ctx.ramp(ctx.result.shape, (1, -1))
+    is_diagonal = ctx.elementwise("EQUAL", distance, ctx.scalar(0, "INT64", 2))
+    return ctx.cast(is_diagonal, ctx.result.dtype)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensors of one number and ramps against eager PyTorch."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tests.packager.converters.harness import (
+    Case,
+    Checker,
+    boolean,
+    dynamic,
+    f32,
+    i64,
+    refusal,
+    size,
+)
+
+aten = torch.ops.aten
+X = dynamic(f32(4, 3), {0: (1, 4, 8)})
+IDS = dynamic(i64(4, 3), {0: (1, 4, 8)})
+
+CASES = [
+    Case(aten.full.default, [2, 3], 1.5),
+    Case(aten.full.default, [2, 3], -math.inf, dtype=torch.float16),
+    Case(aten.full.default, [2, 3], True, dtype=torch.bool),
+    Case(aten.full.default, [], 7),
+    Case(aten.full_like.default, X, 2.5),
+    Case(aten.full_like.default, X, 2, dtype=torch.int64),
+    Case(aten.full_like.default, X, size(0, 0), dtype=torch.int64),
+    Case(aten.new_full.default, X, [size(0, 0), 2], 3),
+    Case(aten.fill.Scalar, X, 3),
+    Case(aten.fill.Tensor, X, f32()),
+    Case(aten.zeros.default, [2, 3]),
+    Case(aten.zeros_like.default, IDS),
+    Case(aten.zeros_like.default, boolean(3)),
+    Case(aten.new_zeros.default, IDS, [size(0, 0), size(0, 0)]),
+    Case(aten.ones.default, [2, 3], dtype=torch.int32),
+    Case(aten.ones_like.default, X, dtype=torch.bool),
+    Case(aten.new_ones.default, X, [2, size(0, 0)]),
+    Case(aten.scalar_tensor.default, 2.5),
+    Case(aten.scalar_tensor.default, 2, dtype=torch.int64),
+    Case(aten.arange.default, 5),
+    Case(aten.arange.default, 2.5),
+    Case(aten.arange.start, 2, 9, dtype=torch.float32),
+    Case(aten.arange.start_step, 9, 2, -3),
+    Case(aten.arange.start_step, 0, 1, 0.3),
+    Case(aten.linspace.default, 0, 1, 7),
+    Case(aten.linspace.default, 3, -1, 5, dtype=torch.float16),
+    Case(aten.eye.default, 3),
+    Case(aten.eye.m, 3, 5, dtype=torch.bool),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_matches_pytorch(case: Case, check: Checker) -> None:
+    check(case)
