@@ -22,6 +22,7 @@ from .options import Options
 from .packing import Variant, record_golden, store_parameters, write, write_weights
 from .partition import Plan, partition
 from .program import Assembled, assemble
+from .proof import prove
 from .report import BuildReport, Progress
 from .sources import Model, Source, load_source
 from .summary import describe
