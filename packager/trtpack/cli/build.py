@@ -76,7 +76,7 @@ def model_options(command: Command) -> Command:
                 "inputs",
                 multiple=True,
                 metavar="SPEC",
-                help="One model input, see above; repeat for more.",
+                help="One model input, see below; repeat for more.",
             ),
             click.option("--weights", metavar="FILE", help="A .safetensors, .pt or .pth file."),
             click.option(
@@ -124,8 +124,7 @@ def model_options(command: Command) -> Command:
     return command
 
 
-@click.command(epilog=None, short_help="Build a model into one bundle.")
-@model_options
+@click.command(epilog=EXAMPLES)
 @click.option(
     "-o",
     "--output",
@@ -134,6 +133,7 @@ def model_options(command: Command) -> Command:
     show_default=True,
     help="The bundle to write.",
 )
+@model_options
 @click.option(
     "--samples",
     type=click.IntRange(1, 64),
@@ -169,9 +169,6 @@ def model_options(command: Command) -> Command:
 def build(model: str, **arguments: Any) -> None:
     """Build MODEL for each target into one bundle that `trtpack run` runs there."""
     run_build(model, **arguments)
-
-
-build.help = f"{build.help}\n\n{EXAMPLES}"
 
 
 def run_build(
@@ -222,10 +219,10 @@ def run_build(
     from .logs import logging_to
     from .progress import progress_for
 
+    progress = progress_for(quiet=quiet)
     with logging_to(-1 if quiet else verbose, Path(log_file) if log_file else None):
         from ..pipeline import build as build_bundle
 
-        progress = progress_for(quiet=quiet)
         made = build_bundle(model, options, progress)
         made = dataclasses.replace(made, steps=tuple(progress.times))
     _tell(made, options, quiet)

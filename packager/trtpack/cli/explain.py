@@ -9,17 +9,18 @@ import click
 
 from .build import model_options, run_build
 
+EXAMPLES = """\b
+Examples:
+  trtpack explain torchvision:swin_t -t orin -t rtx-4090
+  trtpack explain model.py:make_model -t orin@jetpack-6.0 --input x=1/4/8x3x640x640
+"""
 
-@click.command(short_help="Print what a build would do.")
+
+@click.command(epilog=EXAMPLES)
 @model_options
 @click.option("--report", metavar="FILE", help="Also write the plan as JSON.")
 def explain(model: str, **arguments: Any) -> None:
     """Print the plan of `trtpack build MODEL`: which operators TensorRT takes, which stay in
     PyTorch and why, and the segments they form. No engine is built and nothing is written.
-
-    \b
-    Examples:
-      trtpack explain torchvision:swin_t -t orin -t rtx-4090
-      trtpack explain model.py:make_model -t orin@jetpack-6.0 --input x=1/4/8x3x640x640
     """
     run_build(model, dry_run=True, **arguments)

@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 from ..errors import ConfigError
 
-_LOGGERS = ("trtpack", "trtpack_runtime", "py.warnings", "torch")
+_LOGGERS = ("trtpack", "trtpack_runtime", "py.warnings")
 _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 
 
@@ -21,7 +22,8 @@ def logging_to(verbosity: int, file: Path | None) -> Iterator[None]:
     """Within the block trtpack's messages, TensorRT's too, go to the terminal and to ``file``.
 
     ``verbosity`` is -1 for errors only, 0 for warnings, 1 for what is done, 2 for everything.
-    Python warnings and torch's own messages go to the file alone.
+    Python warnings go to the file alone; so do lines that libraries print on standard error
+    (torch.export prints whole graphs), unless ``verbosity`` is at least 1.
 
     Raises:
         ConfigError: the log file cannot be written.
@@ -41,19 +43,20 @@ def logging_to(verbosity: int, file: Path | None) -> Iterator[None]:
             ) from error
         written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers.append(written)
-    before = [(logger, logger.level, logger.propagate) for logger in map(_logger, _LOGGERS)]
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [(logger, logger.level, logger.propagate) for logger in loggers]
     for logger, _, _ in before:
         if logger.name.startswith("trtpack"):
             logger.setLevel(logging.DEBUG)
         logger.propagate = False
         for handler in handlers:
             logger.addHandler(handler)
-    logging.captureWarnings(True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
             logging.captureWarnings(True)
-            yield
+            with redirect_stderr(_Lines(logging.getLogger("trtpack.stderr"))):
+                yield
     finally:
         logging.captureWarnings(False)
         for logger, level, propagate in before:
@@ -65,5 +68,15 @@ def logging_to(verbosity: int, file: Path | None) -> Iterator[None]:
             handler.close()
 
 
-def _logger(name: str) -> logging.Logger:
-    return logging.getLogger(name)
+class _Lines(io.TextIOBase):
+    """A stream whose lines become messages."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger, self._rest = logger, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            if line.strip():
+                self._logger.info("%s", line)
+        return len(text)

@@ -72,6 +72,8 @@ class LiveProgress(Progress):
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._task = self._bars.add_task(step.name, total=None, detail="")
         self._bars.start()

@@ -5,26 +5,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from collections.abc import Iterator
 
 import click
 
 from ..target import Target, catalogue, find_target
 
+EXAMPLES = """\b
+Examples:
+  trtpack targets
+  trtpack targets show orin
+  trtpack targets show orin@jetpack-7.2 --json
+"""
 GIB = 1 << 30
 
 
-@click.group(invoke_without_command=True, short_help="List the devices to build for.")
+@click.group(invoke_without_command=True, epilog=EXAMPLES)
 @click.pass_context
 def targets(context: click.Context) -> None:
-    """List the devices to build for, or show one.
-
-    \b
-    Examples:
-      trtpack targets
-      trtpack targets show orin
-      trtpack targets show orin@jetpack-7.2 --json
-    """
+    """List the devices to build for, or show one."""
     if context.invoked_subcommand is None:
         context.invoke(list_targets)
 
@@ -80,7 +80,7 @@ def show(name: str, as_json: bool) -> None:
     for row in _aligned([(f"  {label}", value) for label, value in facts if value]):
         click.echo(row)
     for note in target.notes:
-        click.echo(f"  {note}")
+        click.echo(textwrap.fill(note, 100, initial_indent="  ", subsequent_indent="  "))
 
 
 def _device(target: Target) -> str:

@@ -83,7 +83,8 @@ def _plan(names: list[str], target: TargetReport) -> list[str]:
     parts = [
         _plural(kinds.count(kind), f"{_KINDS[kind]} segment") for kind in _KINDS if kind in kinds
     ]
-    lines = [f"{', '.join(names)}: {' and '.join(parts) or 'nothing to compute'}"]
+    how = "" if target.kind in ("tensorrt", "tensorrt-rtx") else f", by engine kind {target.kind}"
+    lines = [f"{', '.join(names)}: {' and '.join(parts) or 'nothing to compute'}{how}"]
     if target.kind not in ("tensorrt", "tensorrt-rtx"):
         return [*lines, *_segments(target.segments)]
     lines.append(f"  Supported operators: {_kinds_text(target.supported)}")
