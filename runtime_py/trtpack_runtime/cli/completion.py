@@ -19,7 +19,7 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script that completes trtpack's commands and options in SHELL: bash, zsh or fish."""
+    """Print the script that completes trtpack in SHELL: bash, zsh or fish."""
     from .group import trtpack
 
     found = get_completion_class(shell)

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``trtpack inspect``."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..bundle import Bundle, open_bundle
+from ..manifest import EngineRef, Method, TensorSpec, Variant
+from .text import clean, columns, plural, shape, size
+
+EXAMPLES = """\b
+Examples:
+  trtpack inspect bundle.tar
+  trtpack inspect --members bundle.tar
+  trtpack inspect --json bundle.tar | jq '.variants | keys'
+"""
+
+_SHOWN_OPERATORS = 12
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--members", is_flag=True, help="List every member with its size and digest.")
+@click.option("--operators", is_flag=True, help="List every operator, not only the most frequent.")
+def inspect(bundle: Path, as_json: bool, members: bool, operators: bool) -> None:
+    """Show what BUNDLE holds: targets, segments, operators, sizes, digests, inputs and outputs.
+
+    Nothing is loaded or run; neither PyTorch nor TensorRT is needed.
+    """
+    opened = open_bundle(bundle)
+    described = describe(opened)
+    if as_json:
+        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
+        return
+    for part in _parts(opened, described, members, operators):
+        click.echo(part)
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """The manifest with what can be read off the members: segments, layers, stored tensors."""
+    manifest = bundle.manifest
+    value = manifest.to_json()
+    value["bundle"] = {
+        "path": str(bundle.path),
+        "size": bundle.path.stat().st_size,
+        "digest": bundle.digest,
+    }
+    weights = bundle.weights
+    value["weights"]["tensors"] = len(weights)
+    value["weights"]["bytes"] = sum(view.nbytes for view in weights.values())
+    for name, variant in manifest.variants.items():
+        value["variants"][name]["segments"] = {
+            method: [_segment(bundle, variant, item) for item in bundle.json(member)["segments"]]
+            for method, member in variant.programs.items()
+        }
+    return value
+
+
+def _segment(bundle: Bundle, variant: Variant, item: Mapping[str, Any]) -> dict[str, Any]:
+    name, kind = str(item["name"]), str(item["kind"])
+    if kind == "network":
+        layers = Counter(str(layer["kind"]) for layer in bundle.json(item["network"])["layers"])
+    else:
+        layers = Counter(str(node["op"]) for node in item["graph"]["nodes"])
+    engine = variant.engines.get(name, EngineRef("reference"))
+    size_bytes = bundle.entries[engine.member].size if engine.member is not None else None
+    return {
+        "name": name,
+        "kind": kind,
+        "operators": dict(sorted(layers.items(), key=lambda pair: (-pair[1], pair[0]))),
+        "engine": engine.kind,
+        "engine_bytes": size_bytes,
+        "deferred": engine.deferred,
+    }
+
+
+def _parts(
+    bundle: Bundle, described: Mapping[str, Any], members: bool, operators: bool
+) -> Iterator[str]:
+    manifest = bundle.manifest
+    yield f"{clean(manifest.name)}  ({bundle.path}, {size(described['bundle']['size'])})"
+    rows = [
+        ("format", f"{described['schema']}, written by {manifest.producer}"),
+        ("digest", bundle.digest),
+        ("requires", ", ".join(manifest.requires)),
+        ("weights", _weights(described["weights"])),
+    ]
+    if manifest.state:
+        slots = (f"{s.name} {s.dtype.lower()} {shape(s.shape)}" for s in manifest.state)
+        rows.append(("state", ", ".join(slots)))
+    if manifest.metadata:
+        entries = (_brief(key, value) for key, value in manifest.metadata.items())
+        rows.append(("metadata", ", ".join(entries)))
+    yield columns(rows)
+    for name, method in manifest.methods.items():
+        yield f"\n{clean(name)}()"
+        yield columns(_values(method))
+    for name, variant in manifest.variants.items():
+        yield "\n" + _target(name, variant, described["variants"][name])
+    counts = manifest.report.get("operators")
+    if isinstance(counts, dict) and counts:
+        yield "\n" + _operators(counts, manifest.report, operators)
+    if members:
+        yield f"\nmembers ({len(manifest.members)})"
+        yield columns((e.name, size(e.size), e.sha256) for e in manifest.members)
+    else:
+        total = sum(entry.size for entry in manifest.members)
+        count = plural(len(manifest.members), "member")
+        yield f"\n{count}, {size(total)}; list them with --members"
+
+
+def _weights(weights: Mapping[str, Any]) -> str:
+    stored = plural(weights["tensors"], "tensor")
+    parameters = plural(len(weights["parameters"]), "parameter")
+    buffers = plural(len(weights["buffers"]), "buffer")
+    return f"{size(weights['bytes'])} in {stored} ({parameters}, {buffers})"
+
+
+def _values(method: Method) -> Iterator[tuple[str, ...]]:
+    for label, tensors in (("in", method.inputs), ("out", method.outputs)):
+        for tensor in tensors:
+            yield label, tensor.name, tensor.dtype.lower(), shape(tensor.shape) + _range(tensor)
+    if method.golden:
+        yield "proof", plural(len(method.golden), "golden sample")
+
+
+def _range(tensor: TensorSpec) -> str:
+    if tensor.min is None or tensor.max is None or tensor.min == tensor.max:
+        return ""
+    sizes = [tensor.min, tensor.opt or tensor.max, tensor.max]
+    return f"  (min {shape(sizes[0])}, best {shape(sizes[1])}, max {shape(sizes[2])})"
+
+
+def _target(name: str, variant: Variant, described: Mapping[str, Any]) -> str:
+    target = variant.target
+    facts = [str(target["kind"])]
+    for key, label in (("sm", "sm"), ("tensorrt", "TensorRT"), ("stack", ""), ("arch", "")):
+        if target.get(key) and str(target[key]) not in facts:
+            facts.append(f"{label} {target[key]}".strip())
+    lines = [f"target {clean(name)}  ({clean(', '.join(facts))})"]
+    for method, segments in described["segments"].items():
+        prefix = f"{method}: " if len(described["segments"]) > 1 else ""
+        rows = [(prefix + s["name"], _content(s), _engine(s)) for s in segments]
+        lines.append(columns(rows) if rows else f"  {prefix}no segment: outputs are constants")
+    return "\n".join(lines)
+
+
+def _content(segment: Mapping[str, Any]) -> str:
+    noun = "layer" if segment["kind"] == "network" else "operator"
+    return plural(sum(segment["operators"].values()), noun)
+
+
+def _engine(segment: Mapping[str, Any]) -> str:
+    if segment["deferred"]:
+        return f"{segment['engine']}, deferred: {segment['deferred']}"
+    if segment["engine_bytes"] is None:
+        where = "network" if segment["kind"] == "network" else "ATen graph"
+        return f"{segment['engine']}, nothing built: PyTorch runs the {where}"
+    return f"{segment['engine']}, {size(segment['engine_bytes'])}"
+
+
+def _operators(counts: Mapping[str, Any], report: Mapping[str, Any], everything: bool) -> str:
+    ranked = sorted(counts.items(), key=lambda item: (-int(item[1]), item[0]))
+    shown = ranked if everything else ranked[:_SHOWN_OPERATORS]
+    lines = [f"operators ({sum(map(int, counts.values()))} of {plural(len(counts), 'kind')})"]
+    lines.append(columns((str(count), name) for name, count in shown))
+    if len(shown) < len(ranked):
+        lines.append(f"  and {len(ranked) - len(shown)} more kinds; list them with --operators")
+    for target, facts in dict(report.get("targets") or {}).items():
+        refused = facts.get("refused") if isinstance(facts, dict) else None
+        if refused:
+            lines.append(f"  left to PyTorch for {clean(target)}:")
+            rows = ((str(r["count"]), r["op"], r["reason"]) for r in refused)
+            lines.append(columns(rows, indent=4))
+    return "\n".join(lines)
+
+
+def _brief(key: str, value: Any) -> str:
+    if isinstance(value, list | dict):
+        return f"{clean(key)} ({plural(len(value), 'entry').replace('entrys', 'entries')})"
+    return clean(key)
