@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
-from .errors import SmokeFailure
+from .bundle import Bundle
+from .errors import BundleError, SmokeFailure
+from .manifest import Method
 
 Tolerance = Mapping[str, Any]
 DEFAULT_TOLERANCE: Mapping[str, Tolerance] = {
@@ -63,6 +65,9 @@ class SmokeReport:
 
     comparisons: tuple[Comparison, ...]
 
+    def __add__(self, other: SmokeReport) -> SmokeReport:
+        return SmokeReport(self.comparisons + other.comparisons)
+
     @property
     def passed(self) -> bool:
         """Whether every output is within its tolerance."""
@@ -102,6 +107,36 @@ class Sample:
 
 Run = Callable[[Sequence[torch.Tensor]], tuple[Sequence[torch.Tensor], Mapping[str, torch.Tensor]]]
 """From fresh state: a sample's inputs to outputs in order and end states by slot."""
+
+
+def golden_samples(bundle: Bundle, method: Method, device: torch.device) -> list[Sample]:
+    """The golden samples of a method, mapped.
+
+    Raises:
+        BundleError: a member lacks a tensor.
+    """
+    samples = []
+    for golden in method.golden:
+        views = bundle.tensors(golden.member)
+        try:
+            tensors = {
+                n: views[n].tensor().to(device)
+                for n in (*golden.inputs, *golden.outputs, *golden.states)
+            }
+        except KeyError as error:
+            raise BundleError(
+                f"{golden.member} has no tensor {error}", hint="build the bundle again"
+            ) from error
+        named = zip((o.name for o in method.outputs), golden.outputs, strict=True)
+        samples.append(
+            Sample(
+                golden.member.removeprefix("golden/").removesuffix(".safetensors"),
+                tuple(tensors[n] for n in golden.inputs),
+                {name: tensors[n] for name, n in named},
+                {n.removeprefix("state."): tensors[n] for n in golden.states},
+            )
+        )
+    return samples
 
 
 def replay(run: Run, samples: Sequence[Sample], tolerances: Mapping[str, Tolerance]) -> SmokeReport:

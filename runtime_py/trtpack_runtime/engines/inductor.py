@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtpack_runtime.device import cpu
 from trtpack_runtime.errors import BundleError, InternalError
 
 from . import LoadContext, Runner, Verdict
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     import torch
 
 MODEL_NAME = "model"
+_FLAGS = (
+    *("sse", "avx", "fma", "f16c", "bmi", "abm", "movbe", "popcnt", "amx"),
+    *("sve", "asimd", "bf16", "i8mm"),
+)
+"""How the instruction sets that compilers use are called by Linux, x86 and Arm."""
 
 
 def check(record: Mapping[str, Any], facts: Mapping[str, Any]) -> Verdict:
@@ -111,17 +117,6 @@ def _open(blob: memoryview | Path, segment: str) -> Any:
         ) from error
 
 
-_ISA_FLAGS = ("sse4", "avx", "fma", "f16c", "bmi", "amx", "sve", "asimd", "bf16", "i8mm")
-
-
 def cpu_flags() -> list[str]:
     """The instruction sets of this machine's CPU that a compiler makes use of."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return []
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return sorted(f for f in value.split() if f.startswith(_ISA_FLAGS))
-    return []
+    return [flag for flag in cpu().flags if flag.startswith(_FLAGS)]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtpack_runtime import dims
 from trtpack_runtime.dtypes import DTYPES
-from trtpack_runtime.errors import EngineBuildError
+from trtpack_runtime.errors import EngineBuildError, TrtpackError
 from trtpack_runtime.network import Profile, Tensor
 
 from .inductor import MODEL_NAME, constant_names
@@ -145,7 +145,9 @@ def main(folder: Path) -> None:
 
 def _explained(error: Exception) -> dict[str, str]:
     first = (str(error).strip() or repr(error)).splitlines()[0]
-    if "InvalidCxxCompiler" in (type(error).__name__ + repr(error)):
+    if isinstance(error, TrtpackError):
+        return {"error": error.message, "hint": error.hint}
+    if type(error).__name__ == "InvalidCxxCompiler":
         return {
             "error": "cannot compile for the CPU: no C++ compiler found",
             "hint": "install a C++ compiler such as g++, or use --engine reference",
@@ -160,12 +162,14 @@ def _build(request: Mapping[str, Any]) -> dict[str, Any]:
     from importlib import import_module
 
     import torch
+    from torch._inductor.cpp_builder import get_cpp_compiler
 
     from trtpack_runtime import aten
     from trtpack_runtime.safetensors import open_safetensors
 
     for name in request["imports"]:
         import_module(name)
+    get_cpp_compiler()  # before anything that takes long
     graph = request["graph"]
     names = constant_names(graph)
     stored = {k: v for p in request["weights"] for k, v in open_safetensors(Path(p)).items()}

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chooses the variant of a bundle for a machine, and says why the others do not fit.
+
+A pure function over the manifest and the machine's facts (``device.facts().to_json()``), so a host
+can ask for a device it has only the facts of.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import engines
+from .engines import CARRIES_CODE, FITS, Verdict
+from .errors import BundleError, ConfigError, InternalError
+from .manifest import EngineRef, Manifest, Variant
+
+_PREFERENCE = ("tensorrt", "tensorrt-rtx", "inductor", "reference")
+"""Engine kinds from fastest to most portable; decides between variants that fit equally well."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A variant's verdict: that of its worst engine. ``engines`` has the verdict of each."""
+
+    variant: str
+    verdict: Verdict
+    engines: Mapping[str, Verdict]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "variant": self.variant,
+            "fit": self.verdict.fit,
+            "reason": self.verdict.reason,
+            "engines": {k: {"fit": v.fit, "reason": v.reason} for k, v in self.engines.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The variant to load. ``degraded``: engines that do not fit are replaced by PyTorch."""
+
+    chosen: Candidate
+    degraded: bool
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def variant(self) -> str:
+        """The chosen variant's name."""
+        return self.chosen.variant
+
+    def explain(self) -> str:
+        """Why this variant and none of the others, a line each."""
+        if self.degraded:
+            first = (
+                f"{self.variant}: runs its portable form in PyTorch, slower than its engines; "
+                f"{self.chosen.verdict.reason}"
+            )
+        else:
+            first = f"{self.variant}: {self.chosen.verdict.reason}"
+        others = [c for c in self.candidates if c is not self.chosen]
+        return "\n".join([first, *(f"not {c.variant}: {self._against(c)}" for c in others)])
+
+    def _against(self, other: Candidate) -> str:
+        if other.verdict.usable and not self.degraded:
+            return f"would fit too ({other.verdict.reason})"
+        return other.verdict.reason
+
+
+def resolve(
+    manifest: Manifest, facts: Mapping[str, Any], untrusted: Collection[str] = ()
+) -> list[Candidate]:
+    """Every variant with its verdict, best first.
+
+    ``untrusted`` are the members with machine code that may not be loaded.
+    """
+    candidates = [
+        _candidate(name, variant, facts, untrusted) for name, variant in manifest.variants.items()
+    ]
+    return sorted(candidates, key=lambda c: _rank(c, manifest.variants[c.variant]))
+
+
+def choose(
+    manifest: Manifest,
+    candidates: Sequence[Candidate],
+    facts: Mapping[str, Any],
+    *,
+    target: str | None = None,
+    strict: bool = False,
+) -> Choice:
+    """The best variant, or ``target``; where its engines do not fit, its portable form.
+
+    Raises:
+        ConfigError: the bundle has no variant ``target``.
+        BundleError: no variant fits and ``strict`` forbids the portable form, or there is no
+            PyTorch to run it.
+    """
+    if target is not None and target not in manifest.variants:
+        raise _unknown(target, list(manifest.variants))
+    wanted = [c for c in candidates if target in (None, c.variant)]
+    if wanted and wanted[0].verdict.usable:
+        return Choice(wanted[0], False, tuple(candidates))
+    if strict or not facts.get("torch") or not wanted:
+        raise _none_fits(wanted, strict=strict)
+    portable = min(wanted, key=lambda c: _portability(manifest.variants[c.variant]))
+    return Choice(portable, True, tuple(candidates))
+
+
+def check_requirements(
+    manifest: Manifest, facts: Mapping[str, Any], imported: Collection[str] = ()
+) -> None:
+    """Compares ``requires`` with the machine and the modules that are imported.
+
+    Raises:
+        BundleError: PyTorch is too old, or a module that registers operators is not imported.
+    """
+    for requirement in manifest.requires:
+        kind, _, value = requirement.partition(":")
+        if kind == "module" and value not in imported:
+            raise BundleError(
+                f"the bundle uses operators of the module {value!r}, which is not imported",
+                hint=f"add --import {value}, or imports=[{value!r}] in Python",
+                wants=value,
+            )
+        if requirement.startswith("torch>="):
+            wants, has = requirement.removeprefix("torch>="), facts.get("torch")
+            if has and _version(has) < _version(wants):
+                raise BundleError(
+                    f"the bundle needs PyTorch {wants} or newer, this machine has {has}",
+                    hint="update PyTorch on this device",
+                    wants=wants,
+                    has=has,
+                )
+
+
+def _candidate(
+    name: str, variant: Variant, facts: Mapping[str, Any], untrusted: Collection[str]
+) -> Candidate:
+    verdicts = {
+        segment: _verdict(engine, variant.target, facts, untrusted)
+        for segment, engine in variant.engines.items()
+    }
+    if not verdicts:
+        return Candidate(name, engines.engine("reference").check({}, facts), {})
+    worst = max(verdicts.values(), key=lambda v: FITS.index(v.fit))
+    return Candidate(name, worst, verdicts)
+
+
+def _verdict(
+    engine: EngineRef,
+    target: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    untrusted: Collection[str],
+) -> Verdict:
+    if engine.member is None:
+        return _deferred(engine, target, facts)
+    try:
+        verdict = engines.engine(engine.kind).check(engine.record, facts)
+    except BundleError as error:
+        return Verdict("impossible", error.message)
+    except KeyError as error:
+        return Verdict("impossible", f"its compatibility record lacks {error}")
+    if verdict.usable and engine.kind in CARRIES_CODE and engine.member in untrusted:
+        return Verdict(
+            "impossible", "it holds machine code that this machine did not build; --trust loads it"
+        )
+    return verdict
+
+
+def _deferred(engine: EngineRef, target: Mapping[str, Any], facts: Mapping[str, Any]) -> Verdict:
+    """An engine that only the device itself can build."""
+    wanted = [sm for sm in (target.get("sm"), *target.get("sm_also", ())) if sm]
+    has = [gpu["sm"] for gpu in facts.get("gpus", ())]
+    if wanted and not set(map(str, wanted)) & set(map(str, has)):
+        found = (
+            f"this machine has SM {', '.join(map(str, has))}" if has else "this machine has none"
+        )
+        return Verdict("impossible", f"needs an NVIDIA GPU of SM {wanted[0]}, {found}")
+    return Verdict("rebuild", engine.deferred or "it has no engine yet")
+
+
+def _rank(candidate: Candidate, variant: Variant) -> tuple[int, int, str]:
+    return (FITS.index(candidate.verdict.fit), _speed(variant), candidate.variant)
+
+
+def _speed(variant: Variant) -> int:
+    kind = variant.target["kind"]
+    return _PREFERENCE.index(kind) if kind in _PREFERENCE else len(_PREFERENCE)
+
+
+def _portability(variant: Variant) -> int:
+    return -_speed(variant)
+
+
+def _none_fits(candidates: Sequence[Candidate], *, strict: bool) -> BundleError:
+    if not candidates:
+        return BundleError("the bundle has no variant", hint="build the bundle again")
+    reasons = "; ".join(f"{c.variant}: {c.verdict.reason}" for c in candidates)
+    hint = "build for this machine, trtpack doctor shows what it is"
+    if any("--trust" in c.verdict.reason for c in candidates):
+        hint = "add --trust if you trust who built it"
+    elif strict:
+        hint += ", or leave out --strict to run it in PyTorch"
+    return BundleError(f"no variant fits this machine: {reasons}", hint=hint)
+
+
+def _unknown(target: str, names: Sequence[str]) -> ConfigError:
+    near = difflib.get_close_matches(target, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else "choose one of them"
+    return ConfigError(
+        f"the bundle has no variant {target!r}, it has {', '.join(names)}", hint=hint
+    )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    numbers = []
+    for part in text.partition("+")[0].split("."):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        if not digits:
+            break
+        numbers.append(int(digits))
+    if not numbers:
+        raise InternalError(f"{text!r} is no version")
+    return tuple(numbers)
