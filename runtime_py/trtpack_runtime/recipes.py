@@ -3,11 +3,12 @@
 
 A recipe is a stored tensor's name, ``{"constant": name}``, or a call of an ATen operator,
 ``{"op": "aten.mul.Tensor", "args": [...], "kwargs": {...}}``, whose arguments are recipes, literals,
-lists, or ``{"dtype": name}``. New weights are refitted by replaying it.
+lists, ``{"dtype": name}``, or ``{"float": text}`` for a number that is not finite. New weights are refitted by replaying it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,8 @@ def _encode(value: Any) -> Any:
         return None
     if isinstance(value, list | tuple):
         return [_encode(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
     return value
 
 
@@ -76,6 +79,8 @@ def _replay(value: Any, stored: Mapping[str, torch.Tensor]) -> Any:
             return [_replay(v, stored) for v in value]
         case {"constant": str(name)}:
             return stored[name]
+        case {"float": str(text)}:
+            return float(text)
         case {"dtype": str(name)}:
             return getattr(torch, DTYPES[name].torch)
         case {"item": int(index), "of": recipe}:
