@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload, OpOverloadPacket
 
+from trtpack.target import Target
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
@@ -109,11 +110,19 @@ def upsample_bicubic_antialiased(ctx: Context, **arguments: Any) -> Tensor:
     return _weighted(ctx, arguments, aten._upsample_bicubic2d_aa.default)
 
 
+def _sampled(*, input: Tensor, grid: Tensor, target: Target, **_: object) -> str | None:
+    volumes = input.rank > 4 and not target.tensorrt_at_least("11.0")
+    return first_reason(
+        unless_floats(input=input, grid=grid),
+        "before TensorRT 11 images can be sampled, but no volumes" if volumes else None,
+    )
+
+
 @converter(
     aten.grid_sampler.default,
     aten.grid_sampler_2d.default,
     aten.grid_sampler_3d.default,
-    when=unless_floats,
+    when=_sampled,
 )
 def grid_sampler(
     ctx: Context,
@@ -130,8 +139,6 @@ def grid_sampler(
     Dtypes: float16, bfloat16, float32.
     Source: torch.nn.functional.grid_sample.
     """
-    if input.rank > 4 and not ctx.has("11.0"):
-        raise Refused("this TensorRT samples images only, no volumes")
     return ctx.add(
         "grid_sample",
         {"input": input, "grid": grid},

@@ -110,7 +110,9 @@ def scatter_reduce(
     )
     hits = ctx.elementwise("EQUAL", ctx.cast(ctx.reshape(index, wide), "INT64"), places)
     fill = neutral if dtype == "FLOAT" else _limit(neutral, dtype)
-    chosen = ctx.select(hits, ctx.cast(ctx.reshape(src, wide), dtype), ctx.scalar(fill, dtype))
+    chosen = ctx.select(
+        hits, ctx.cast(ctx.reshape(src, wide), dtype), ctx.scalar(fill, dtype, len(wide))
+    )
     reduced = ctx.reduce(inner, chosen, axis, keep_dims=False)
     shape = tuple(
         n if i == axis else d
@@ -198,7 +200,7 @@ def index_put(
 def select_scatter(ctx: Context, self: Tensor, src: Tensor, dim: int, index: Dim) -> Tensor:
     """select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"""
     dim %= self.rank
-    start = first_index(index, self.shape[dim], exact=True)
+    start = first_index(index, self.shape[dim])
     line = (*self.shape[:dim], 1, *self.shape[dim + 1 :])
     return _replaced(ctx, self, ctx.reshape(src, line), dim, start, 1)
 
@@ -218,7 +220,7 @@ def slice_scatter(
     src = ctx.cast(src, self.dtype)
     if count == size and step == 1:
         return src
-    first = first_index(start, size, exact=isinstance(count, int))
+    first = first_index(start, size)
     if step == 1:
         return _replaced(ctx, self, src, dim, first, count)
     places = ctx.ramp((count,), (step,), first)

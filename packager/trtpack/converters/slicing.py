@@ -34,7 +34,7 @@ def slice_(
     size = ctx.result.shape[dim]
     if size == self.shape[dim] and step == 1:
         return self
-    first = first_index(start, self.shape[dim], exact=isinstance(size, int))
+    first = first_index(start, self.shape[dim])
     return part(ctx, self, dim, first, size, step)
 
 
@@ -45,7 +45,7 @@ def select(ctx: Context, self: Tensor, dim: int, index: Dim) -> Tensor:
     A known index is one gather; a computed one a slice and a reshape.
     """
     dim %= self.rank
-    index = first_index(index, self.shape[dim], exact=True)
+    index = first_index(index, self.shape[dim])
     if isinstance(index, int):
         return ctx.gather(self, ctx.scalar(index, "INT64"), dim)
     return ctx.reshape(part(ctx, self, dim, index, 1), ctx.result.shape)
@@ -89,7 +89,7 @@ def split(ctx: Context, self: Tensor, dim: int, **_: object) -> tuple[Tensor, ..
 def narrow(ctx: Context, self: Tensor, dim: int, start: Dim, length: Dim) -> Tensor:
     """narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)"""
     dim %= self.rank
-    return part(ctx, self, dim, first_index(start, self.shape[dim], exact=True), length)
+    return part(ctx, self, dim, first_index(start, self.shape[dim]), length)
 
 
 @converter(aten.flip.default)
@@ -176,17 +176,15 @@ def part(ctx: Context, x: Tensor, dim: int, start: Dim, size: Dim, step: Dim = 1
     return ctx.slice(x, starts, sizes, steps)
 
 
-def first_index(start: Dim | None, size: Dim, *, exact: bool) -> Dim:
+def first_index(start: Dim | None, size: Dim) -> Dim:
     """A start counted from 0 and brought into range, as Python does for slices.
 
-    ``exact`` tells that it is in range already, which saves an expression.
+    Where sizes are dynamic, ``torch.export`` has settled that it is in range.
     """
     if start is None:
         return 0
-    if _counts_from_end(start):
-        start = start + size
-        return start if exact else dims.maximum(start, 0)
-    return dims.minimum(start, size) if isinstance(start, int) and isinstance(size, int) else start
+    first = start + size if _counts_from_end(start) else start
+    return min(max(first, 0), size) if isinstance(first, int) and isinstance(size, int) else first
 
 
 def _counts_from_end(index: Dim) -> bool:

@@ -31,9 +31,7 @@ def w(*shape: int) -> Input:
     return weight(f32(*shape, low=-0.5, high=0.5))
 
 
-def conv(
-    input: Input, kernel: Input, bias: Input | None = None, **options: Any
-) -> Case:
+def conv(input: Input, kernel: Input, bias: Input | None = None, **options: Any) -> Case:
     n = len(kernel.shape) - 2
     values = {
         "stride": [1] * n,
@@ -113,6 +111,4 @@ def test_a_computed_kernel_that_must_be_spread_stays_in_pytorch() -> None:
 
 def test_whole_numbers_stay_in_pytorch() -> None:
     case = conv(Input(torch.int64, (1, 2, 4, 4)), Input(torch.int64, (2, 2, 3, 3)))
-    assert refusal(case.op, *case.args) == (
-        "TensorRT computes this in floats only, got int64"
-    )
+    assert refusal(case.op, *case.args) == ("TensorRT computes this in floats only, got int64")

@@ -6,7 +6,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.packager.converters.harness import Case, Checker, Input, dynamic, f32, i64, kinds, refusal
+from tests.packager.converters.harness import (
+    Case,
+    Checker,
+    Input,
+    dynamic,
+    f32,
+    i64,
+    kinds,
+    refusal,
+)
 
 aten = torch.ops.aten
 EINSUM = aten.einsum.default

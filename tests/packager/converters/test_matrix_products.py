@@ -32,7 +32,12 @@ LINEAR = [
     Case(aten.linear.default, x(4), weight(x(3, 4)), weight(x(3))),
     Case(aten.linear.default, x(2, 4), weight(x(4))),
     Case(aten.linear.default, x(2, 4), x(3, 4), x(3)),
-    Case(aten.linear.default, dynamic(x(2, 6, 4), {0: (1, 2, 5), 1: (1, 6, 9)}), weight(x(3, 4)), weight(x(3))),
+    Case(
+        aten.linear.default,
+        dynamic(x(2, 6, 4), {0: (1, 2, 5), 1: (1, 6, 9)}),
+        weight(x(3, 4)),
+        weight(x(3)),
+    ),
     Case(aten.linear.default, bf16(2, 4, low=-1, high=1), weight(bf16(3, 4, low=-1, high=1))),
 ]
 PRODUCTS = [

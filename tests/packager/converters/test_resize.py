@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resampling against eager PyTorch."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from tests.packager.converters.harness import (
+    Case,
+    Checker,
+    SizeOf,
+    bf16,
+    dynamic,
+    f32,
+    kinds,
+    refusal,
+    size,
+)
+
+aten = torch.ops.aten
+LINE, IMAGE, VOLUME = f32(2, 3, 7), f32(2, 3, 5, 6), f32(1, 2, 3, 4, 5)
+ANY = dynamic(IMAGE, {0: (1, 2, 4), 2: (3, 5, 8), 3: (4, 6, 7)})
+GRID = f32(2, 4, 3, 2, low=-1.3, high=1.3)
+
+
+def twice(dim: int) -> SizeOf:
+    return size(0, dim, lambda n: n * 2)
+
+
+NEAREST = [
+    Case(aten.upsample_nearest1d.vec, LINE, [14], None),
+    Case(aten.upsample_nearest1d.vec, LINE, None, [1.5]),
+    Case(aten.upsample_nearest2d.vec, IMAGE, None, [2.0, 2.0]),
+    Case(aten.upsample_nearest2d.vec, IMAGE, [8, 4], None),
+    Case(aten.upsample_nearest2d.vec, IMAGE, None, [0.7, 1.3]),
+    Case(aten.upsample_nearest2d.default, ANY, [twice(2), twice(3)], 2.0, 2.0),
+    Case(aten.upsample_nearest2d.default, ANY, [9, 9]),
+    Case(aten.upsample_nearest2d.default, IMAGE, [10, 12], 2.0, 2.0),
+    Case(aten.upsample_nearest3d.vec, VOLUME, None, [2.0, 2.0, 2.0]),
+    Case(aten._upsample_nearest_exact1d.vec, LINE, [10], None),
+    Case(aten._upsample_nearest_exact2d.vec, IMAGE, [8, 4], None),
+    Case(aten._upsample_nearest_exact2d.vec, IMAGE, None, [1.3, 0.7]),
+    Case(aten._upsample_nearest_exact3d.vec, VOLUME, [5, 4, 7], None),
+]
+LINEAR = [
+    *(
+        Case(op, IMAGE, size, aligned, scales)
+        for op, aligned, (size, scales) in itertools.product(
+            (aten.upsample_bilinear2d.vec, aten.upsample_bicubic2d.vec),
+            (False, True),
+            (([8, 13], None), ([3, 1], None), (None, [2.0, 2.0]), (None, [1.3, 0.7])),
+        )
+    ),
+    Case(aten.upsample_linear1d.vec, LINE, [10], False, None),
+    Case(aten.upsample_linear1d.vec, LINE, None, True, [2.0]),
+    Case(aten.upsample_linear1d.vec, LINE, None, False, [1.6]),
+    Case(aten.upsample_bilinear2d.default, ANY, [twice(2), twice(3)], False, 2.0, 2.0),
+    Case(aten.upsample_bilinear2d.default, ANY, [twice(2), twice(3)], True, 2.0, 2.0),
+    Case(aten.upsample_bilinear2d.default, ANY, [9, 5], False),
+    Case(aten.upsample_bicubic2d.default, ANY, [size(0, 2, lambda n: n + 3), twice(3)], False),
+    Case(aten.upsample_bilinear2d.default, IMAGE, [8, 13], False),
+    Case(aten.upsample_trilinear3d.vec, VOLUME, None, False, [2.0, 2.0, 2.0]),
+    Case(aten.upsample_trilinear3d.vec, VOLUME, [4, 7, 3], True, None),
+    Case(aten.upsample_trilinear3d.vec, VOLUME, None, False, [1.5, 1.3, 2.0]),
+    Case(aten._upsample_bilinear2d_aa.vec, IMAGE, [3, 4], False, None),
+    Case(aten._upsample_bilinear2d_aa.vec, IMAGE, [9, 2], True, None),
+    Case(aten._upsample_bicubic2d_aa.vec, IMAGE, [3, 4], False, None),
+    Case(aten._upsample_bicubic2d_aa.default, IMAGE, [8, 5], False),
+]
+SAMPLES = [
+    *(
+        Case(aten.grid_sampler.default, IMAGE, GRID, mode, padding, aligned)
+        for mode, padding, aligned in itertools.product((0, 1, 2), (0, 1, 2), (False, True))
+    ),
+    Case(
+        aten.grid_sampler_2d.default,
+        dynamic(IMAGE, {0: (1, 2, 4)}),
+        dynamic(GRID, {0: (1, 2, 4)}),
+        0,
+        0,
+        True,
+    ),
+    Case(aten.grid_sampler_3d.default, VOLUME, f32(1, 2, 3, 4, 3, low=-1, high=1), 0, 1, False),
+]
+NO_HALF = "PyTorch has no grid_sampler of float16 on a CPU"
+ANTIALIASED = "PyTorch has no antialiasing of float16 on a CPU"
+
+
+@pytest.mark.parametrize("case", [*NEAREST, *LINEAR], ids=str)
+def test_matches_pytorch(case: Case, check: Checker) -> None:
+    check(case.float32_only(ANTIALIASED) if "_aa" in str(case.op) else case)
+
+
+@pytest.mark.parametrize("case", SAMPLES, ids=str)
+def test_samples_as_pytorch_does(case: Case, check: Checker) -> None:
+    check(case.float32_only(NO_HALF))
+
+
+def test_bfloat16_matches_pytorch(check: Checker) -> None:
+    check(Case(aten.upsample_bilinear2d.vec, bf16(1, 2, 4, 4), [8, 8], False, None))
+
+
+def test_resizing_is_one_layer() -> None:
+    assert kinds(
+        Case(aten.upsample_bilinear2d.default, ANY, [twice(2), twice(3)], True, 2.0, 2.0)
+    ) == ["resize"]
+
+
+def test_a_dynamic_size_that_a_scale_does_not_lead_to_stays_in_pytorch() -> None:
+    reason = refusal(aten._upsample_bilinear2d_aa.default, ANY, [3, 3], False)
+    assert reason == "antialiased weights need fixed sizes"
+
+
+def test_volumes_are_sampled_from_tensorrt_11_on() -> None:
+    grid = f32(1, 2, 3, 4, 3)
+    reason = refusal(aten.grid_sampler_3d.default, VOLUME, grid, 0, 0, True, target="orin")
+    assert reason == "before TensorRT 11 images can be sampled, but no volumes"
