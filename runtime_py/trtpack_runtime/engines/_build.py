@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 from trtpack_runtime.errors import EngineBuildError
 from trtpack_runtime.network import Network
@@ -66,18 +66,81 @@ def build_plan(
     Raises:
         EngineBuildError: TensorRT refused a layer, an option or the whole, with its last errors.
     """
+    emitted, config = _prepared(trt, network, weights, options, on_progress)
+    plan = emitted.builder.build_serialized_network(emitted.definition, config)
+    if plan is None:
+        raise _no_engine(emitted)
+    return plan
+
+
+def write_plan(
+    trt: Any,
+    network: Network,
+    weights: Weights,
+    options: BuildOptions,
+    file: BinaryIO,
+    on_progress: OnProgress | None = None,
+) -> int:
+    """Builds into a file and answers the plan's size in bytes.
+
+    TensorRT 10.13 and later write piece by piece and never hold the whole plan beside the weights.
+
+    Raises:
+        EngineBuildError: as ``build_plan``.
+        OSError: the disk refused.
+    """
+    if not hasattr(trt, "IStreamWriter"):
+        return file.write(build_plan(trt, network, weights, options, on_progress))
+    emitted, config = _prepared(trt, network, weights, options, on_progress)
+    writer = _stream(trt, file)
+    built = emitted.builder.build_serialized_network_to_stream(emitted.definition, config, writer)
+    if writer.error is not None:
+        raise writer.error
+    if not built:
+        raise _no_engine(emitted)
+    return int(writer.size)
+
+
+def _prepared(
+    trt: Any,
+    network: Network,
+    weights: Weights,
+    options: BuildOptions,
+    on_progress: OnProgress | None,
+) -> tuple[Emitted, Any]:
     emitted = emit(trt, network, weights)
     config = emitted.builder.create_builder_config()
     _configure(emitted, config, network, options)
-    monitor = None
     if on_progress is not None and hasattr(trt, "IProgressMonitor"):
-        monitor = config.progress_monitor = _monitor(trt, on_progress)
-    plan = emitted.builder.build_serialized_network(emitted.definition, config)
-    del monitor
-    if plan is None:
-        said = emitted.log.errors[-3:] or emitted.log.tail(3) or ["it gave no reason"]
-        raise EngineBuildError("TensorRT built no engine: " + "; ".join(said), hint=_HINT)
-    return plan
+        config.progress_monitor = monitor = _monitor(trt, on_progress)
+        emitted.kept.append(monitor)
+    return emitted, config
+
+
+def _no_engine(emitted: Emitted) -> EngineBuildError:
+    said = emitted.log.errors[-3:] or emitted.log.tail(3) or ["it gave no reason"]
+    return EngineBuildError("TensorRT built no engine: " + "; ".join(said), hint=_HINT)
+
+
+def _stream(trt: Any, file: BinaryIO) -> Any:
+    class Stream(trt.IStreamWriter):
+        """Writes to a file; an exception must not pass through TensorRT, so it is kept."""
+
+        def __init__(self) -> None:
+            trt.IStreamWriter.__init__(self)
+            self.size = 0
+            self.error: OSError | None = None
+
+        def write(self, data: bytes) -> int:
+            try:
+                file.write(data)
+            except OSError as error:
+                self.error = error
+                return 0
+            self.size += len(data)
+            return len(data)
+
+    return Stream()
 
 
 def _configure(emitted: Emitted, config: Any, network: Network, options: BuildOptions) -> None:
