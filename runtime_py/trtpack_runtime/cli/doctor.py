@@ -84,10 +84,7 @@ def conclusions(facts: DeviceFacts) -> Iterator[tuple[bool, str]]:
         yield from _with_gpu(facts)
     else:
         reason = facts.problems[0] if facts.problems else "no NVIDIA GPU"
-        yield (
-            False,
-            f"no TensorRT engine runs ({reason}): inductor or reference stand in on the CPU",
-        )
+        yield False, f"{reason}: segments run by inductor or reference, on the CPU"
     if facts.compiler is None:
         yield False, "no segment can be compiled for this CPU; one compiled elsewhere needs --trust"
     else:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from .. import network, program
 from ..bundle import Bundle, open_bundle
 from ..manifest import EngineRef, Method, TensorSpec, Variant
 from .text import clean, columns, plural, shape, size
@@ -58,26 +59,28 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     value["weights"]["bytes"] = sum(view.nbytes for view in weights.values())
     for name, variant in manifest.variants.items():
         value["variants"][name]["segments"] = {
-            method: [_segment(bundle, variant, item) for item in bundle.json(member)["segments"]]
+            method: [
+                _segment(bundle, variant, segment)
+                for segment in program.from_json(bundle.json(member)).segments
+            ]
             for method, member in variant.programs.items()
         }
     return value
 
 
-def _segment(bundle: Bundle, variant: Variant, item: Mapping[str, Any]) -> dict[str, Any]:
-    name, kind = str(item["name"]), str(item["kind"])
-    if kind == "network":
-        layers = Counter(str(layer["kind"]) for layer in bundle.json(item["network"])["layers"])
+def _segment(bundle: Bundle, variant: Variant, segment: program.Segment) -> dict[str, Any]:
+    if segment.network is not None:
+        kinds = [layer.kind for layer in network.from_json(bundle.json(segment.network)).layers]
     else:
-        layers = Counter(str(node["op"]) for node in item["graph"]["nodes"])
-    engine = variant.engines.get(name, EngineRef("reference"))
-    size_bytes = bundle.entries[engine.member].size if engine.member is not None else None
+        kinds = [str(node["op"]) for node in (segment.graph or {}).get("nodes", ())]
+    counts = sorted(Counter(kinds).items(), key=lambda pair: (-pair[1], pair[0]))
+    engine = variant.engines.get(segment.name, EngineRef("reference"))
     return {
-        "name": name,
-        "kind": kind,
-        "operators": dict(sorted(layers.items(), key=lambda pair: (-pair[1], pair[0]))),
+        "name": segment.name,
+        "kind": segment.kind,
+        "operators": dict(counts),
         "engine": engine.kind,
-        "engine_bytes": size_bytes,
+        "engine_bytes": None if engine.member is None else bundle.entries[engine.member].size,
         "deferred": engine.deferred,
     }
 
@@ -106,7 +109,7 @@ def _parts(
     for name, variant in manifest.variants.items():
         yield "\n" + _target(name, variant, described["variants"][name])
     counts = manifest.report.get("operators")
-    if isinstance(counts, dict) and counts:
+    if isinstance(counts, dict) and counts and all(type(c) is int for c in counts.values()):
         yield "\n" + _operators(counts, manifest.report, operators)
     if members:
         yield f"\nmembers ({len(manifest.members)})"
@@ -149,7 +152,13 @@ def _target(name: str, variant: Variant, described: Mapping[str, Any]) -> str:
     for method, segments in described["segments"].items():
         prefix = f"{method}: " if len(described["segments"]) > 1 else ""
         rows = [(prefix + s["name"], _content(s), _engine(s)) for s in segments]
-        lines.append(columns(rows) if rows else f"  {prefix}no segment: outputs are constants")
+        if not rows:
+            lines.append(f"  {prefix}no segment: the outputs are constants or inputs")
+            continue
+        for text, segment in zip(columns(rows).splitlines(), segments, strict=True):
+            lines.append(text)
+            if segment["deferred"]:
+                lines.append(f"    {clean(segment['deferred'])}")
     return "\n".join(lines)
 
 
@@ -160,7 +169,7 @@ def _content(segment: Mapping[str, Any]) -> str:
 
 def _engine(segment: Mapping[str, Any]) -> str:
     if segment["deferred"]:
-        return f"{segment['engine']}, deferred: {segment['deferred']}"
+        return f"{segment['engine']}, deferred to the device:"
     if segment["engine_bytes"] is None:
         where = "network" if segment["kind"] == "network" else "ATen graph"
         return f"{segment['engine']}, nothing built: PyTorch runs the {where}"
@@ -168,9 +177,9 @@ def _engine(segment: Mapping[str, Any]) -> str:
 
 
 def _operators(counts: Mapping[str, Any], report: Mapping[str, Any], everything: bool) -> str:
-    ranked = sorted(counts.items(), key=lambda item: (-int(item[1]), item[0]))
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shown = ranked if everything else ranked[:_SHOWN_OPERATORS]
-    lines = [f"operators ({sum(map(int, counts.values()))} of {plural(len(counts), 'kind')})"]
+    lines = [f"operators ({sum(counts.values())}, of {plural(len(counts), 'kind')})"]
     lines.append(columns((str(count), name) for name, count in shown))
     if len(shown) < len(ranked):
         lines.append(f"  and {len(ranked) - len(shown)} more kinds; list them with --operators")
@@ -178,7 +187,7 @@ def _operators(counts: Mapping[str, Any], report: Mapping[str, Any], everything:
         refused = facts.get("refused") if isinstance(facts, dict) else None
         if refused:
             lines.append(f"  left to PyTorch for {clean(target)}:")
-            rows = ((str(r["count"]), r["op"], r["reason"]) for r in refused)
+            rows = ((str(r["count"]), str(r["op"]), str(r["reason"])) for r in refused)
             lines.append(columns(rows, indent=4))
     return "\n".join(lines)
 
