@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from trtpack_runtime.dims import Dim
 from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
@@ -57,7 +58,7 @@ def prelu(ctx: Context, self: Tensor, weight: Tensor) -> Tensor:
     """
     if weight.rank != self.rank:
         channel = min(1, self.rank - 1)
-        sizes = [1] * self.rank
+        sizes: list[Dim] = [1] * self.rank
         if self.rank:
             sizes[channel] = weight.shape[0] if weight.rank else 1
         weight = ctx.reshape(weight, sizes)

@@ -44,17 +44,13 @@ def argmin(ctx: Context, self: Tensor, dim: int | None = None, keepdim: bool = F
 
 
 @converter(aten.max.dim, when=_unordered)
-def max_dim(
-    ctx: Context, self: Tensor, dim: int, keepdim: bool = False
-) -> tuple[Tensor, Tensor]:
+def max_dim(ctx: Context, self: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """max.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     return _best(ctx, "MAX", self, dim)
 
 
 @converter(aten.min.dim, when=_unordered)
-def min_dim(
-    ctx: Context, self: Tensor, dim: int, keepdim: bool = False
-) -> tuple[Tensor, Tensor]:
+def min_dim(ctx: Context, self: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """min.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
     return _best(ctx, "MIN", self, dim)
 

@@ -63,9 +63,7 @@ def mul(ctx: Context, self: Operand, other: Operand) -> Tensor:
     return _binary(ctx, "AND" if ctx.result.dtype == "BOOL" else "PROD", self, other)
 
 
-@converter(
-    aten.div.Tensor, aten.div.Scalar, aten.true_divide.Tensor, aten.true_divide.Scalar
-)
+@converter(aten.div.Tensor, aten.div.Scalar, aten.true_divide.Tensor, aten.true_divide.Scalar)
 def div(ctx: Context, self: Operand, other: Operand) -> Tensor:
     """div.Tensor(Tensor self, Tensor other) -> Tensor
     div.Scalar(Tensor self, Scalar other) -> Tensor
@@ -78,9 +76,7 @@ def div(ctx: Context, self: Operand, other: Operand) -> Tensor:
 
 
 @converter(aten.div.Tensor_mode, aten.div.Scalar_mode, when=needs_wider_integers)
-def div_rounded(
-    ctx: Context, self: Operand, other: Operand, rounding_mode: str | None
-) -> Tensor:
+def div_rounded(ctx: Context, self: Operand, other: Operand, rounding_mode: str | None) -> Tensor:
     """div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor
     div.Scalar_mode(Tensor self, Scalar other, *, str? rounding_mode) -> Tensor
 
@@ -198,7 +194,7 @@ def _operand(ctx: Context, value: Operand, dtype: str) -> Tensor:
 
 def _fits(value: Operand, dtype: str) -> bool:
     """Whether a number keeps its precision in ``dtype``; eager PyTorch holds it in float32."""
-    if not isinstance(value, float) or value == 0 or DTYPES[dtype].kind != "float":
+    if not isinstance(value, int | float) or value == 0 or DTYPES[dtype].kind != "float":
         return True
     limits = torch.finfo(getattr(torch, DTYPES[dtype].torch))
     return limits.smallest_normal <= abs(value) <= limits.max or abs(value) == float("inf")
@@ -207,7 +203,7 @@ def _fits(value: Operand, dtype: str) -> bool:
 def _times(ctx: Context, value: Operand, factor: float) -> Operand:
     if factor == 1:
         return value
-    return _binary(ctx, "PROD", value, factor) if isinstance(value, Tensor) else value * factor
+    return value * factor if isinstance(value, int | float) else _binary(ctx, "PROD", value, factor)
 
 
 def _quotient(ctx: Context, a: Tensor, b: Tensor) -> Tensor:

@@ -99,6 +99,7 @@ class Context:
 
     def value(self, tensor: Tensor) -> torch.Tensor:
         """The value of a constant, in the constant's shape."""
+        assert dims.is_static(tensor.shape)
         return self._constants.values[tensor.name].reshape(tensor.shape)
 
     def constant(self, value: torch.Tensor, name: str) -> Tensor:
@@ -144,7 +145,7 @@ class Context:
     ) -> Tensor:
         """``start + sum(index[i] * steps[i])`` at every index: a constant where sizes are known."""
         shape, steps = tuple(shape), tuple(steps)
-        if not dims.is_static((*shape, *steps, start)):
+        if not (dims.is_static(shape) and dims.is_static(steps) and isinstance(start, int)):
             return self.add(
                 "fill", {}, shape=shape, op="LINSPACE", output_type=dtype, alpha=start, beta=steps
             )

@@ -36,9 +36,7 @@ def minimum(ctx: Context, self: Tensor, other: Tensor) -> Tensor:
 
 
 @converter(aten.clamp.default, when=needs_wider_integers)
-def clamp(
-    ctx: Context, self: Tensor, min: float | None = None, max: float | None = None
-) -> Tensor:
+def clamp(ctx: Context, self: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
     """clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor
 
     Where ``min`` is above ``max`` the answer is ``max`` everywhere.

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from trtpack_runtime import dims
+from trtpack_runtime.dims import Expr
 from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
 from .context import Context
-from .promotion import Operand
+from .promotion import Number, Operand
 from .registry import converter
 
 aten = torch.ops.aten
@@ -91,21 +91,8 @@ def scalar_tensor(ctx: Context, s: Operand, **_: Any) -> Tensor:
     return full(ctx, s)
 
 
-def _broken_steps(
-    *, start: Operand = 0, end: Operand, step: Operand = 1, **_: Any
-) -> str | None:
-    numbers = [n for n in (start, end, step) if not isinstance(n, dims.Expr)]
-    if len(numbers) < 3 and any(isinstance(n, float) and n % 1 for n in numbers):
-        return "a dynamic range in broken steps"
-    return None
-
-
-@converter(
-    aten.arange.default, aten.arange.start, aten.arange.start_step, when=_broken_steps
-)
-def arange(
-    ctx: Context, end: Operand, start: Operand = 0, step: Operand = 1, **_: Any
-) -> Tensor:
+@converter(aten.arange.default, aten.arange.start, aten.arange.start_step)
+def arange(ctx: Context, end: Number, start: Number = 0, step: Number = 1, **_: Any) -> Tensor:
     """arange(Scalar end, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None,
     bool? pin_memory=None) -> Tensor
     arange.start(Scalar start, Scalar end, *, ScalarType? dtype=None, Layout? layout=None,
@@ -113,15 +100,15 @@ def arange(
     arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None,
     Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
 
-    A constant where all is known.
+    A constant where all is known; a dynamic one goes in whole steps.
     """
     dtype = ctx.result.dtype
-    if not any(isinstance(n, dims.Expr) for n in (start, end, step)):
-        torch_dtype = getattr(torch, DTYPES[dtype].torch)
-        return ctx.constant(torch.arange(start, end, step, dtype=torch_dtype), "range")
-    whole = "INT64" if dtype in FLOATS else dtype
-    first, by = (n if isinstance(n, dims.Expr) else int(n) for n in (start, step))
-    return ctx.cast(ctx.ramp(ctx.result.shape, (by,), first, dtype=whole), dtype)
+    if isinstance(start, Expr) or isinstance(end, Expr) or isinstance(step, Expr):
+        whole = "INT64" if dtype in FLOATS else dtype
+        first, by = (n if isinstance(n, Expr) else int(n) for n in (start, step))
+        return ctx.cast(ctx.ramp(ctx.result.shape, (by,), first, dtype=whole), dtype)
+    torch_dtype = getattr(torch, DTYPES[dtype].torch)
+    return ctx.constant(torch.arange(start, end, step, dtype=torch_dtype), "range")
 
 
 @converter(aten.linspace.default)

@@ -34,7 +34,7 @@ def layer_norm(
     **_: Any,
 ) -> Tensor:
     """layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None,
-    float eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor
+    float eps=1e-05, bool cudnn_enable=True) -> Tensor
     """
     x = ctx.unsqueeze_to(input, 2)
     axes = tuple(range(x.rank - len(normalized_shape), x.rank))
@@ -95,7 +95,7 @@ def group_norm(
     **_: Any,
 ) -> Tensor:
     """group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None,
-    float eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor
+    float eps=1e-05, bool cudnn_enabled=True) -> Tensor
 
     Before TensorRT 10.15 the layer scales groups, not channels, so a scale layer follows it.
     Source: NvInfer.h, INormalizationLayer: scale and bias are [1, C, 1, 1] from addNormalizationV2
@@ -267,11 +267,12 @@ def _affine(
     ctx: Context, x: Tensor, shape: Sequence[dims.Dim], weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Scale and shift in ``x``'s type; ones and zeros where they are absent."""
-    if not dims.is_static(tuple(shape)):
+    sizes = tuple(shape)
+    if not dims.is_static(sizes):
         raise Refused("the normalised dims are dynamic")
     dtype = getattr(torch, DTYPES[x.dtype].torch)
-    scale = weight or ctx.constant(torch.ones(shape, dtype=dtype), "ones")
-    shift = bias or ctx.constant(torch.zeros(shape, dtype=dtype), "zeros")
+    scale = weight or ctx.constant(torch.ones(sizes, dtype=dtype), "ones")
+    shift = bias or ctx.constant(torch.zeros(sizes, dtype=dtype), "zeros")
     return ctx.cast(scale, x.dtype), ctx.cast(shift, x.dtype)
 
 

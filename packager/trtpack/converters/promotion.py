@@ -11,8 +11,11 @@ from trtpack_runtime import dims
 from trtpack_runtime.dtypes import DTYPES, by_torch
 from trtpack_runtime.network import Tensor
 
-Operand = Tensor | dims.Dim | float
-"""What a Tensor or Scalar argument of an operator may be given as."""
+Number = dims.Dim | float
+"""What a Scalar argument of an operator may be given as."""
+
+Operand = Tensor | Number
+"""What a Tensor argument may be given as: models add sizes and numbers to tensors."""
 
 _SMALL = {"UINT8", "INT8"}
 

@@ -23,9 +23,7 @@ def build(segment: ConvertedSegment) -> None:
     weights = {name: _bytes(value) for name, value in segment.constants.items()}
     emitted = emit(trt, segment.network, weights)
     before = len(emitted.log.errors)
-    plan = emitted.builder.build_serialized_network(
-        emitted.definition, _config(emitted, segment)
-    )
+    plan = emitted.builder.build_serialized_network(emitted.definition, _config(emitted, segment))
     assert plan is not None, emitted.log.tail()
     assert emitted.log.errors[before:] == []
 

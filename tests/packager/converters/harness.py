@@ -4,9 +4,9 @@
     Case(aten.elu.default, f32(2, 3), alpha=0.5)
     Case(aten.add.Tensor, dynamic(f32(4, 3), {0: (1, 4, 8)}), weight(f32(3)))
 
-``check`` runs a case as written and, where it has float32 tensors, once more with float16 ones. For
-every target in ``TARGETS`` the call becomes a network; the evaluator's answers must agree with eager
-PyTorch at the smallest, the usual and the largest sizes; TensorRT-RTX must build the network.
+``check`` runs a case as written and, where it has float32 tensors, once more with float16 ones.
+For every target in ``TARGETS`` the call becomes a network; the evaluator's answers must agree with
+eager PyTorch at the smallest, the usual and the largest sizes; TensorRT-RTX must build the network.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import (
@@ -153,7 +154,7 @@ class SizeOf:
 
 
 def size(tensor: int, dim: int, then: Callable[[Any], Any] = lambda s: s) -> SizeOf:
-    """``then(size)`` of the ``tensor``-th tensor argument along ``dim``, as models compute sizes."""
+    """A size argument: ``then(size)`` of the ``tensor``-th tensor along ``dim``."""
     return SizeOf(f"size({tensor}, {dim})", lambda tensors: then(tensors[tensor].shape[dim]))
 
 
@@ -162,12 +163,24 @@ class Case:
 
     def __init__(self, op: OpOverload, *args: Any, **kwargs: Any) -> None:
         self.op, self.args, self.kwargs = op, args, kwargs
-        self.half, self.outputs = True, None
+        self.half, self.has_values = True, True
+        self.outputs: tuple[int, ...] | None = None
+        self.others: tuple[Input, ...] = ()
 
     def float32_only(self, reason: str) -> Case:
         """Leaves out the float16 run, for a reason."""
         assert reason
         self.half = False
+        return self
+
+    def beside(self, *inputs: Input) -> Case:
+        """Gives the graph further inputs, which only sizes are taken from."""
+        self.others = inputs
+        return self
+
+    def with_any_values(self) -> Case:
+        """Compares types and shapes only, as of an uninitialised tensor."""
+        self.has_values = False
         return self
 
     def answering(self, *outputs: int) -> Case:
@@ -178,13 +191,14 @@ class Case:
     def __str__(self) -> str:
         words = [_text(a) for a in self.args]
         words += [f"{k}={_text(v)}" for k, v in self.kwargs.items()]
+        words += [f"beside {other}" for other in self.others]
         return f"{self.op}({', '.join(words)})"
 
     def inputs(self) -> list[Input]:
         """The tensor arguments in order."""
         found: list[Input] = []
         _walk((self.args, self.kwargs), lambda i: found.append(i) or i, lambda s: s)
-        return found
+        return [*found, *self.others]
 
     def in_half(self) -> Case:
         """The same call with float16 in place of float32 tensors."""
@@ -195,7 +209,8 @@ class Case:
 
         args, kwargs = _walk((self.args, self.kwargs), half, lambda s: s)
         case = Case(self.op, *args, **kwargs)
-        return case.answering(*self.outputs) if self.outputs is not None else case
+        case.outputs, case.others, case.has_values = self.outputs, self.others, self.has_values
+        return case
 
     def call(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Eager PyTorch's answers, flat."""
@@ -229,7 +244,12 @@ class Checker:
 
 def refusal(op: OpOverload, *args: Any, target: str = TARGETS[0], **kwargs: Any) -> str | None:
     """Why a call has to stay in PyTorch, beforehand or found while converting; None if not."""
-    module, ranges = _graph(Case(op, *args, **kwargs))
+    return refused(Case(op, *args, **kwargs), target)
+
+
+def refused(case: Case, target: str = TARGETS[0]) -> str | None:
+    """Why a case has to stay in PyTorch; None if it need not."""
+    module, ranges = _graph(case)
     if reason := _refused_beforehand(module, find_target(target)):
         return reason
     try:
@@ -293,7 +313,9 @@ def _agree(
     )
     for i, (output, want) in enumerate(zip(segment.outputs, expected, strict=True)):
         have = _answer(output, inputs, segment.constants, answers)
-        assert have.dtype == want.dtype, f"{case} for {target}, output {i}"
+        assert (have.dtype, have.shape) == (want.dtype, want.shape), f"{case} for {target}"
+        if not case.has_values:
+            continue
         tolerance = TOLERANCES.get(want.dtype, {"rtol": 0, "atol": 0})
 
         def where(message: str, i: int = i) -> str:
@@ -338,10 +360,8 @@ def _graph(case: Case) -> tuple[fx.GraphModule, dict[str, SizeRange]]:
         nodes.append(made)
     fakes = [n.meta["val"] for n in nodes]
     remaining = iter(nodes)
-    args, kwargs = _walk(
-        (case.args, case.kwargs), lambda _: next(remaining), lambda s: s.of(fakes)
-    )
-    with mode:
+    args, kwargs = _walk((case.args, case.kwargs), lambda _: next(remaining), lambda s: s.of(fakes))
+    with enable_python_dispatcher(), mode:
         result = case.op(*fx.map_arg(args, _meta), **fx.map_arg(kwargs, _meta))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Raw SymInt")  # as lowering leaves sizes
@@ -349,9 +369,7 @@ def _graph(case: Case) -> tuple[fx.GraphModule, dict[str, SizeRange]]:
     call.meta["val"] = result
     outputs = [call]
     if not isinstance(result, torch.Tensor):
-        outputs = [
-            _getitem(graph, call, i, value) for i, value in case.wanted(result)
-        ]
+        outputs = [_getitem(graph, call, i, value) for i, value in case.wanted(result)]
     graph.output(tuple(outputs))
     return fx.GraphModule(root, graph), _size_ranges(inputs, fakes)
 

@@ -15,7 +15,6 @@ from tests.packager.converters.harness import (
     dynamic,
     f32,
     i64,
-    refusal,
     size,
 )
 
@@ -52,6 +51,19 @@ CASES = [
     Case(aten.linspace.default, 3, -1, 5, dtype=torch.float16),
     Case(aten.eye.default, 3),
     Case(aten.eye.m, 3, 5, dtype=torch.bool),
+    Case(aten.empty.memory_format, [2, 3]).with_any_values(),
+    Case(aten.empty_like.default, X).with_any_values(),
+    Case(aten.new_empty.default, X, [size(0, 0), 2], dtype=torch.int64).with_any_values(),
+    Case(aten.full.default, [size(0, 0), 3], 0.5).beside(X),
+    Case(aten.full.default, [2, 3], size(0, 0)).beside(X),
+    Case(aten.zeros.default, [size(0, 0), 1]).beside(X),
+    Case(aten.ones.default, [1, size(0, 0)], dtype=torch.bool).beside(X),
+    Case(aten.scalar_tensor.default, size(0, 0), dtype=torch.float32).beside(X),
+    Case(aten.arange.default, size(0, 0)).beside(X),
+    Case(aten.arange.start, size(0, 0), size(0, 0, lambda s: 2 * s)).beside(X),
+    Case(aten.arange.start_step, 0, size(0, 0, lambda s: 2 * s), 2).beside(X),
+    Case(aten.arange.start_step, 0, size(0, 0), dtype=torch.float32).beside(X),
+    Case(aten.eye.default, size(0, 0)).beside(X),
 ]
 
 

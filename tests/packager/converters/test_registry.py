@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The converter library as a whole: one converter an operator, documented by its schema, tested."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import statistics
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import tests.packager.converters as package
+from tests.packager.converters.harness import Case
+from trtpack.converters import load, registered
+from trtpack.converters.registry import Converter, converter
+
+aten = torch.ops.aten
+load()
+LIBRARY = [c for c in registered() if c.function.__module__.startswith("trtpack.")]
+FUNCTIONS = {c.function: c for c in LIBRARY}
+
+
+def test_a_second_converter_of_an_operator_is_an_error() -> None:
+    with pytest.raises(ValueError, match="has two converters"):
+        converter(aten.relu.default)(lambda ctx, self: self)
+
+
+def test_a_parameter_that_no_schema_has_is_an_error() -> None:
+    with pytest.raises(ValueError, match="the schema has no argument inplace"):
+        converter(aten.lgamma.default)(lambda ctx, self, inplace=False: self)
+    with pytest.raises(ValueError, match="the converter lacks the argument self"):
+        converter(aten.lgamma.default)(lambda ctx: None)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__qualname__)
+def test_the_docstring_begins_with_a_schema(function: object) -> None:
+    schemas = [_schema(c) for c in LIBRARY if c.function is function]
+    text = _without_defaults(inspect.getdoc(function) or "")
+    assert text.startswith(tuple(schemas)), f"wanted one of {schemas}, got {text}"
+
+
+@pytest.mark.parametrize("entry", LIBRARY, ids=lambda c: str(c.op))
+def test_every_operator_has_a_case(entry: Converter) -> None:
+    assert entry.op in TESTED, f"{entry.op} has no row in any test"
+
+
+def test_converters_are_short() -> None:
+    lengths = sorted(_code_lines(function) for function in FUNCTIONS)
+    print(f"{len(lengths)} converters of {len(LIBRARY)} operators, lines {lengths}")
+    assert statistics.median(lengths) <= 12
+
+
+def test_no_family_is_too_long() -> None:
+    for family in {inspect.getsourcefile(function) for function in FUNCTIONS}:
+        assert family is not None
+        with open(family, encoding="utf-8") as source:  # noqa: PTH123
+            assert len(source.readlines()) <= 400, family
+
+
+def _cases() -> Iterator[Case]:
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name.startswith("test_") and module.name != "test_registry":
+            imported = importlib.import_module(f"{package.__name__}.{module.name}")
+            for value in vars(imported).values():
+                if isinstance(value, list):
+                    yield from (case for case in value if isinstance(case, Case))
+
+
+TESTED = {case.op for case in _cases()}
+
+
+def _schema(entry: Converter) -> str:
+    return _without_defaults(re.sub(r"^\w+::", "", str(entry.op._schema)))
+
+
+def _without_defaults(text: str) -> str:
+    """One line; how a default is printed differs between releases of torch."""
+    text = re.sub(r"\s+", " ", text).strip()
+    return re.sub(r'=(\[[^\]]*\]|"[^"]*"|[^,\s)]+)', "", text)
+
+
+def _code_lines(function: object) -> int:
+    """Lines of the body that are neither blank, nor comment, nor docstring."""
+    source = inspect.getsource(function)  # type: ignore[arg-type]
+    body = re.sub(r'""".*?"""', "", source[source.index(":\n") :], count=1, flags=re.DOTALL)
+    return sum(1 for line in body.splitlines() if line.strip(" :") and "#" not in line[:1])
