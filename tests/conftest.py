@@ -4,15 +4,30 @@
 from __future__ import annotations
 
 import importlib.util
-import re
+from collections.abc import Iterable
 from pathlib import Path
 
-_NEEDS_TORCH = re.compile(r"^(?:from|import) (?:torch|trtpack)\b", re.MULTILINE)
+import pytest
+
 _HAS_TORCH = importlib.util.find_spec("torch") is not None
+_ABSENT = ("No module named 'torch'", "No module named 'trtpack'")
 
 
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out test files that import torch or the packager at their top, if there is no torch."""
-    if _HAS_TORCH or not collection_path.match("test_*.py"):
+class _ModuleWithoutTorch(pytest.Module):
+    """A test file that is skipped if it, or what it imports, needs torch or the packager."""
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        try:
+            return super().collect()
+        except self.CollectError as error:
+            if any(absent in str(error) for absent in _ABSENT):
+                pytest.skip("needs torch", allow_module_level=True)
+            raise
+
+
+def pytest_pycollect_makemodule(
+    module_path: Path, parent: pytest.Collector
+) -> pytest.Module | None:
+    if _HAS_TORCH:
         return None
-    return bool(_NEEDS_TORCH.search(collection_path.read_text(encoding="utf-8"))) or None
+    return _ModuleWithoutTorch.from_parent(parent, path=module_path)
