@@ -61,6 +61,28 @@ def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
     assert not loaded & HEAVY
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        "archive",
+        "bundle",
+        "cli.doctor",
+        "cli.inspect",
+        "cli.verify",
+        "device",
+        "ledger",
+        "manifest",
+        "network",
+        "program",
+        "resolve",
+        "worker",
+    ],
+)
+def test_what_a_device_without_torch_runs_imports_none(module: str) -> None:
+    loaded = modules_after(f"import trtpack_runtime.{module}")
+    assert not loaded & (HEAVY - {"click"})
+
+
 def test_help_loads_click_and_nothing_heavier() -> None:
     loaded = modules_after(HELP)
     assert "click" in loaded
