@@ -65,7 +65,8 @@ class InputSpec:
     @property
     def shape_text(self) -> str:
         """``1/4/8x3x224x224``."""
-        return "x".join(map(str, self.shape)) or "scalar"
+        sizes = (str(d) if isinstance(d, int) else str(d.range) for d in self.shape)
+        return "x".join(sizes) or "scalar"
 
     def __str__(self) -> str:
         name = f"{self.name}=" if self.name else ""

@@ -17,6 +17,7 @@ WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "ema", "params")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
+_SAVE = "save it with torch.save(module.state_dict(), path), best as .safetensors"
 _SHOWN = 4
 
 
@@ -70,15 +71,15 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], list[str]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if "global" not in str(error).lower():  # it names no class or function
+            raise SourceError(f"cannot read {path}: not a checkpoint", hint=_SAVE) from error
         raise SourceError(
             f"{path} holds more than tensors, and nothing else is loaded from a file",
             hint="save module.state_dict() alone, best as .safetensors",
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise SourceError(
-            f"cannot read {path}: {reason}", hint="save it with torch.save(state_dict, ...)"
-        ) from error
+        raise SourceError(f"cannot read {path}: {reason}", hint=_SAVE) from error
     return _state_dict(content, path)
 
 
