@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running an engine, against a double of TensorRT's runtime that works in the tensors' memory.
+
+The double lives on the CPU and computes ``y = 2 * x``, so addresses, shapes, types and the order of
+streams are proved here; that a real engine computes the right thing is proved on a GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from trtpack_runtime.engines._execute import EngineRunner
+from trtpack_runtime.errors import BundleError, DeviceError, InputMismatchError
+
+CPU = torch.device("cpu")
+
+
+class Stream:
+    """A stream that notes what it waited for."""
+
+    def __init__(self, name: str, journal: list[str]) -> None:
+        self.cuda_stream, self.name, self._journal = 7, name, journal
+
+    def wait_stream(self, other: Stream) -> None:
+        self._journal.append(f"{self.name} waits for {other.name}")
+
+    def wait_event(self, event: Any) -> None:
+        self._journal.append(f"{self.name} waits for the last call")
+
+
+class Context:
+    """An execution context of the double."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._shape, self._addresses = engine, (-1, -1), {}
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self._shape = shape
+        return len(shape) == 2 and 1 <= shape[0] <= 4
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self._addresses[name] = address
+        return address != 0
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self._shape
+
+    def execute_async_v3(self, stream: int) -> bool:
+        self._engine.journal.append("runs")
+        if self._engine.broken:
+            self._engine.log("ERROR", "out of everything")
+            return False
+        count = self._shape[0] * self._shape[1]
+        x, y = ((ctypes.c_float * count).from_address(self._addresses[n]) for n in ("x", "y"))
+        for i in range(count):
+            y[i] = 2 * x[i]
+        return True
+
+
+class Engine:
+    """A deserialised engine of the double."""
+
+    num_io_tensors = 2
+
+    def __init__(self, log: Any, journal: list[str]) -> None:
+        self.log, self.journal, self.broken = log, journal, False
+
+    def get_tensor_name(self, index: int) -> str:
+        return "xy"[index]
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return SimpleNamespace(name="FLOAT")
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
+        return [(1, 3), (2, 3), (4, 3)]
+
+    def create_execution_context(self) -> Context | None:
+        return Context(self)
+
+
+class Trt:
+    """As much of a TensorRT module as running an engine takes."""
+
+    class ILogger:
+        pass
+
+    def __init__(self, journal: list[str]) -> None:
+        self._journal = journal
+
+    def Runtime(self, logger: Any) -> Any:
+        def say(severity: str, text: str) -> None:
+            logger.log(SimpleNamespace(name=severity), text)
+
+        def deserialize(blob: memoryview) -> Engine | None:
+            if bytes(blob) != b"plan":
+                say("ERROR", "magic tag does not match")
+                return None
+            self.engine = Engine(say, self._journal)
+            return self.engine
+
+        return SimpleNamespace(deserialize_cuda_engine=deserialize)
+
+
+@pytest.fixture
+def journal(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What happened on streams, in order; the caller is on the default stream."""
+    notes: list[str] = []
+    default = Stream("the caller", notes)
+    event = SimpleNamespace(record=lambda stream: notes.append(f"{stream.name} notes the call"))
+    for name, double in {
+        "device": lambda device: torch.no_grad(),
+        "current_stream": lambda: default,
+        "default_stream": lambda: default,
+        "Stream": lambda: Stream("the engine", notes),
+        "Event": lambda: event,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, double)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
+    return notes
+
+
+def runner(trt: Trt, blob: bytes = b"plan") -> EngineRunner:
+    """A runner of the double."""
+    return EngineRunner(trt, memoryview(blob), ["x"], ["y"], CPU)
+
+
+def test_numbers_of_several_shapes(journal: list[str]) -> None:
+    run = runner(Trt(journal))
+    for batch in (1, 4, 2):
+        x = torch.rand(batch, 3)
+        (y,) = run([x])
+        assert torch.equal(y, x * 2)
+
+
+def test_an_input_that_is_not_contiguous_is_copied(journal: list[str]) -> None:
+    x = torch.rand(3, 2).t()
+    (y,) = runner(Trt(journal))([x])
+    assert torch.equal(y, x * 2)
+
+
+def test_the_default_stream_is_waited_for_and_waits(journal: list[str]) -> None:
+    runner(Trt(journal))([torch.rand(1, 3)])
+    assert journal == [
+        "the engine waits for the caller",
+        "the engine waits for the last call",
+        "runs",
+        "the engine notes the call",
+        "the caller waits for the engine",
+    ]
+
+
+def test_a_stream_of_the_callers_is_used_as_it_is(
+    journal: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Stream("the caller's own", journal)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: own)
+    runner(Trt(journal))([torch.rand(1, 3)])
+    assert journal == [
+        "the caller's own waits for the last call",
+        "runs",
+        "the caller's own notes the call",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.rand(1, 3).half(), "input x: wanted FLOAT on cpu, got HALF on cpu"),
+        (torch.rand(5, 3), r"takes shapes from \[1, 3\] to \[4, 3\], got \[5, 3\]"),
+        (torch.rand(3), r"got \[3\]"),
+    ],
+)
+def test_a_wrong_input_is_refused(journal: list[str], value: torch.Tensor, message: str) -> None:
+    with pytest.raises(InputMismatchError, match=message):
+        runner(Trt(journal))([value])
+    assert "runs" not in journal
+
+
+def test_a_damaged_plan_is_told(journal: list[str]) -> None:
+    with pytest.raises(BundleError, match="cannot read the engine: magic tag does not match"):
+        runner(Trt(journal), b"plam")
+
+
+def test_a_plan_of_another_segment_is_told(journal: list[str]) -> None:
+    with pytest.raises(BundleError, match="another segment") as refusal:
+        EngineRunner(Trt(journal), memoryview(b"plan"), ["x"], ["z"], CPU)
+    assert (refusal.value.wants, refusal.value.has) == (["x", "z"], ["x", "y"])
+
+
+def test_a_run_that_fails_is_told_with_tensorrts_words(journal: list[str]) -> None:
+    trt = Trt(journal)
+    run = runner(trt)
+    trt.engine.broken = True
+    with pytest.raises(DeviceError, match="cannot run the engine: out of everything"):
+        run([torch.rand(1, 3)])
+
+
+def test_no_room_for_a_context_is_told(journal: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "create_execution_context", lambda self: None)
+    with pytest.raises(DeviceError, match="cannot make room"):
+        runner(Trt(journal))
