@@ -176,6 +176,8 @@ def fill(
             require(tensor.dtype == output_type, f"operand {name}_tensor: wanted {output_type}")
     steps = (len(beta),) if beta is not None else beta_tensor.shape if beta_tensor else ()
     require(steps == (len(shape),), f"beta: wanted a step for each dim of {text(shape)}")
+    kinds = {isinstance(step, Expr) for step in beta or () if not isinstance(step, int)}
+    require(len(kinds) < 2, "beta: wanted sizes or fractions, got both")
     for number in (alpha, *(beta or ())):
         whole = number is None or isinstance(number, int | Expr)
         require(whole or output_type in FLOATS, f"alpha or beta: {number} is no {output_type}")
