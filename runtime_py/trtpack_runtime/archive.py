@@ -98,6 +98,8 @@ class Archive:
         self, entry: Entry, position: int, start: int, wanted: Sequence[Entry]
     ) -> NoReturn:
         """Says how the headers from ``position`` to ``start`` are not those of ``entry``."""
+        if bytes(self._data[position : position + len(END) + 1]) == END:
+            self._refuse(f"lacks {entry.name}, which the manifest lists", member=entry.name)
         if start > len(self._data):
             self._refuse(
                 f"ends before {entry.name}",
@@ -105,8 +107,6 @@ class Archive:
                 has=len(self._data),
                 member=entry.name,
             )
-        if not any(self._data[position : position + BLOCK]):
-            self._refuse(f"lacks {entry.name}, which the manifest lists", member=entry.name)
         found = read_name(self._data, position)
         if found is None or found == entry.name:
             self._refuse(f"the header of {entry.name} is damaged", member=entry.name)
