@@ -33,6 +33,27 @@ def convert_element_type(ctx: Context, a: Tensor, dtype: Any) -> Tensor:
     return ctx.cast(a, ctx.result.dtype)
 
 
+@converter(aten.copy.default)
+def copy_into(ctx: Context, self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
+    """copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor
+
+    ``src`` in the type and shape of ``self``.
+    """
+    return ctx.expand(ctx.cast(src, ctx.result.dtype), ctx.result.shape)
+
+
+def _trains(*, train: bool | None, **_: Any) -> str | None:
+    return "it drops elements, as in training" if train else None
+
+
+@converter(aten.native_dropout.default, when=_trains)
+def native_dropout(
+    ctx: Context, input: Tensor, p: float, train: bool | None
+) -> tuple[Tensor, None]:
+    """native_dropout(Tensor input, float p, bool? train) -> (Tensor, Tensor)"""
+    return input, None
+
+
 @converter(
     aten.clone.default,
     aten.alias.default,

@@ -183,6 +183,17 @@ def native_batch_norm(
     return _by_statistics(ctx, input, weight, bias, running_mean, running_var, eps), None, None
 
 
+@converter(aten._native_batch_norm_legit.no_stats)
+def native_batch_norm_of_the_batch(
+    ctx: Context, input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, **_: Any
+) -> tuple[Tensor, None, None]:
+    """_native_batch_norm_legit.no_stats(Tensor input, Tensor? weight, Tensor? bias, bool training,
+    float momentum, float eps) -> (Tensor, Tensor, Tensor)
+    """
+    axes = (0, *range(2, input.rank))
+    return _by_own_statistics(ctx, input, weight, bias, axes, eps), None, None
+
+
 def _trains(*, training: bool, running_mean: Tensor | None, **_: Any) -> str | None:
     return _updates_statistics(use_input_stats=training, running_mean=running_mean)
 

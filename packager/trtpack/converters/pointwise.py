@@ -197,6 +197,24 @@ def erf(ctx: Context, self: Tensor) -> Tensor:
     return _float_unary(ctx, "ERF", self)
 
 
+@converter(aten.erfc.default)
+def erfc(ctx: Context, self: Tensor) -> Tensor:
+    """erfc(Tensor self) -> Tensor"""
+    return ctx.in_float32(
+        _as_result(ctx, self), lambda x: ctx.elementwise("SUB", 1.0, ctx.unary("ERF", x))
+    )
+
+
+@converter(aten.hypot.default)
+def hypot(ctx: Context, self: Tensor, other: Tensor) -> Tensor:
+    """hypot(Tensor self, Tensor other) -> Tensor"""
+    squares = []
+    for side in (self, other):
+        x = ctx.cast(side, "FLOAT")
+        squares.append(ctx.elementwise("PROD", x, x))
+    return ctx.cast(ctx.unary("SQRT", ctx.elementwise("SUM", *squares)), ctx.result.dtype)
+
+
 @converter(aten.abs.default, when=needs_wider_integers)
 def abs(ctx: Context, self: Tensor) -> Tensor:
     """abs(Tensor self) -> Tensor"""

@@ -31,9 +31,10 @@ def wide(dtype: str) -> str:
 
 
 def needs_wider_integers(**arguments: Any) -> str | None:
-    """Refuses arithmetic whose operands are all 8-bit integers."""
+    """Refuses arithmetic among 8-bit integers alone; a float beside them makes it float32."""
     types = [a.dtype for a in arguments.values() if isinstance(a, Tensor)]
-    if all(t in _SMALL for t in types):
+    meets_float = any(isinstance(a, float) for a in arguments.values())
+    if all(t in _SMALL for t in types) and not meets_float:
         return f"TensorRT does not compute in {DTYPES[types[0]].torch}"
     return None
 

@@ -97,21 +97,23 @@ def linalg_vector_norm(
 
     ``sum(|x| ** ord) ** (1 / ord)``; 0 counts, infinities take the largest or smallest.
     """
-    x = ctx.cast(self, "FLOAT")
+    return ctx.cast(vector_norm(ctx, ctx.cast(self, "FLOAT"), ord, dim, keepdim), ctx.result.dtype)
+
+
+def vector_norm(ctx: Context, x: Tensor, ord: float, dim: Dims, keepdim: bool) -> Tensor:
+    """The norm of a FLOAT tensor along ``dim``."""
     size = ctx.unary("ABS", x)
     if abs(ord) == float("inf"):
-        norm = reduced(ctx, "MAX" if ord > 0 else "MIN", size, dim, keepdim)
-    elif ord == 0:
+        return reduced(ctx, "MAX" if ord > 0 else "MIN", size, dim, keepdim)
+    if ord == 0:
         is_zero = ctx.elementwise("EQUAL", x, 0.0)
-        norm = reduced(ctx, "SUM", ctx.cast(ctx.unary("NOT", is_zero), "FLOAT"), dim, keepdim)
-    elif ord == 1:
-        norm = reduced(ctx, "SUM", size, dim, keepdim)
-    elif ord == 2:
-        norm = ctx.unary("SQRT", reduced(ctx, "SUM", ctx.elementwise("PROD", x, x), dim, keepdim))
-    else:
-        total = reduced(ctx, "SUM", ctx.elementwise("POW", size, float(ord)), dim, keepdim)
-        norm = ctx.elementwise("POW", total, 1 / ord)
-    return ctx.cast(norm, ctx.result.dtype)
+        return reduced(ctx, "SUM", ctx.cast(ctx.unary("NOT", is_zero), "FLOAT"), dim, keepdim)
+    if ord == 1:
+        return reduced(ctx, "SUM", size, dim, keepdim)
+    if ord == 2:
+        return ctx.unary("SQRT", reduced(ctx, "SUM", ctx.elementwise("PROD", x, x), dim, keepdim))
+    total = reduced(ctx, "SUM", ctx.elementwise("POW", size, float(ord)), dim, keepdim)
+    return ctx.elementwise("POW", total, 1 / ord)
 
 
 def axes_of(dim: Dims, rank: int) -> list[int]:

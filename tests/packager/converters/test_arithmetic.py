@@ -71,6 +71,7 @@ CASES = [
     Case(aten.mul.Tensor, boolean(5), f32(5)),
     Case(aten.mul.Tensor, dynamic(f32(4, 3), BATCH), size(0, 0)),
     Case(aten.mul.Scalar, i64(5), 3),
+    Case(aten.mul.Tensor, given([0, 1, 255], torch.uint8), 1 / 255),
     Case(aten.div.Tensor, f32(2, 3), f32(3)),
     Case(aten.div.Tensor, i64(2, 3), i64(2, 3)),
     Case(aten.div.Tensor, i64(2, 3), 4),

@@ -15,6 +15,7 @@ from tests.packager.converters.harness import (
     given,
     i64,
     kinds,
+    refusal,
     weight,
 )
 
@@ -41,6 +42,9 @@ CASES = [
     Case(torch.ops.prims.convert_element_type.default, i64(4), torch.float32),
     Case(aten.clone.default, f32(4)),
     Case(aten.clone.default, dynamic(f32(4), BATCH), memory_format=torch.contiguous_format),
+    Case(aten.copy.default, f32(4, 3), i64(3)),
+    Case(aten.copy.default, dynamic(f32(4, 3), BATCH), f32(3)),
+    Case(aten.native_dropout.default, f32(4), 0.5, False).answering(0),
     Case(aten.alias.default, f32(4)),
     Case(aten.detach.default, weight(f32(4))),
     Case(aten.lift_fresh_copy.default, f32(4)),
@@ -51,6 +55,11 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_matches_pytorch(case: Case, check: Checker) -> None:
     check(case)
+
+
+def test_dropping_elements_stays_in_pytorch() -> None:
+    reason = refusal(aten.native_dropout.default, f32(4), 0.5, True)
+    assert reason == "it drops elements, as in training"
 
 
 def test_a_copy_is_no_layer() -> None:

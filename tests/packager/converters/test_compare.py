@@ -24,6 +24,7 @@ from tests.packager.converters.harness import (
 aten = torch.ops.aten
 BATCH = {0: (1, 4, 8)}
 TENSOR = [aten.eq, aten.ne, aten.gt, aten.lt, aten.ge, aten.le]
+PIXELS = given([0, 1, 3, 255], torch.uint8)
 ODD = given([math.nan, 1.0, math.inf, -1.0])
 
 CASES = [
@@ -43,6 +44,8 @@ CASES = [
         Case(op.Scalar, i64(9), 2),
         Case(op.Scalar, boolean(9), 1),
         Case(op.Scalar, ODD, 1.0),
+        Case(op.Scalar, PIXELS, 3),
+        Case(op.Tensor, PIXELS, i64(4)),
         Case(op.Scalar, dynamic(i64(4), BATCH), size(0, 0)),
     )
 ]

@@ -97,6 +97,10 @@ CASES = [
         *(f32(4, 6, 5, 5), *_parameters(6), None, None, True, 0.1, 1e-5, True),
     ),
     Case(
+        aten._native_batch_norm_legit.no_stats,
+        *(f32(4, 6, 5), *_parameters(6), True, 0.1, 1e-5),
+    ).answering(0),
+    Case(
         aten.batch_norm.default,
         *(f16(2, 6, 4, 4), *_parameters(6), *_statistics(6), False, 0.1, 1e-5, True),
     ).float32_only("float32 statistics of a float16 input are the point"),

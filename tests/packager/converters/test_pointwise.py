@@ -68,6 +68,8 @@ CASES = [
     Case(aten.acosh.default, f32(20, low=1.01, high=9)),
     Case(aten.atanh.default, UNIT),
     Case(aten.erf.default, f32(20)),
+    Case(aten.erfc.default, f32(20)),
+    Case(aten.hypot.default, f32(4, 3), f32(3)),
     Case(aten.abs.default, f32(4, 3)),
     Case(aten.abs.default, i64(4)),
     Case(aten.neg.default, dynamic(f32(4, 3), BATCH)),
