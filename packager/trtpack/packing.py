@@ -269,7 +269,7 @@ def _outputs(captured: Captured) -> list[dict[str, Any]]:
     paths = treespec.leaf_paths(treespec.encode(captured.out_spec), "output")
     described = []
     for path, output in zip(paths, captured.outputs, strict=True):
-        name = _output_name(path)
+        name = output_name(path)
         if isinstance(output, int):
             value = nodes[output].meta["val"]
             described.append(
@@ -282,7 +282,7 @@ def _outputs(captured: Captured) -> list[dict[str, Any]]:
     return described
 
 
-def _output_name(path: str) -> str:
+def output_name(path: str) -> str:
     """``logits`` of ``output.logits`` or ``output['logits']``; other paths stay whole."""
     named = re.fullmatch(r"output(?:\.(\w+)|\['([^']+)'\])", path)
     return path if named is None else named[1] or named[2]
