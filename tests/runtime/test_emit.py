@@ -225,3 +225,15 @@ def test_addresses_are_the_buffers_own() -> None:
     assert address(memoryview(tensor.numpy())[2:]) == tensor.data_ptr() + 8
     assert address(b"read only") != 0
     assert Constant("c", "FLOAT", (4,), "c").recipe is None
+
+
+def test_a_layer_the_release_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    x = recorder.input(Tensor("x", "FLOAT", (2, 3)))
+    given = {"op": "SUM", "axis": 1, "exclusive": False, "reverse": False}
+    (y,) = recorder.add("cumulative", {"input": x}, given, name="y", origin="net.py:3")
+    monkeypatch.delattr(trt.INetworkDefinition, "add_cumulative")
+    with pytest.raises(
+        EngineBuildError, match=r"'y' \(net.py:3\): this TensorRT has no such layer"
+    ):
+        emit(trt, recorder.finish([y.name]), {})

@@ -99,6 +99,8 @@ class Emitter:
         ):
             if layer.kind not in EMITTERS:
                 raise self._error("this release of trtpack-runtime cannot emit that kind")
+            if not self.has(f"add_{layer.kind}"):
+                raise self._error("this TensorRT has no such layer")
             operands = {name: self._operand(layer, name) for name in layer.operands}
             outputs = EMITTERS[layer.kind](self, **operands, **layer.attributes)
             for part in outputs.layers:
