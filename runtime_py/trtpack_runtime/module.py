@@ -17,13 +17,11 @@ from . import program as programs
 from . import smoke, treespec
 from .bundle import Bundle, open_bundle
 from .device import facts
-from .engines import CARRIES_CODE
 from .errors import BundleError, ConfigError
-from .execution import Segments, load_segments
+from .execution import LoadedSegment, Segments, load_segments
 from .input_check import check_inputs
-from .ledger import trusted
 from .manifest import Method
-from .resolve import Choice, check_requirements, choose, resolve
+from .resolve import Choice, check_requirements, choose, resolve, untrusted_members
 from .smoke import SmokeReport
 
 
@@ -57,7 +55,7 @@ def load(
     for name in imports:
         _import(name)
     bundle = open_bundle(path)
-    here = facts().to_json()
+    here = facts()
     check_requirements(bundle.manifest, here, sys.modules)
     untrusted = () if trust else untrusted_members(bundle)
     candidates = resolve(bundle.manifest, here, untrusted)
@@ -66,13 +64,6 @@ def load(
     if choice.degraded:
         warnings.warn(choice.explain().splitlines()[0], DegradedWarning, stacklevel=2)
     return module
-
-
-def untrusted_members(bundle: Bundle) -> list[str]:
-    """The members with machine code that this machine did not build."""
-    engines = [e for v in bundle.manifest.variants.values() for e in v.engines.values()]
-    members = {e.member for e in engines if e.member is not None and e.kind in CARRIES_CODE}
-    return sorted(name for name in members if not trusted(bundle.entries[name].sha256))
 
 
 class BundleModule(torch.nn.Module):
@@ -133,6 +124,10 @@ class BundleModule(torch.nn.Module):
         """The names of its methods."""
         return tuple(self._programs)
 
+    def segments(self, method: str = "forward") -> tuple[LoadedSegment, ...]:
+        """The method's segments in order, each with the kind of engine that runs it."""
+        return self._segments.methods[method]
+
     def explain(self) -> str:
         """Why this variant was taken and not another, a line each."""
         return self._choice.explain()
@@ -160,7 +155,12 @@ class BundleModule(torch.nn.Module):
         return lambda *args, **kwargs: self._call(name, args, kwargs)
 
     def run(self, method: str, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Runs a method on its flat tensor inputs and answers its flat tensor outputs."""
+        """Runs a method on its flat tensor inputs and answers its flat tensor outputs.
+
+        Raises:
+            InputMismatchError: an input that is not what the manifest says.
+        """
+        check_inputs(self._described(method).inputs, inputs, self._device)
         results = self._run(method, inputs)
         return [value for value in results if isinstance(value, torch.Tensor)]
 

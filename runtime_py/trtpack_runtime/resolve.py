@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chooses the variant of a bundle for a machine, and says why the others do not fit.
 
-A pure function over the manifest and the machine's facts (``device.facts().to_json()``), so a host
+A pure function over the manifest and the machine's facts (``device.facts()``), so a host
 can ask for a device it has only the facts of.
 """
 
@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import engines
+from .bundle import Bundle
 from .engines import CARRIES_CODE, FITS, Verdict
 from .errors import BundleError, ConfigError, InternalError
+from .ledger import trusted
 from .manifest import EngineRef, Manifest, Variant
 
 _PREFERENCE = ("tensorrt", "tensorrt-rtx", "inductor", "reference")
@@ -117,14 +119,13 @@ def check_requirements(
     Raises:
         BundleError: PyTorch is too old, or a module that registers operators is not imported.
     """
+    for name in missing_modules(manifest, imported):
+        raise BundleError(
+            f"the bundle uses operators of the module {name!r}, which is not imported",
+            hint=f"add --import {name}, or imports=[{name!r}] in Python",
+            wants=name,
+        )
     for requirement in manifest.requires:
-        kind, _, value = requirement.partition(":")
-        if kind == "module" and value not in imported:
-            raise BundleError(
-                f"the bundle uses operators of the module {value!r}, which is not imported",
-                hint=f"add --import {value}, or imports=[{value!r}] in Python",
-                wants=value,
-            )
         if requirement.startswith("torch>="):
             wants, has = requirement.removeprefix("torch>="), facts.get("torch")
             if has and _version(has) < _version(wants):
@@ -134,6 +135,19 @@ def check_requirements(
                     wants=wants,
                     has=has,
                 )
+
+
+def missing_modules(manifest: Manifest, imported: Collection[str]) -> list[str]:
+    """The modules that register the bundle's operators and are not imported."""
+    named = [r.removeprefix("module:") for r in manifest.requires if r.startswith("module:")]
+    return [name for name in named if name not in imported]
+
+
+def untrusted_members(bundle: Bundle) -> list[str]:
+    """The members with machine code that this machine did not build, after its ledger."""
+    engine_refs = [e for v in bundle.manifest.variants.values() for e in v.engines.values()]
+    members = {e.member for e in engine_refs if e.member is not None and e.kind in CARRIES_CODE}
+    return sorted(name for name in members if not trusted(bundle.entries[name].sha256))
 
 
 def _candidate(

@@ -14,6 +14,7 @@ import torch
 from .atomic import cannot_write, replaced
 from .dtypes import DTYPES, by_torch
 from .errors import ConfigError, InputMismatchError
+from .manifest import Method
 from .safetensors import open_safetensors, write_safetensors
 
 if TYPE_CHECKING:
@@ -57,6 +58,14 @@ class StoredTensor:
         flat = self.value.detach().cpu().contiguous().reshape(-1)
         raw: Any = flat.view(torch.uint8).numpy()
         return memoryview(raw)
+
+
+def wanted_inputs(method: Method) -> list[Wanted]:
+    """The inputs of a method as the manifest describes them."""
+    return [
+        Wanted(s.name, s.dtype, tuple(d if isinstance(d, int) else None for d in s.shape))
+        for s in method.inputs
+    ]
 
 
 def read_inputs(

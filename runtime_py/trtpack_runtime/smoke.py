@@ -50,6 +50,21 @@ class Comparison:
     metrics: Metrics | None
     failure: str | None
 
+    @property
+    def is_float(self) -> bool:
+        """Whether errors of size matter, not only equality."""
+        return self.dtype.startswith(("float", "bfloat", "complex"))
+
+    @property
+    def badness(self) -> float:
+        """How far off it is, for ranking: 0 is perfect, infinite without anything to compare."""
+        metrics = self.metrics
+        if metrics is None:
+            return math.inf
+        if not self.is_float:
+            return metrics.differing / max(metrics.elements, 1)
+        return max(metrics.rel_l2, 1 - metrics.cosine)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; figures that are not finite as strings."""
         metrics = None if self.metrics is None else asdict(self.metrics)
@@ -81,7 +96,7 @@ class SmokeReport:
     @property
     def worst(self) -> Comparison | None:
         """The output furthest off: a failed one if there is any."""
-        return max(self.failed or self.comparisons, key=_badness, default=None)
+        return max(self.failed or self.comparisons, key=lambda c: c.badness, default=None)
 
     def raise_for_failure(self) -> None:
         """Raises SmokeFailure that names the worst output, if any output failed."""
@@ -222,14 +237,6 @@ def _ratio(error: float, size: float) -> float:
     if error == 0:
         return 0.0
     return error / size if size else math.inf
-
-
-def _badness(comparison: Comparison) -> float:
-    metrics = comparison.metrics
-    if metrics is None:
-        return math.inf
-    return max(metrics.rel_l2, 1 - metrics.cosine, metrics.differing / max(metrics.elements, 1)
-               if not comparison.dtype.startswith(("float", "bfloat")) else 0.0)  # fmt: skip
 
 
 def _described(tensor: torch.Tensor) -> str:

@@ -174,7 +174,7 @@ def test_without_a_compiler_the_hint_says_so(
 
 
 def test_a_failed_build_ends_with_its_last_lines(tmp_path: Path) -> None:
-    with pytest.raises(EngineBuildError, match="has no operator my_ops.twist") as caught:
+    with pytest.raises(EngineBuildError, match=r"has no operator my_ops\.twist") as caught:
         _build_neg(tmp_path, "my_ops.twist.default")
     assert "--import" in caught.value.hint
 

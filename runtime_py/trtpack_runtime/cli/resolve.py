@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``trtpack resolve``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..bundle import open_bundle
+from ..errors import BundleError, ConfigError
+from ..resolve import Candidate, choose, missing_modules, untrusted_members
+from ..resolve import resolve as resolve_variants
+from .text import columns, mark
+
+EXAMPLES = """\b
+Examples:
+  trtpack resolve bundle.tar
+  trtpack doctor --json > orin.json     # on the device
+  trtpack resolve bundle.tar --facts orin.json
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--facts",
+    "facts_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Decide for the machine these facts are of, as doctor --json prints them.",
+)
+@click.option("--trust", is_flag=True, help="As if machine code in the bundle were trusted.")
+@click.option("--strict", is_flag=True, help="Fail where no engine fits.")
+@click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
+def resolve(
+    bundle: Path, facts_file: Path | None, trust: bool, strict: bool, as_json: bool
+) -> None:
+    """Say which variant of BUNDLE fits this machine, and why the others do not.
+
+    Nothing is loaded; neither PyTorch nor TensorRT is imported.
+    """
+    opened = open_bundle(bundle)
+    here = _facts(facts_file)
+    untrusted = () if trust or facts_file is not None else untrusted_members(opened)
+    candidates = resolve_variants(opened.manifest, here, untrusted)
+    modules = missing_modules(opened.manifest, ())
+    error = None
+    try:
+        choice = choose(opened.manifest, candidates, here, strict=strict)
+        chosen, degraded = choice.variant, choice.degraded
+    except BundleError as refused:
+        error, chosen, degraded = refused, None, False
+    if as_json:
+        found = {
+            "chosen": chosen,
+            "degraded": degraded,
+            "imports": modules,
+            "variants": [c.to_json() for c in candidates],
+        }
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        click.echo(columns(rows(candidates, chosen, degraded)))
+        for name in modules:
+            click.echo(f"run it with --import {name}, it uses operators of that module")
+    if error is not None:
+        raise error
+
+
+def rows(
+    candidates: Sequence[Candidate], chosen: str | None, degraded: bool
+) -> list[tuple[str, ...]]:
+    """A line for each variant: whether it is taken, its fit and the reason."""
+    lines: list[tuple[str, ...]] = []
+    for candidate in candidates:
+        taken = candidate.variant == chosen
+        verdict = candidate.verdict
+        how = "runs in PyTorch: " if degraded and taken else ""
+        lines.append((mark(taken or None), candidate.variant, verdict.fit, how + verdict.reason))
+    return lines
+
+
+def _facts(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        from ..device import facts
+
+        return facts()
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ConfigError(
+            f"{path} is no JSON: {error}", hint="write it with: trtpack doctor --json"
+        ) from error
+    needed = ("torch", "os", "arch", "cpu", "gpus")
+    lacking = [key for key in needed if not isinstance(found, dict) or key not in found]
+    if lacking:
+        raise ConfigError(
+            f"{path} holds no facts of a machine, it lacks {lacking[0]!r}",
+            hint="write it with: trtpack doctor --json",
+        )
+    return dict(found)

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The choice of a variant is a function of the manifest and a machine's facts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trtpack_runtime.engines import engine
+from trtpack_runtime.errors import BundleError, ConfigError
+from trtpack_runtime.manifest import EngineRef, Manifest, Variant
+from trtpack_runtime.resolve import check_requirements, choose, resolve
+
+RECORD = {"torch": "2.6.0", "os": "linux", "arch": "x86_64", "cpu_flags": ["avx2"]}
+INDUCTOR = EngineRef("inductor", "engines/cpu/s.pt2", RECORD)
+DEFERRED = EngineRef("tensorrt", deferred="the device builds it at its first run")
+
+
+def manifest(*requires: str) -> Manifest:
+    return Manifest(
+        name="m",
+        producer="trtpack 0.1.0",
+        methods={},
+        requires=("format:1", *requires),
+        variants={
+            "orin": Variant({"name": "orin", "kind": "tensorrt", "sm": "8.7"}, {}, {"s": DEFERRED}),
+            "cpu": Variant({"name": "cpu", "kind": "inductor", "sm": None}, {}, {"s": INDUCTOR}),
+            "plain": Variant({"name": "plain", "kind": "reference", "sm": None}, {}, {}),
+        },
+    )
+
+
+def facts(**changes: Any) -> dict[str, Any]:
+    return {
+        "torch": "2.6.0+cpu",
+        "os": "linux",
+        "arch": "x86_64",
+        "cpu": {"flags": ["avx2", "fma"]},
+        "gpus": [],
+    } | changes
+
+
+def verdicts(here: dict[str, Any], untrusted: tuple[str, ...] = ()) -> dict[str, tuple[str, str]]:
+    found = resolve(manifest(), here, untrusted)
+    return {c.variant: (c.verdict.fit, c.verdict.reason) for c in found}
+
+
+def test_an_engine_that_fits_exactly_comes_first() -> None:
+    assert list(verdicts(facts())) == ["cpu", "plain", "orin"]
+    assert verdicts(facts())["cpu"] == ("exact", "built for PyTorch 2.6.0 on x86_64")
+
+
+@pytest.mark.parametrize(
+    ("changes", "variant", "verdict"),
+    [
+        ({}, "orin", ("impossible", "needs an NVIDIA GPU of SM 8.7, this machine has none")),
+        (
+            {"gpus": [{"sm": "8.9"}]},
+            "orin",
+            ("impossible", "needs an NVIDIA GPU of SM 8.7, this machine has SM 8.9"),
+        ),
+        (
+            {"gpus": [{"sm": "8.7"}]},
+            "orin",
+            ("rebuild", "the device builds it at its first run"),
+        ),
+        (
+            {"torch": "2.5.1"},
+            "cpu",
+            ("rebuild", "built for PyTorch 2.6.0, this machine has 2.5.1"),
+        ),
+        ({"torch": None}, "plain", ("impossible", "PyTorch is not installed")),
+    ],
+)
+def test_reasons_are_told(changes: Any, variant: str, verdict: tuple[str, str]) -> None:
+    assert verdicts(facts(**changes))[variant] == verdict
+
+
+def test_machine_code_needs_trust() -> None:
+    fit, reason = verdicts(facts(), ("engines/cpu/s.pt2",))["cpu"]
+    assert fit == "impossible"
+    assert "--trust" in reason
+    candidates = resolve(manifest(), facts(), ("engines/cpu/s.pt2",))
+    assert choose(manifest(), candidates, facts()).variant == "plain"
+    with pytest.raises(BundleError, match="did not build") as caught:
+        choose(manifest(), candidates, facts(), target="cpu", strict=True)
+    assert "--trust" in caught.value.hint
+
+
+def test_without_a_fit_the_most_portable_variant_runs_degraded() -> None:
+    only = manifest()
+    del only.variants["plain"]  # type: ignore[attr-defined]
+    here = facts(torch="2.5.1")
+    candidates = resolve(only, here)
+    choice = choose(only, candidates, here)
+    assert (choice.variant, choice.degraded) == ("cpu", True)
+    assert choice.explain().startswith("cpu: runs its portable form in PyTorch")
+    with pytest.raises(BundleError, match=r"cpu: built for .*; orin: needs an NVIDIA GPU"):
+        choose(only, candidates, here, strict=True)
+    nothing = facts(torch=None)
+    with pytest.raises(BundleError, match="PyTorch is not installed"):
+        choose(only, resolve(only, nothing), nothing)
+
+
+def test_an_unknown_engine_kind_is_a_reason_not_a_crash() -> None:
+    with pytest.raises(BundleError, match="no engine kind 'warp'"):
+        engine("warp")
+    other = manifest()
+    other.variants["new"] = Variant(  # type: ignore[index]
+        {"name": "new", "kind": "warp"}, {}, {"s": EngineRef("warp", "engines/new/s.bin")}
+    )
+    found = {c.variant: c.verdict for c in resolve(other, facts())}
+    assert found["new"].fit == "impossible"
+    assert "no engine kind 'warp'" in found["new"].reason
+
+
+def test_a_record_without_what_is_compared_does_not_fit() -> None:
+    other = manifest()
+    other.variants["cpu"] = Variant(  # type: ignore[index]
+        {"name": "cpu", "kind": "inductor"}, {}, {"s": EngineRef("inductor", "engines/cpu/s.pt2")}
+    )
+    found = {c.variant: c.verdict for c in resolve(other, facts())}
+    assert found["cpu"].reason == "its compatibility record lacks 'os'"
+
+
+def test_an_unknown_target_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigError) as caught:
+        choose(manifest(), resolve(manifest(), facts()), facts(), target="plane")
+    assert caught.value.hint == "did you mean plain?"
+
+
+def test_requirements_are_compared() -> None:
+    check_requirements(manifest("torch>=2.6"), facts())
+    check_requirements(manifest("torch>=2.3", "module:ops"), facts(), {"ops"})
+    with pytest.raises(BundleError, match=r"needs PyTorch 2\.10 or newer, this machine has 2\.6"):
+        check_requirements(manifest("torch>=2.10"), facts())
+    with pytest.raises(BundleError, match="module 'ops'"):
+        check_requirements(manifest("module:ops"), facts())
