@@ -21,7 +21,7 @@ JETPACKS = {
 github.com/anduril/jetpack-nixos; 39.2.1 from notes that quote NVIDIA's JetPack archive."""
 
 _RELEASE = re.compile(r"# R(\d+) \(release\), REVISION: (\d+(?:\.\d+)*)")
-_MODULE = re.compile(r"nvidia,(p\d{4}-\d{4})")
+_MODULE = re.compile(r"\bp\d{4}-\d{4}\b")
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ def jetson(root: Path = Path("/")) -> Jetson | None:
     if match is None:
         return None
     l4t = f"{match[1]}.{match[2]}"
-    module = _MODULE.search(_text(root / "proc/device-tree/compatible"))
+    boards = _MODULE.findall(_text(root / "proc/device-tree/compatible"))
     return Jetson(
         model=_text(root / "proc/device-tree/model").strip("\0\n ") or None,
-        module=module[1] if module else None,
+        module=boards[-1] if boards else None,  # its carrier stands before it
         l4t=l4t,
         jetpack=JETPACKS.get(l4t),
         power_mode=_power_mode(),

@@ -16,7 +16,7 @@ from . import dims
 from .checked_json import MalformedError, Place, canonical, parse
 from .dims import Dim
 from .dtypes import DTYPES
-from .errors import BundleError
+from .errors import BundleError, ConfigError
 from .tar_layout import FORMAT, Entry, check_name
 
 _SCHEMA = re.compile(r"trtpack\.bundle/(\d+)")
@@ -171,8 +171,18 @@ class Manifest:
         }
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON: equal manifests give equal bytes."""
-        return canonical(self.to_json())
+        """Canonical JSON: equal manifests give equal bytes.
+
+        Raises:
+            ConfigError: metadata that JSON cannot hold, such as NaN.
+        """
+        try:
+            return canonical(self.to_json())
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"the bundle's metadata is no JSON: {str(error).lower()}",
+                hint="write such values as text",
+            ) from error
 
     def with_members(self, entries: Sequence[Entry]) -> Manifest:
         """The same manifest with another list of members."""
@@ -381,9 +391,5 @@ def _method_json(method: Method) -> dict[str, Any]:
 
 
 def _engine_json(engine: EngineRef) -> dict[str, Any]:
-    value: dict[str, Any] = {"kind": engine.kind}
-    if engine.member is not None:
-        value |= {"member": engine.member, "record": dict(engine.record)}
-    if engine.deferred is not None:
-        value["deferred"] = engine.deferred
-    return value
+    found = {"member": engine.member, "record": dict(engine.record), "deferred": engine.deferred}
+    return {"kind": engine.kind, **{key: value for key, value in found.items() if value}}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.runtime.bundles import manifest_json
 from trtpack_runtime.dims import dim
-from trtpack_runtime.errors import BundleError
+from trtpack_runtime.errors import BundleError, ConfigError
 from trtpack_runtime.manifest import EngineRef, Manifest
 from trtpack_runtime.tar_layout import Entry
 
@@ -160,7 +160,11 @@ def places(value: Any, path: str = "") -> list[str]:
 @given(
     st.sampled_from(places(manifest_json())),
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
         max_leaves=5,
     ),
@@ -172,6 +176,13 @@ def test_any_replaced_value_is_read_or_refused(path: str, value: Any) -> None:
     except BundleError:
         return
     assert Manifest.from_bytes(read.to_bytes()) == read
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, "\ud800"])
+def test_metadata_that_json_cannot_hold(value: Any) -> None:
+    manifest = Manifest.from_json(manifest_json(metadata={"mean": [value]}))
+    with pytest.raises(ConfigError, match="metadata is no JSON"):
+        manifest.to_bytes()
 
 
 def test_references_to_members_that_are_not_listed() -> None:

@@ -39,7 +39,7 @@ def inspect(bundle: Path, as_json: bool, members: bool, operators: bool) -> None
     opened = open_bundle(bundle)
     described = describe(opened)
     if as_json:
-        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(described, indent=2))
         return
     for part in _parts(opened, described, members, operators):
         click.echo(part)
