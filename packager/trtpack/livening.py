@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from trtpack_runtime.errors import ConfigError
 
+_LOW_PRECISION = (torch.float16, torch.bfloat16)
 _VARIANTS = 4  # inputs that run together, so that statistics are not those of a single one
 _EMBEDDING_STD = 1.0
 _TOKEN_STD = 0.5  # position tables, class tokens, relative biases
@@ -59,8 +60,15 @@ def liven(
     Every convolution and linear layer gives outputs of about unit scale, batch norms know the
     statistics of what they see, no head, gamma, layer scale or position table is zero or tiny. The
     same module, arguments and seed give the same weights on one machine. Parameters that no known
-    layer owns and that already look alive keep their values.
+    layer owns and that already look alive keep their values. A model in float16 or bfloat16 is
+    livened in float32 and cast back.
     """
+    low = next((p.dtype for p in module.parameters() if p.dtype in _LOW_PRECISION), None)
+    if low is not None:
+        wide = tree_map_only(Tensor, lambda t: t.float() if t.dtype == low else t, (args, kwargs))
+        liven(module.float(), *wide, seed=seed)
+        module.to(low)
+        return
     was_training = module.training
     module.eval()
     generator = torch.Generator().manual_seed(seed)

@@ -59,7 +59,7 @@ def build(model: Model, options: Options, progress: Progress) -> BuildReport:
         if options.liven:
             from .livening import liven
 
-            liven(source.module, source.args, seed=options.seed)
+            liven(source.module, source.args, source.kwargs, seed=options.seed)
     with progress.step("capture with torch.export"):
         captured = capture(
             source.exported or source.module,
