@@ -20,6 +20,7 @@ from .converters.node import Refusal
 from .engines import BuiltEngine
 from .lowering import Lowered
 from .options import Options, SizeRange
+from .packing import output_name
 from .partition import Plan, PlannedSegment
 from .report import (
     Agreement,
@@ -166,7 +167,7 @@ def _outputs(captured: Captured) -> tuple[ValueReport, ...]:
     nodes = returned(captured.graph_module.graph)
     paths = treespec.leaf_paths(treespec.encode(captured.out_spec), "output")
     return tuple(
-        _value(path.removeprefix("output."), nodes[place].meta["val"], captured.ranges)
+        _value(output_name(path), nodes[place].meta["val"], captured.ranges)
         for path, place in zip(paths, captured.outputs, strict=True)
         if isinstance(place, int)
     )

@@ -43,8 +43,9 @@ class PlainProgress(Progress):
     def ended(self, step: Step, failed: bool) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if step.seconds >= SHOWN_AFTER_SECONDS:
-            self._line(f"{step.name}: {'failed after ' * failed}{seconds_text(step.seconds)}")
+        seconds = self.times[-1].seconds
+        if seconds >= SHOWN_AFTER_SECONDS:
+            self._line(f"{step.name}: {'failed after ' * failed}{seconds_text(seconds)}")
 
     def _show(self, step: Step) -> None:
         self._line(f"{step.name} ...")
@@ -90,7 +91,8 @@ class LiveProgress(Progress):
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
-        if step.seconds >= SHOWN_AFTER_SECONDS:
+        seconds = self.times[-1].seconds
+        if seconds >= SHOWN_AFTER_SECONDS:
             mark = "[red]✗[/]" if failed else "[green]✓[/]"
             name = step.name.replace("[", r"\[")
-            self._console.print(f"{mark} {name} [dim]{seconds_text(step.seconds)}[/]")
+            self._console.print(f"{mark} {name} [dim]{seconds_text(seconds)}[/]")

@@ -70,4 +70,4 @@ class Progress:
         """A step said what it is doing, or how far it is."""
 
     def ended(self, step: Step, failed: bool) -> None:
-        """A step ended; ``failed`` if by an exception."""
+        """A step ended, ``failed`` if by an exception; its time is the last of ``times``."""

@@ -168,6 +168,7 @@ def _engines(report: BuildReport) -> list[str]:
         return []
     lines = ["Engines", *_table(rows, right=(3,))]
     for (name, reason), segments in deferred.items():
+        name = name.ljust(max((len(row[0]) for row in rows), default=0))
         lines += _wrapped(f"{name}  {', '.join(segments)}  deferred: {reason}", "  ")
     return lines
 
@@ -195,7 +196,8 @@ def _agreement(report: BuildReport) -> list[str]:
     if not rows:
         return []
     head = ("target", "output", "max abs", "rel. L2", "cosine")
-    lines = ["Agreement with the model itself, worst golden sample", *_table([head, *rows])]
+    lines = ["Agreement with the model itself (TensorRT segments evaluated, worst golden sample)"]
+    lines += _table([head, *rows])
     return [*lines, *failures]
 
 
