@@ -93,9 +93,10 @@ def adaptive_max_pool(
         _, best = ctx.add_all("topk", {"input": flat}, op="MAX", k=1, axes=(2,))
         values = ctx.reduce("MAX", self, range(-n, 0), keep_dims=True)
         return values, ctx.reshape(ctx.cast(best, "INT64"), ctx.result.shape)
+    counts = tuple(output_size)
     assert dims.is_static(sizes)
-    assert dims.is_static(tuple(output_size))
-    return _max_by_tables(ctx, self, sizes, tuple(output_size))
+    assert dims.is_static(counts)
+    return _max_by_tables(ctx, self, sizes, counts)
 
 
 def _max_by_tables(
@@ -107,7 +108,8 @@ def _max_by_tables(
     for i, (size, count) in enumerate(zip(sizes, counts, strict=True)):
         table = torch.tensor(_windows(size, count))
         inside = ctx.gather(inside, ctx.constant(table, f"windows_{i}"), len(lead) + 2 * i)
-        places = places.index_select(2 * i, table.view(-1)).unflatten(2 * i, table.shape)
+        shape = (*places.shape[: 2 * i], *table.shape, *places.shape[2 * i + 1 :])
+        places = places.index_select(2 * i, table.view(-1)).view(shape)
     order = [*range(0, 2 * n, 2), *range(1, 2 * n, 2)]
     places = places.permute(order).reshape(math.prod(counts), -1)
     longest = places.shape[1]
@@ -119,8 +121,8 @@ def _max_by_tables(
     )
     _, best = ctx.add_all("topk", {"input": flat}, op="MAX", k=1, axes=(flat.rank - 1,))
     row = ctx.ramp((math.prod(counts), 1), (longest, 0), dtype="INT32")
-    table = ctx.constant(places.reshape(-1), "places")
-    indices = ctx.gather(table, ctx.elementwise("SUM", best, row), 0)
+    found = ctx.constant(places.reshape(-1), "places")
+    indices = ctx.gather(found, ctx.elementwise("SUM", best, row), 0)
     if window := _even_window(as_sizes(x, n), as_sizes(ctx.result, n)):
         values = pool(ctx, "MAX", as_image(ctx, x, n), window, window.padding)
     else:

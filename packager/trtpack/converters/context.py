@@ -137,7 +137,8 @@ class Context:
         """A size as a one-element tensor of ``rank`` dims, each of size 1."""
         if isinstance(value, int):
             return self.scalar(value, dtype, rank)
-        read = self.cast(self.ramp((1,), (0,), value), dtype)
+        ones = (1,) * max(rank, 1)
+        read = self.cast(self.ramp(ones, (0,) * len(ones), value), dtype)
         return self.reshape(read, (1,) * rank)
 
     def ramp(

@@ -95,15 +95,8 @@ def from_start(ctx: Context, index: Tensor, size: Dim) -> Tensor:
         return index
     if value is not None and isinstance(size, int):
         return ctx.constant(torch.where(value < 0, value + size, value), "from_start")
-    from_end = ctx.elementwise("SUM", index, size_tensor(ctx, size, index))
+    from_end = ctx.elementwise("SUM", index, ctx.size(size, index.dtype, index.rank))
     return ctx.select(ctx.elementwise("LESS", index, 0), from_end, index)
-
-
-def size_tensor(ctx: Context, size: Dim, like: Tensor) -> Tensor:
-    """A size as a tensor of one element, with the rank and type of ``like``."""
-    rank = max(like.rank, 1)
-    one = ctx.ramp((1,) * rank, (0,) * rank, size, dtype=like.dtype)
-    return one if like.rank else ctx.reshape(one, ())
 
 
 @dataclass(frozen=True)
@@ -151,7 +144,7 @@ class Placement:
             return ctx.constant(_joined_values([ctx.value(i) for i in given], self.sizes), "index")
         total = given[0]
         for step, size in zip(given[1:], self.sizes[1:], strict=True):
-            along = ctx.elementwise("PROD", total, size_tensor(ctx, size, total))
+            along = ctx.elementwise("PROD", total, ctx.size(size, total.dtype, total.rank))
             total = ctx.elementwise("SUM", along, step)
         return total
 
