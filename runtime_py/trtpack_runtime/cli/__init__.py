@@ -8,13 +8,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
+from click.shell_completion import shell_complete
 
 from ..errors import ConfigError, TrtpackError
 from .failures import report
-from .group import trtpack
+from .group import COMPLETE_VARIABLE, trtpack
 
 __all__ = ["main", "trtpack"]
 
@@ -40,8 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: list[str], debug: bool) -> int:
+    """Runs a verb and answers the exit code.
+
+    Not ``click.Command.main``: that takes SIGTERM for Ctrl-C, and exits on a broken pipe.
+    """
+    if instruction := os.environ.get(COMPLETE_VARIABLE):
+        return shell_complete(trtpack, {}, "trtpack", COMPLETE_VARIABLE, instruction)
     try:
-        result: Any = trtpack.main(arguments, prog_name="trtpack", standalone_mode=False)
+        with trtpack.make_context("trtpack", arguments) as context:
+            trtpack.invoke(context)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
     except BrokenPipeError:
         return _without_stdout()
     except _Terminated:
@@ -54,7 +64,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         return report(_of_click(error), debug)
     except Exception as error:
         return report(error, debug)
-    return result if type(result) is int else 0
+    return 0
 
 
 def _of_click(error: click.ClickException) -> TrtpackError:

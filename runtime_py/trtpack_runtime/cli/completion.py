@@ -20,9 +20,9 @@ Examples:
 @click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the script that completes trtpack in SHELL: bash, zsh or fish."""
-    from .group import trtpack
+    from .group import COMPLETE_VARIABLE, trtpack
 
     found = get_completion_class(shell)
     if found is None:
         raise InternalError(f"click has no completion for {shell}")
-    click.echo(found(trtpack, {}, "trtpack", "_TRTPACK_COMPLETE").source())
+    click.echo(found(trtpack, {}, "trtpack", COMPLETE_VARIABLE).source())

@@ -19,6 +19,8 @@ from .. import __version__
 from ..errors import ConfigError, InternalError
 
 ENTRY_POINTS = "trtpack.commands"
+COMPLETE_VARIABLE = "_TRTPACK_COMPLETE"
+"""What a shell's completion script sets when it asks."""
 
 HOST, DEVICE, INSIDE, OTHER = (
     "Build, on the host",
