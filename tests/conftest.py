@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lets the runtime's tests run where there is no torch, as on a device's bare Python."""
+"""One thread a test process; the runtime's tests run where there is no torch, as on a bare device."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the processes would fight for the cores otherwise
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _HAS_TORCH = importlib.util.find_spec("torch") is not None
 _ABSENT = ("No module named 'torch'", "No module named 'trtpack'")
