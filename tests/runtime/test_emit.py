@@ -237,3 +237,27 @@ def test_a_layer_the_release_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         EngineBuildError, match=r"'y' \(net.py:3\): this TensorRT has no such layer"
     ):
         emit(trt, recorder.finish([y.name]), {})
+
+
+def test_bytes_read_in_two_types_build() -> None:
+    tensors = {"x": Tensor("x", "FLOAT", (4,)), "i": Tensor("i", "INT32", (4,))}
+    constants = {
+        "a": Constant("a", "FLOAT", (4,), "zeros"),
+        "b": Constant("b", "INT32", (4,), "zeros"),
+    }
+    layers = tuple(
+        Layer("elementwise", out, {"input1": left, "input2": right}, {"op": "SUM"}, (out,))
+        for out, left, right in (("y", "x", "a"), ("j", "i", "b"))
+    )
+    answers = {"y": Tensor("y", "FLOAT", (4,)), "j": Tensor("j", "INT32", (4,))}
+    network = Network(tuple(tensors.values()), ("y", "j"), constants, layers, answers)
+    assert build_plan(trt, network, {"zeros": bytes(16)}, QUICK).nbytes > 0
+
+
+def test_a_stored_tensor_of_another_size_is_never_read() -> None:
+    recorder = Recorder()
+    x = recorder.input(Tensor("x", "FLOAT", (2, 3)))
+    w = recorder.constant("FLOAT", (2, 3), "w")
+    (y,) = recorder.add("elementwise", {"input1": x, "input2": w}, {"op": "SUM"}, name="y")
+    with pytest.raises(EngineBuildError, match="'w' has 20 bytes, wanted 24"):
+        emit(trt, recorder.finish([y.name]), {"w": bytes(20)})

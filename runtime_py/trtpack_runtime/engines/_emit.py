@@ -74,6 +74,7 @@ class Emitter:
         self._log, self._kept = emitted.log, emitted.kept
         self._network, self._weights = network, weights
         self._tensors: dict[str, Any] = {}
+        self._named: dict[str, tuple[str, int]] = {}
         self._names = {layer.name: 1 for layer in network.layers}
         self._where = "the network"
         self._strong = hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
@@ -108,6 +109,9 @@ class Emitter:
                 if hasattr(part, "metadata"):
                     part.metadata = layer.origin
                 self._hold_types(part, layer)
+            for name in layer.operand_names():
+                if name in self._network.constants and name not in self._tensors:
+                    self._name(self._network.constants[name])
             for name, tensor in zip(layer.outputs, outputs.tensors, strict=True):
                 tensor.name = name
                 self._hold_against(self._network.tensors[name], tensor)
@@ -204,7 +208,14 @@ class Emitter:
         return self.trt.Weights(self.dtype(constant.dtype), address(buffer), count)
 
     def _name(self, constant: Constant) -> None:
-        self.definition.set_weights_name(self._of(constant), constant.data)
+        """Gives weights their stored name, by which they can be refitted.
+
+        TensorRT knows weights by address and refuses a name where another type is read from the
+        same one; the second reading of such bytes stays without.
+        """
+        form = (constant.dtype, math.prod(constant.shape))
+        if form[1] and self._named.setdefault(constant.data, form) == form:
+            self.definition.set_weights_name(self._of(constant), constant.data)
 
     def _hold_types(self, part: Any, layer: Layer) -> None:
         """Without strong typing, every layer is told the types the network declares."""
