@@ -56,18 +56,20 @@ def scaled_dot_product_attention(
         scale = 1 / math.sqrt(_depth(query))
     query = query if scale == 1 else ctx.elementwise("PROD", query, scale)
     square = query.shape[-2] == key.shape[-2]
+    grouped = enable_gqa and query.shape[-3] != key.shape[-3]
     fused = (
         ctx.has("10.14")
         and query.rank <= 4
-        and key.shape[:-1] == value.shape[:-1]
-        and (key.shape[-1] == value.shape[-1] and query.shape[:-3] == key.shape[:-3])
+        and key.shape == value.shape
+        and (grouped or query.shape[:-2] == key.shape[:-2])
+        and query.shape[:-3] == key.shape[:-3]
     )
     if is_causal and not (fused and square):
         attn_mask = _lower_triangle(ctx, query, key)
     if attn_mask is not None and attn_mask.dtype == "BOOL":
         attn_mask = _added(ctx, attn_mask, query.dtype)
     if not fused:
-        return _from_primitives(ctx, query, key, value, attn_mask)
+        return _from_primitives(ctx, query, key, value, attn_mask, grouped)
     q, k, v = (ctx.unsqueeze_to(t, 4) for t in (query, key, value))
     out = ctx.add(
         "attention",
@@ -80,17 +82,16 @@ def scaled_dot_product_attention(
 
 
 def _from_primitives(
-    ctx: Context, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
+    ctx: Context, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, grouped: bool
 ) -> Tensor:
     """Heads that share a key and value are stacked along the length for the two products."""
-    shared = query.rank > 2 and key.rank > 2 and query.shape[-3] != key.shape[-3] != 1
-    scores = ctx.matmul(_stacked(ctx, query, key) if shared else query, key, transpose_b=True)
-    if shared:
+    scores = ctx.matmul(_stacked(ctx, query, key) if grouped else query, key, transpose_b=True)
+    if grouped:
         scores = ctx.reshape(scores, (*query.shape[:-1], key.shape[-2]))
     if mask is not None:
         scores = ctx.elementwise("SUM", scores, mask)
     shares = ctx.softmax(scores, -1)
-    out = ctx.matmul(_stacked(ctx, shares, key) if shared else shares, value)
+    out = ctx.matmul(_stacked(ctx, shares, key) if grouped else shares, value)
     return ctx.reshape(out, ctx.result.shape)
 
 

@@ -65,6 +65,8 @@ CASES = [
     attention(x(2, 3, 4, 5, 8), x(2, 3, 4, 7, 8), x(2, 3, 4, 7, 8)),
     attention(Q, K, x(2, 4, 7, 6)),
     attention(x(1, 4, 5, 8), K, V),
+    attention(x(2, 1, 5, 8), K, V),
+    attention(Q, x(2, 1, 7, 8), x(2, 1, 7, 8)),
     attention(longer(x(2, 4, 5, 8), 5), longer(x(2, 4, 5, 8), 5), longer(x(2, 4, 5, 8), 5)),
     attention(
         longer(x(2, 4, 5, 8), 5),
