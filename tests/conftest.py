@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread a test process; the runtime's tests run where there is no torch, as on a bare device."""
+"""One thread a test process; the runtime's tests run where there is no torch too."""
 
 from __future__ import annotations
 
