@@ -208,10 +208,10 @@ def test_a_malformed_file_is_refused(data: memoryview, complaint: str) -> None:
 SOUND = file_bytes(view("a", "F32", 3), view("b", "BF16", 2, 2))
 
 
-@pytest.mark.parametrize("length", range(len(SOUND)))
-def test_a_truncated_file_is_refused(length: int) -> None:
-    with pytest.raises(BundleError):
-        parse(memoryview(SOUND[:length]), "file")
+def test_a_truncated_file_is_refused() -> None:
+    for length in range(len(SOUND)):
+        with pytest.raises(BundleError):
+            parse(memoryview(SOUND[:length]), "file")
 
 
 @given(st.integers(0, len(SOUND) * 8 - 1))

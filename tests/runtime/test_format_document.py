@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/reference/bundle-format.md says what the code does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.runtime.bundles import archive_bytes, manifest_json, write_tiny
+from trtpack_runtime.dtypes import DTYPES, NETWORK_DTYPES
+from trtpack_runtime.manifest import Manifest
+
+DOCUMENT = (Path(__file__).parents[2] / "docs/reference/bundle-format.md").read_text()
+
+
+def test_the_worked_example() -> None:
+    data = archive_bytes(b"{}", [("a.json", b"first\n"), ("b/c.bin", bytes(76800))])
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| (.*) \|$", DOCUMENT, re.MULTILINE)
+    position = 0
+    for offset, length, what in rows:
+        assert int(offset) == position
+        part = data[position : position + int(length)]
+        position += int(length)
+        if match := re.match(r"header `(.+?)`(?:, type `(.)`)?, size (\d+)", what):
+            assert part[:100].rstrip(b"\0").decode() == match[1]
+            assert part[156:157].decode() == (match[2] or "0")
+            assert int(part[124:135], 8) == int(match[3])
+        elif match := re.match(r"`(.+?)…?`", what):
+            assert part.startswith(match[1].encode())
+    assert position == len(data)
+    assert len(rows) == 11
+
+
+def test_the_program_that_reads_a_bundle(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", code, write_tiny(tmp_path / "x.tar")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("tiny cpu orin\n", "")
+
+
+def test_every_key_of_the_manifest_is_explained() -> None:
+    manifest = Manifest.from_json(manifest_json()).to_json()
+    keys = {*manifest, *manifest["methods"]["forward"], *manifest["variants"]["cpu"]}
+    keys |= {
+        *manifest["weights"],
+        *manifest["state"][0],
+        *manifest["methods"]["forward"]["golden"][0],
+    }
+    for engine in manifest["variants"].values():
+        keys |= set(engine["engines"]["forward_0"])
+    missing = {key for key in keys if not re.search(rf"[`\".]{key}[`\"]", DOCUMENT)}
+    assert not missing
+
+
+def test_every_type_is_named() -> None:
+    match = re.search(r"as TensorRT names them: `(.*?)`; outside\s+networks also `(.*?)`", DOCUMENT)
+    assert match
+    named = {*match[1].split(), *match[2].split()}
+    assert named == set(DTYPES)
+    assert set(match[1].split()) == NETWORK_DTYPES
