@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import platform
 import shutil
 import time
@@ -19,6 +20,8 @@ from trtpack_runtime.program import Segment
 from .engine_cache import EngineCache, cache_key
 from .options import Options
 from .target import Target
+
+_TENSORRT = logging.getLogger("trtpack.tensorrt")
 
 OnProgress = Callable[[str], None]
 """Told what a build is doing, as a short clause."""
@@ -88,9 +91,7 @@ def build_engine(
     if known is not None:
         shutil.copyfile(known.path, path)
         age = time.time() - known.built_at
-        return BuiltEngine(
-            job.segment.name, kind, path, known.record, cached=True, age_seconds=age
-        )
+        return BuiltEngine(job.segment.name, kind, path, known.record, cached=True, age_seconds=age)
     start = time.perf_counter()
     if kind == "inductor":
         record = _build_inductor(job, weights, path, on_progress)
@@ -121,7 +122,9 @@ def _cannot_build_here(kind: str, target: Target) -> str | None:
 
 
 def _depends_on(kind: str, job: Job, target: Target, options: Options) -> dict[str, Any]:
-    profile = {k: [list(s) for s in v] for k, v in job.profile.shapes.items()} if job.profile else {}
+    profile = (
+        {k: [list(s) for s in v] for k, v in job.profile.shapes.items()} if job.profile else {}
+    )
     parts: dict[str, Any] = {
         "kind": kind,
         "weights": dict(job.digests),
@@ -180,6 +183,8 @@ def _build_rtx(
         optimization_level=options.optimization_level,
         workspace_bytes=options.workspace_bytes,
         on_progress=on_progress,
+        on_log=lambda line: _TENSORRT.debug("%s", line),
+        verbose=_TENSORRT.isEnabledFor(logging.DEBUG),
     )
 
 
@@ -188,5 +193,3 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-

@@ -41,12 +41,13 @@ class Planned:
     converted: Mapping[str, ConvertedSegment]
 
 
-def build(model: Model, options: Options, progress: Progress) -> BuildReport:
+def build(model: Model, options: Options, progress: Progress | None = None) -> BuildReport:
     """Builds one bundle for all of ``options.targets`` and writes it to ``options.output``.
 
     Raises:
         TrtpackError: any stage failed; an existing file at the output path stays as it was.
     """
+    progress = progress or Progress()
     targets = [find_target(name) for name in options.targets]
     with progress.step("load the model"):
         source = load_source(
@@ -152,10 +153,7 @@ def _finish(
             names,
             weights,
             golden,
-            [
-                Variant(p.target, programs[p.target.name], engines[p.target.name])
-                for p in planned
-            ],
+            [Variant(p.target, programs[p.target.name], engines[p.target.name]) for p in planned],
             _summary(plan_report),
         )
     proofs = {}

@@ -47,7 +47,7 @@ def logging_to(verbosity: int, file: Path | None) -> Iterator[None]:
     before = [(logger, logger.level, logger.propagate) for logger in loggers]
     for logger, _, _ in before:
         if logger.name.startswith("trtpack"):
-            logger.setLevel(logging.DEBUG)
+            logger.setLevel(logging.DEBUG if file is not None else terminal.level)
         logger.propagate = False
         for handler in handlers:
             logger.addHandler(handler)

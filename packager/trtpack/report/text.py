@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -69,13 +70,18 @@ def _same_plans(
     groups: list[tuple[list[str], TargetReport]] = []
     for target in targets:
         for names, shown in groups:
-            same = shown.segments == target.segments and shown.refused == target.refused
+            same = _compared(shown) == _compared(target)
             if same and (shown.kind == "inductor") == (target.kind == "inductor"):
                 names.append(target.name)
                 break
         else:
             groups.append(([target.name], target))
     return groups
+
+
+def _compared(target: TargetReport) -> tuple[object, ...]:
+    """What makes two plans the same to a reader: how many layers each needs does not."""
+    return (*(dataclasses.replace(s, layers=None) for s in target.segments), *target.refused)
 
 
 def _plan(names: list[str], target: TargetReport) -> list[str]:
