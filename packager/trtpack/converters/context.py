@@ -40,11 +40,15 @@ class Refused(Exception):
 
 
 class Constants:
-    """The values behind a network's constants: stored name -> tensor, and how to derive them."""
+    """The values behind a network's constants: stored name -> tensor, and how to derive them.
+
+    ``tables`` are those that follow from no parameter, which new weights leave as they are.
+    """
 
     def __init__(self) -> None:
         self.values: dict[str, torch.Tensor] = {}
         self.recipes: dict[str, dict[str, Any]] = {}
+        self.tables: set[str] = set()
 
     def put(self, name: str, value: torch.Tensor, recipe: dict[str, Any] | None = None) -> str:
         """Keeps a value under ``name``, or under a numbered name where another value has it."""
@@ -56,6 +60,19 @@ class Constants:
         if recipe is not None:
             self.recipes.setdefault(candidate, recipe)
         return candidate
+
+    def put_table(
+        self, name: str, value: torch.Tensor, recipe: dict[str, Any] | None = None
+    ) -> str:
+        """Keeps a value that follows from no parameter; a recipe makes it part of others'."""
+        stored = self.put(name, value, recipe)
+        self.tables.add(stored)
+        return stored
+
+    def can_meet(self, *names: str) -> bool:
+        """Whether a constant derived from these has a recipe, or needs none."""
+        known = [name not in self.tables or name in self.recipes for name in names]
+        return all(known) or self.tables.issuperset(names)
 
 
 class Context:
@@ -105,7 +122,7 @@ class Context:
     def constant(self, value: torch.Tensor, name: str) -> Tensor:
         """A constant that follows from no parameter, such as a mask or a table of indices."""
         value = value.detach().contiguous()
-        stored = self._constants.put(f"{self.scope}|{name}", value)
+        stored = self._constants.put_table(f"{self.scope}|{name}", value)
         return self._recorder.constant(by_torch(value.dtype).name, tuple(value.shape), stored)
 
     def fold(self, op: OpOverload, tensor: Tensor, *args: Any, use: str) -> Tensor:
@@ -115,12 +132,14 @@ class Context:
         """
         operands = (tensor, *args)
         value = op(*(self.value(a) if isinstance(a, Tensor) else a for a in operands)).contiguous()
+        dtype, shape = by_torch(value.dtype).name, tuple(value.shape)
+        if self._constants.tables.issuperset(a.name for a in operands if isinstance(a, Tensor)):
+            stored = self._constants.put_table(f"{tensor.name}|{use}", value)
+            return self._recorder.constant(dtype, shape, stored)
         sources = [self._recipe(a) if isinstance(a, Tensor) else a for a in operands]
         recipe = recipes.call(op, sources, {})
         stored = self._constants.put(f"{tensor.name}|{use}", value, recipe)
-        return self._recorder.constant(
-            by_torch(value.dtype).name, tuple(value.shape), stored, recipe
-        )
+        return self._recorder.constant(dtype, shape, stored, recipe)
 
     def _recipe(self, constant: Tensor) -> recipes.Recipe:
         return self._constants.recipes.get(constant.name, {"constant": constant.name})
@@ -131,7 +150,9 @@ class Context:
         number = torch.tensor(value).to(getattr(torch, DTYPES[dtype].torch)).reshape(shape)
         recipe = recipes.call(torch.ops.aten.full.default, [shape, value], {"dtype": number.dtype})
         text = "x".join(["literal", dtype, repr(value), str(rank)])
-        return self._recorder.constant(dtype, shape, self._constants.put(text, number, recipe))
+        return self._recorder.constant(
+            dtype, shape, self._constants.put_table(text, number, recipe)
+        )
 
     def size(self, value: Dim, dtype: str = "INT64", rank: int = 0) -> Tensor:
         """A size as a one-element tensor of ``rank`` dims, each of size 1."""
@@ -156,7 +177,7 @@ class Context:
             along = [1] * axis + [-1] + [1] * (len(shape) - axis - 1)
             value = value + step * torch.arange(shape[axis], dtype=torch_dtype).view(along)
         text = f"ramp {dtype} {_shape_text(shape)} by {_shape_text(steps)} from {start}"
-        stored = self._constants.put(text, value)
+        stored = self._constants.put_table(text, value)
         return self._recorder.constant(dtype, shape, stored)
 
     # types and ranks
@@ -210,6 +231,7 @@ class Context:
         first = self.unsqueeze_to(a, rank) if isinstance(a, Tensor) else self.scalar(a, dtype, rank)
         other = self.unsqueeze_to(b, rank) if isinstance(b, Tensor) else self.scalar(b, dtype, rank)
         constant = self.is_constant(first) and self.is_constant(other)
+        constant = constant and self._constants.can_meet(first.name, other.name)
         if constant and op in _BINARY and dtype in FLOATS:
             return self.fold(_BINARY[op], first, other, use=f"{op.lower()} {other.name}")
         return self.add("elementwise", {"input1": first, "input2": other}, op=op)

@@ -36,7 +36,7 @@ from trtpack.capture import SizeRange
 from trtpack.converters import node
 from trtpack.converters.symbols import Symbols
 from trtpack.target import Target, find_target
-from trtpack_runtime import layers, reference
+from trtpack_runtime import layers, recipes, reference
 
 TARGETS = ("rtx-4090", "orin@jetpack-6.2", "orin@jetpack-6.0")
 """TensorRT-RTX 1.7 (also built), TensorRT 10.3 and 8.6."""
@@ -284,6 +284,7 @@ def _check(case: Case) -> None:
         if segment.network.digest() in seen:
             continue
         seen.add(segment.network.digest())
+        _recipes_hold(segment, module)
         for which in (MIN, OPT, MAX) if ranges else (OPT,):
             _agree(case, module, segment, which, name)
         if target.engine_kind == "tensorrt-rtx":
@@ -294,6 +295,16 @@ def _only_layers_of(segment: convert.ConvertedSegment, target: Target) -> None:
     for layer in segment.network.layers:
         since = layers.KINDS[layer.kind].since
         assert target.tensorrt_at_least(since), f"{layer.kind} came with {since}: {target.name}"
+
+
+def _recipes_hold(segment: convert.ConvertedSegment, module: fx.GraphModule) -> None:
+    """Replaying a derived constant's recipe from the parameters gives the constant."""
+    parameters = dict(module.named_buffers())
+    for constant in segment.network.constants.values():
+        if constant.recipe:
+            replayed = recipes.replay(dict(constant.recipe), parameters)
+            stored = segment.constants[constant.data]
+            torch.testing.assert_close(replayed, stored, rtol=0, atol=0, equal_nan=True)
 
 
 def _agree(
