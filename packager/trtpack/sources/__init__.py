@@ -104,6 +104,8 @@ def load_source(
 ) -> Source:
     """Builds a model, loads its weights, settles its example inputs.
 
+    A module that is given as an object is itself put into evaluation mode, on the CPU, in ``dtype``.
+
     Raises:
         SourceError: the model, its weights or a sample file cannot be used.
         ConfigError: inputs that ``forward`` does not take.
