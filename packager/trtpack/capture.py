@@ -166,7 +166,6 @@ def _unlift(
             buffers.append(target)
         if target in mutated:
             state.append(State(target, name, mutated[target]))
-            _assign(root, target, value)
             continue
         _assign(root, target, value)
         with graph.inserting_before(node):
@@ -176,7 +175,8 @@ def _unlift(
         graph.erase_node(node)
     outputs = _user_outputs(exported, graph)
     module = fx.GraphModule(root, graph)
-    module.recompile()
+    for slot in state:
+        _assign(module, slot.slot, _stored(exported, slot.slot))
     unsupported = [s for s in signature.output_specs if s.kind is OutputKind.USER_INPUT_MUTATION]
     notes = tuple(
         f"input {s.target} is changed in place by the model; the bundle leaves it as it is"

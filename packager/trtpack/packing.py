@@ -26,6 +26,7 @@ from trtpack_runtime.safetensors import write_safetensors
 
 from .capture import Captured
 from .convert import signature
+from .custom_operators import providing_module
 from .engines import BuiltEngine
 from .options import Options
 from .program import Assembled
@@ -262,9 +263,7 @@ def _outputs(captured: Captured) -> list[dict[str, Any]]:
 
     nodes = returned(captured.graph_module.graph)
     symbols = Symbols(
-        (n.name, n.meta["val"])
-        for n in captured.graph_module.graph.nodes
-        if n.op == "placeholder"
+        (n.name, n.meta["val"]) for n in captured.graph_module.graph.nodes if n.op == "placeholder"
     )
     paths = treespec.leaf_paths(treespec.encode(captured.out_spec), "output")
     described = []
@@ -302,9 +301,7 @@ def compute_precision(captured: Captured) -> str:
     """The least precise floating type among the model's parameters and inputs."""
     found = {"FLOAT"}
     values = [_attribute(captured, name) for name in captured.parameters]
-    values += [
-        n.meta["val"] for n in captured.graph_module.graph.nodes if n.op == "placeholder"
-    ]
+    values += [n.meta["val"] for n in captured.graph_module.graph.nodes if n.op == "placeholder"]
     floats = {by_torch(v.dtype).name for v in values if v.is_floating_point()}
     return min(floats & set(_PRECISION) or found, key=_PRECISION.index)
 
@@ -336,8 +333,13 @@ def _requires(variants: tuple[Variant, ...]) -> list[str]:
     needs = {"format:1"}
     for variant in variants:
         for segment in variant.assembled.program.segments:
-            if segment.graph is not None:
-                needs.update(aten.needs_newer_torch(segment.graph))
+            if segment.graph is None:
+                continue
+            needs.update(aten.needs_newer_torch(segment.graph))
+            for operator in aten.operators(segment.graph):
+                module = providing_module(operator)
+                if module is not None:
+                    needs.add(f"module:{module}")
     return sorted(needs)
 
 
