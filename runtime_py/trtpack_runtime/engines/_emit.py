@@ -30,6 +30,8 @@ Weights = Mapping[str, Any]
 """Stored name -> an object with the buffer protocol, or with ``.buffer`` that has it."""
 
 _WEIGHTS_WHERE_CONSTANT = frozenset({"kernel"})
+_NAMELESS = frozenset({"power"})
+"""TensorRT does not find these weights again when it is told their name."""
 _HINT = "keep the operator in PyTorch with --torch-op, or report the layer"
 
 
@@ -62,6 +64,7 @@ def emit(trt: Any, network: Network, weights: Weights) -> Emitted:
         emitter.add_layer(layer)
     for name in network.outputs:
         emitter.mark_output(network.tensors[name])
+    emitter.name_weights()
     return emitted
 
 
@@ -74,7 +77,7 @@ class Emitter:
         self._log, self._kept = emitted.log, emitted.kept
         self._network, self._weights = network, weights
         self._tensors: dict[str, Any] = {}
-        self._named: dict[str, tuple[str, int]] = {}
+        self._read: list[tuple[str, Constant, Any]] = []
         self._names = {layer.name: 1 for layer in network.layers}
         self._where = "the network"
         self._strong = hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
@@ -109,9 +112,6 @@ class Emitter:
                 if hasattr(part, "metadata"):
                     part.metadata = layer.origin
                 self._hold_types(part, layer)
-            for name in layer.operand_names():
-                if name in self._network.constants and name not in self._tensors:
-                    self._name(self._network.constants[name])
             for name, tensor in zip(layer.outputs, outputs.tensors, strict=True):
                 tensor.name = name
                 self._hold_against(self._network.tensors[name], tensor)
@@ -123,6 +123,22 @@ class Emitter:
             self.definition.mark_output(self._tensors[tensor.name])
             if not self._strong:
                 self._tensors[tensor.name].dtype = self.dtype(tensor.dtype)
+
+    def name_weights(self) -> None:
+        """Gives weights their stored name, by which they can be refitted.
+
+        TensorRT knows weights by address and refuses a name where two types are read from one
+        address; such bytes stay without.
+        """
+        forms: dict[str, set[tuple[str, int]]] = {}
+        for _, constant, _ in self._read:
+            form = (constant.dtype, math.prod(constant.shape))
+            forms.setdefault(constant.data, set()).add(form)
+        for operand, constant, weights in self._read:
+            if operand in _NAMELESS or len(forms[constant.data]) > 1 or 0 in constant.shape:
+                continue
+            with self._blaming(f"constant {constant.name!r}"):
+                self.definition.set_weights_name(weights, constant.data)
 
     # what emitting functions use
 
@@ -174,10 +190,10 @@ class Emitter:
         """A value as a TensorRT tensor; a constant becomes a layer when first read as one."""
         if name not in self._tensors:
             constant = self._network.constants[name]
-            added = self.made(self.definition.add_constant(constant.shape, self._of(constant)))
+            weights = self._of(constant)
+            added = self.made(self.definition.add_constant(constant.shape, weights))
             self.name(added, f"constant {name}")
             self._tensors[name] = added.get_output(0)
-            self._name(constant)
         return self._tensors[name]
 
     # within
@@ -189,12 +205,12 @@ class Emitter:
         row = next(operand for operand in KINDS[layer.kind].operands if operand.name == name)
         constant = self._network.constants.get(value)
         if constant is not None and (row.constant or name in _WEIGHTS_WHERE_CONSTANT):
-            return self._of(constant)
+            return self._of(constant, name)
         if row.constant:
             raise self._error(f"TensorRT takes {name} as weights, so it must be a constant")
         return self.tensor(value)
 
-    def _of(self, constant: Constant) -> Any:
+    def _of(self, constant: Constant, operand: str = "") -> Any:
         """The constant's bytes, by address."""
         stored: Any = self._weights[constant.data]
         buffer = memoryview(stored.buffer if hasattr(stored, "buffer") else stored)
@@ -205,17 +221,9 @@ class Emitter:
         if constant.dtype == "INT64" and not hasattr(self.trt.DataType, "INT64"):
             buffer = memoryview(_narrowed(buffer, constant))
         self._kept.append(buffer)
-        return self.trt.Weights(self.dtype(constant.dtype), address(buffer), count)
-
-    def _name(self, constant: Constant) -> None:
-        """Gives weights their stored name, by which they can be refitted.
-
-        TensorRT knows weights by address and refuses a name where another type is read from the
-        same one; the second reading of such bytes stays without.
-        """
-        form = (constant.dtype, math.prod(constant.shape))
-        if form[1] and self._named.setdefault(constant.data, form) == form:
-            self.definition.set_weights_name(self._of(constant), constant.data)
+        weights = self.trt.Weights(self.dtype(constant.dtype), address(buffer), count)
+        self._read.append((operand, constant, weights))
+        return weights
 
     def _hold_types(self, part: Any, layer: Layer) -> None:
         """Without strong typing, every layer is told the types the network declares."""
