@@ -9,12 +9,12 @@ determines every byte but the members' content: headers are computed and compare
 from __future__ import annotations
 
 import hashlib
-import mmap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from .errors import BundleError
+from .mapping import mapped
 from .tar_layout import (
     BLOCK,
     END,
@@ -160,12 +160,8 @@ def digest_of(data: memoryview) -> str:
 
 
 def _map(path: Path) -> memoryview:
-    """The file's bytes. The mapping is private, so a tensor over it may be written to."""
     try:
-        with path.open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-    except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-        reason = getattr(error, "strerror", None) or "the file is empty"
-        raise BundleError(
-            f"cannot open {path}: {str(reason).lower()}", hint=_NOT_A_BUNDLE
-        ) from error
+        return mapped(path)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise BundleError(f"cannot open {path}: {reason}", hint=_NOT_A_BUNDLE) from error

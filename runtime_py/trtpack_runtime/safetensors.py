@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from .atomic import cannot_write, replaced
 from .errors import BundleError, InternalError
+from .mapping import mapped
 
 if TYPE_CHECKING:
     import numpy
@@ -84,7 +84,11 @@ class TensorView:
         return numpy.frombuffer(self.buffer, dtype=_NUMPY[self.dtype]).reshape(self.shape)
 
     def tensor(self) -> torch.Tensor:
-        """A CPU tensor over the same memory; KeyError for types that no bundle has."""
+        """A CPU tensor over the same memory, a copy of memory that is read-only.
+
+        Raises:
+            KeyError: a type that no bundle has.
+        """
         import torch
 
         from .dtypes import by_safetensors
@@ -151,14 +155,11 @@ def open_safetensors(path: Path) -> dict[str, TensorView]:
         BundleError: a file that cannot be read or that breaks the format.
     """
     try:
-        with path.open("rb") as file:
-            mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-    except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-        reason = getattr(error, "strerror", None) or "the file is empty"
-        raise BundleError(
-            f"cannot read {path}: {str(reason).lower()}", hint="check the path"
-        ) from error
-    return parse(mapped, str(path))
+        data = mapped(path)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise BundleError(f"cannot read {path}: {reason}", hint="check the path") from error
+    return parse(data, str(path))
 
 
 def parse(data: memoryview, where: str) -> dict[str, TensorView]:

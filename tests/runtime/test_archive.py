@@ -23,6 +23,7 @@ from trtpack_runtime.archive_writer import Member, write_archive
 from trtpack_runtime.bundle import open_bundle, write_bundle
 from trtpack_runtime.errors import BundleError, ConfigError, InternalError
 from trtpack_runtime.manifest import Manifest
+from trtpack_runtime.mapping import mapped
 from trtpack_runtime.tar_layout import ALIGNMENT, BLOCK, LARGE, Entry, check_name, headers
 
 A, B = ("a.json", b"first\n"), ("b/c.bin", bytes(range(256)) * 300)
@@ -94,6 +95,14 @@ def test_members_of_more_than_8_gibibytes(tmp_path: Path) -> None:
     assert len(archive.part("big")) == size
     with tarfile.open(path) as read:
         assert [(m.name, m.size, m.offset_data) for m in read][1] == ("big", size, len(start))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems reserve memory")
+def test_a_file_larger_than_memory_is_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.touch()
+    os.truncate(path, 1 << 40)  # sparse
+    assert len(mapped(path)) == 1 << 40
 
 
 def test_twice_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
