@@ -104,7 +104,7 @@ def load_source(
 ) -> Source:
     """Builds a model, loads its weights, settles its example inputs.
 
-    A module that is given as an object is itself put into evaluation mode, on the CPU, in ``dtype``.
+    A module given as an object is itself put into evaluation mode, on the CPU, in ``dtype``.
 
     Raises:
         SourceError: the model, its weights or a sample file cannot be used.
