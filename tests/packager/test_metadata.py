@@ -65,7 +65,7 @@ def test_a_key_comes_from_one_file(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no metadata file .*none.json"):
+    with pytest.raises(ConfigError, match=r"there is no metadata file .*none\.json"):
         read_metadata([tmp_path / "none.json"])
 
 
