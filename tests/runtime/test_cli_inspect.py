@@ -95,6 +95,15 @@ def test_most_frequent_operators_first(tmp_path: Path) -> None:
     assert "left to PyTorch for cpu:\n    1  aten.unique2.default  its size is in the data" in short
 
 
+def test_plans_that_carry_their_weights_say_so(tmp_path: Path) -> None:
+    variants = manifest_json()["variants"]
+    variants["cpu"]["target"] = {"name": "cpu", "kind": "tensorrt-rtx", "tensorrt": "1.7.1"}
+    variants["cpu"]["engines"]["forward_0"]["kind"] = "tensorrt-rtx"
+    out = trtpack("inspect", write_tiny(tmp_path / "x.tar", variants=variants)).out
+    assert "target cpu  (tensorrt-rtx, TensorRT-RTX 1.7.1)" in out
+    assert "tensorrt-rtx, 72 kB, its weights included" in out
+
+
 def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "x.tar", name="evil\x1b[31m\nname")
     out = trtpack("inspect", path).out

@@ -145,7 +145,8 @@ def _range(tensor: TensorSpec) -> str:
 def _target(name: str, variant: Variant, described: Mapping[str, Any]) -> str:
     target = variant.target
     facts = [str(target["kind"])]
-    for key, label in (("sm", "sm"), ("tensorrt", "TensorRT"), ("stack", ""), ("arch", "")):
+    title = "TensorRT-RTX" if target["kind"] == "tensorrt-rtx" else "TensorRT"
+    for key, label in (("sm", "sm"), ("tensorrt", title), ("stack", ""), ("arch", "")):
         if target.get(key) and str(target[key]) not in facts:
             facts.append(f"{label} {target[key]}".strip())
     lines = [f"target {clean(name)}  ({clean(', '.join(facts))})"]
@@ -173,7 +174,8 @@ def _engine(segment: Mapping[str, Any]) -> str:
     if segment["engine_bytes"] is None:
         where = "network" if segment["kind"] == "network" else "ATen graph"
         return f"{segment['engine']}, nothing built: PyTorch runs the {where}"
-    return f"{segment['engine']}, {size(segment['engine_bytes'])}"
+    own = ", its weights included" if segment["engine"] == "tensorrt-rtx" else ""
+    return f"{segment['engine']}, {size(segment['engine_bytes'])}{own}"
 
 
 def _operators(counts: Mapping[str, Any], report: Mapping[str, Any], everything: bool) -> str:
