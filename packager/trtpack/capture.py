@@ -32,10 +32,10 @@ KEPT_WHOLE = (
     "adaptive_max_pool3d", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d",
     "reflection_pad3d", "replication_pad1d", "replication_pad2d", "replication_pad3d",
     "_pad_circular", "addmm", "baddbmm", "bmm", "mm", "addcmul", "addcdiv", "lerp", "split",
-    "split_with_sizes", "chunk", "unbind", "stack", "unfold", "roll", "masked_fill", "index_select", "index_add",
-    "scatter_add", "slice_scatter", "select_scatter", "logsumexp", "linalg_vector_norm", "std",
-    "var", "norm", "triu", "tril", "cumsum", "cumprod", "nan_to_num", "logaddexp", "sinc",
-    "frac", "xlogy", "rsub",
+    "split_with_sizes", "chunk", "unbind", "stack", "unfold", "roll", "masked_fill",
+    "index_select", "index_add", "scatter_add", "slice_scatter", "select_scatter", "logsumexp",
+    "linalg_vector_norm", "std", "var", "norm", "triu", "tril", "cumsum", "cumprod",
+    "nan_to_num", "logaddexp", "sinc", "frac", "xlogy", "rsub",
 )
 # fmt: on
 """Operators left as they are: TensorRT has them whole, or a converter needs fewer layers for the
