@@ -9,6 +9,7 @@ import pkgutil
 import re
 import statistics
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 import torch
@@ -45,7 +46,8 @@ def test_the_docstring_begins_with_a_schema(function: object) -> None:
 
 @pytest.mark.parametrize("entry", LIBRARY, ids=lambda c: str(c.op))
 def test_every_operator_has_a_case(entry: Converter) -> None:
-    assert entry.op in TESTED, f"{entry.op} has no row in any test"
+    always_refused = f"refusal({entry.op}," in SOURCES
+    assert entry.op in TESTED or always_refused, f"{entry.op} has no row in any test"
 
 
 def test_converters_are_short() -> None:
@@ -61,16 +63,15 @@ def test_no_family_is_too_long() -> None:
             assert len(source.readlines()) <= 400, family
 
 
-def _cases() -> Iterator[Case]:
+def _modules() -> Iterator[ModuleType]:
     for module in pkgutil.iter_modules(package.__path__):
         if module.name.startswith("test_") and module.name != "test_registry":
-            imported = importlib.import_module(f"{package.__name__}.{module.name}")
-            for value in vars(imported).values():
-                if isinstance(value, list):
-                    yield from (case for case in value if isinstance(case, Case))
+            yield importlib.import_module(f"{package.__name__}.{module.name}")
 
 
-TESTED = {case.op for case in _cases()}
+LISTS = [v for module in _modules() for v in vars(module).values() if isinstance(v, list)]
+TESTED = {case.op for values in LISTS for case in values if isinstance(case, Case)}
+SOURCES = "".join(inspect.getsource(module) for module in _modules())
 
 
 def _schema(entry: Converter) -> str:

@@ -61,6 +61,8 @@ PARTS = [
     Case(aten.split_with_sizes.default, f32(2, 7), [1, 4, 2], 1),
     Case(aten.chunk.default, f32(2, 8), 3, 1),
     Case(aten.chunk.default, f32(2, 8), 1),
+    Case(aten.split_with_sizes_copy.default, f32(2, 7), [1, 4, 2], 1),
+    Case(aten.unsafe_split_with_sizes.default, f32(2, 7), [1, 4, 2], 1),
     Case(aten.unsafe_split.Tensor, f32(2, 7), 4, 1),
     Case(aten.unsafe_chunk.default, f32(2, 8), 2, 1),
     Case(aten.tensor_split.sections, f32(2, 7), 3, 1),
