@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from . import program as programs
+from . import program as program_json
 from . import smoke, treespec
 from .bundle import Bundle, open_bundle
 from .device import facts
@@ -78,7 +78,7 @@ class BundleModule(torch.nn.Module):
         self._bundle, self._choice, self._device = bundle, choice, torch.device("cpu")
         variant = bundle.manifest.variants[choice.variant]
         self._programs = {
-            method: programs.from_json(bundle.json(member))
+            method: program_json.from_json(bundle.json(member))
             for method, member in variant.programs.items()
         }
         self._stored: dict[str, torch.Tensor] = {
@@ -88,7 +88,7 @@ class BundleModule(torch.nn.Module):
             slot.name: self._initial(slot.initial).clone() for slot in bundle.manifest.state
         }
         self._register_weights()
-        self._segments = self._load_segments(self._device)
+        self._segments = self._load_segments(self._device, self._stored)
         self.eval()
         if device != self._device:
             self.to(device)
@@ -271,25 +271,18 @@ class BundleModule(torch.nn.Module):
         device = _destination(fn, self._stored.values(), self._device)
         if device == self._device:
             return self
-        segments = self._load_segments(device, {k: v.to(device) for k, v in self._stored.items()})
-        super()._apply(fn, recurse)
-        own = {stored: self.get_parameter(name) for name, stored in
-               self._bundle.manifest.weights.parameters.items()}  # fmt: skip
-        self._stored = {**segments.constants, **{k: v.data for k, v in own.items()}}
+        stored = {name: fn(value) for name, value in self._stored.items()}
+        self._segments = self._load_segments(device, stored)
+        self._stored, self._device = stored, device
         self._states = {name: fn(value) for name, value in self._states.items()}
-        self._segments, self._device = segments, device
+        self._register_weights()
         return self
 
     def _load_segments(
-        self, device: torch.device, constants: Mapping[str, torch.Tensor] | None = None
+        self, device: torch.device, constants: Mapping[str, torch.Tensor]
     ) -> Segments:
-        return load_segments(
-            self._bundle,
-            self._choice,
-            self._programs.values(),
-            self._stored if constants is None else constants,
-            device,
-        )
+        programs = self._programs.values()
+        return load_segments(self._bundle, self._choice, programs, constants, device)
 
     def __deepcopy__(self, memo: Any) -> NoReturn:
         self._refuse_copies()

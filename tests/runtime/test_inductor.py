@@ -4,118 +4,99 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from tests.runtime.graphs import stored
-from trtpack_runtime import dims
+from tests.runtime import handmade
+from trtpack_runtime import ledger, load
 from trtpack_runtime.engines import LoadContext, inductor, inductor_build
 from trtpack_runtime.errors import BundleError, EngineBuildError
+from trtpack_runtime.module import DegradedWarning
 from trtpack_runtime.network import Profile, Tensor
-from trtpack_runtime.program import Segment
 from trtpack_runtime.safetensors import open_safetensors, write_safetensors
 from trtpack_runtime.samples import StoredTensor
 
 
-class Model(nn.Module):
-    """Shares a dynamic size between two inputs and has a weight with an awkward name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(8, 1024)
-        self.register_buffer("scale|folded", torch.linspace(1, 2, 1024))
-
-    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden = self.layer(x).relu() * self._buffers["scale|folded"]
-        return hidden @ hidden.T + y, torch.fft.rfft(y).abs()
-
-
 @dataclass
 class Built:
-    model: Model
-    graph: dict[str, Any]
     weights: Path
     package: Path
     record: dict[str, Any]
 
     def context(self) -> LoadContext:
         constants = {k: v.tensor() for k, v in open_safetensors(self.weights).items()}
-        segment = Segment("forward_0", "aten", {"x0": "a", "x1": "b"}, {}, graph=self.graph)
+        segment = handmade.one_segment().segments[0]
         return LoadContext(segment, constants, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("inductor")
-    model = Model().eval()
-    batch = torch.export.Dim("batch", min=1, max=6)
-    graph, constants = stored(
-        model, (torch.randn(3, 8), torch.randn(3, 3)), ({0: batch}, {0: batch, 1: batch})
-    )
     weights, package = folder / "w.safetensors", folder / "forward_0.pt2"
-    write_safetensors(weights, [StoredTensor(k, v) for k, v in constants.items()])
-    size = dims.dim("x0", 0)
+    state = handmade.Classifier().state_dict()
+    write_safetensors(weights, [StoredTensor(k, v) for k, v in state.items()])
     lines: list[str] = []
     before = set(Path.cwd().iterdir())
     record = inductor_build.build_in_child(
-        graph,
+        handmade.whole(),
         [weights],
-        [Tensor("x0", "FLOAT", (size, 8)), Tensor("x1", "FLOAT", (size, size))],
+        [
+            Tensor("x", "FLOAT", (handmade.BATCH, 4)),
+            Tensor("scale", "FLOAT", (1,)),
+            Tensor("calls", "INT64", ()),
+        ],
         package,
-        profile=Profile({"x0": ((1, 8), (1, 8), (6, 8)), "x1": ((1, 1), (1, 1), (6, 6))}),
+        profile=Profile({"x": ((1, 4), (1, 4), (8, 4))}),
         log=lines.append,
     )
     assert set(Path.cwd().iterdir()) == before
     assert {p.name for p in folder.iterdir()} == {"w.safetensors", "forward_0.pt2"}
-    return Built(model, graph, weights, package, record)
+    return Built(weights, package, record)
+
+
+SCALE, CALLS = torch.tensor([1.5]), torch.tensor(4)
+
+
+def answer(x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return handmade.Classifier()(x, scale=SCALE)["logits"]
 
 
 def test_every_size_of_the_profile_computes_the_same(built: Built) -> None:
     run = inductor.load(memoryview(built.package.read_bytes()), built.context())
-    for size in (1, 2, 5, 6):
-        x, y = torch.randn(size, 8), torch.randn(size, size)
+    for size in (1, 2, 5, 8):
+        x = torch.randn(size, 4)
         with torch.inference_mode():
-            for got, want in zip(run([x, y]), built.model(x, y), strict=True):
-                torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+            logits, best, calls = run([x, SCALE, CALLS])
+        torch.testing.assert_close(logits, answer(x))
+        assert torch.equal(best, logits.argmax(1))
+        assert calls == 5
 
 
 def test_inputs_with_other_strides_compute_the_same(built: Built) -> None:
     run = inductor.load(built.package, built.context())
-    x, y = torch.randn(8, 4).T, torch.randn(8, 8)[::2, ::2]
-    with torch.no_grad():
-        torch.testing.assert_close(run([x, y])[0], built.model(x, y)[0], rtol=1e-4, atol=1e-4)
+    for x in (torch.randn(4, 3).T, torch.randn(6, 8)[::2, ::2], torch.randn(1, 4).expand(5, 4)):
+        torch.testing.assert_close(run([x, SCALE, CALLS])[0], answer(x))
 
 
 def test_weights_stay_where_they_are_mapped(built: Built) -> None:
     context = built.context()
     run = inductor.load(built.package, context)
-    x, y = torch.randn(2, 8), torch.zeros(2, 2)
-    assert run([x, y])[0].abs().sum() > 0
-    context.constants["scale|folded"].zero_()
-    assert run([x, y])[0].abs().sum() == 0
-    assert built.package.stat().st_size < 4 << 20
+    torch.testing.assert_close(run([torch.ones(1, 4), SCALE, CALLS])[0], answer(torch.ones(1, 4)))
+    context.constants["fc.weight"].zero_()
+    bias = context.constants["fc.bias"] * SCALE
+    torch.testing.assert_close(run([torch.ones(1, 4), SCALE, CALLS])[0], bias[None])
 
 
-def test_loading_unpickles_nothing(built: Built) -> None:
-    watched = threading.get_ident()
-    found: list[Any] = []
-    sys.addaudithook(
-        lambda event, args: (
-            found.append(args)
-            if event == "pickle.find_class" and threading.get_ident() == watched
-            else None
-        )
-    )
-    inductor.load(memoryview(built.package.read_bytes()), built.context())
-    watched = 0
-    assert found == []
+def test_constants_have_short_names_in_order_of_use() -> None:
+    names = inductor.constant_names(handmade.whole())
+    assert names == {"fc.weight": "c0", "fc.bias": "c1"}
 
 
 def facts(**changes: Any) -> dict[str, Any]:
@@ -152,6 +133,62 @@ def test_another_machine_is_told_why(
 def test_a_broken_package_is_a_broken_bundle(built: Built) -> None:
     with pytest.raises(BundleError, match="cannot load the compiled segment forward_0"):
         inductor.load(memoryview(b"PK\x03\x04 not a package"), built.context())
+
+
+@pytest.fixture
+def bundle(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return handmade.write(tmp_path / "bundle.tar", package=(built.package, built.record))
+
+
+def test_machine_code_of_another_machine_needs_trust(bundle: Path) -> None:
+    with pytest.warns(DegradedWarning, match="machine code that this machine did not build"):
+        module = load(bundle, target="cpu")
+    assert [s.kind for s in module.segments()] == ["reference"]
+    assert module.smoke().passed
+    with pytest.raises(BundleError, match="did not build") as caught:
+        load(bundle, strict=True)
+    assert "--trust" in caught.value.hint
+
+
+def test_a_trusted_engine_runs_and_keeps_state(bundle: Path) -> None:
+    module = load(bundle, trust=True, strict=True)
+    assert [s.kind for s in module.segments()] == ["inductor"]
+    assert module.smoke().passed
+    for _ in range(2):
+        module(torch.ones(3, 4), SCALE)
+    assert module.states["calls"] == 2
+    with pytest.raises(BundleError, match="compiled for the CPU, not for meta"):
+        module.to("meta")
+    assert module.device.type == "cpu"
+    assert module.smoke().passed
+
+
+def test_what_this_machine_built_is_trusted(bundle: Path) -> None:
+    assert ledger.record(bundle)
+    assert not load(bundle).degraded
+
+
+GUARDED = """
+import sys
+def guard(event, args):
+    if event == "pickle.find_class":
+        raise RuntimeError(f"unpickles {args}")
+import torch
+torch.load = None
+sys.addaudithook(guard)
+import trtpack_runtime
+module = trtpack_runtime.load(sys.argv[1], trust=True, strict=True)
+module.smoke().raise_for_failure()
+print(module.segments()[0].kind)
+"""
+
+
+def test_a_bundle_with_an_engine_unpickles_nothing(bundle: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GUARDED, bundle], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.strip(), done.stderr) == ("inductor", "")
 
 
 def _build_neg(tmp_path: Path, op: str = "aten.neg.default") -> dict[str, Any]:

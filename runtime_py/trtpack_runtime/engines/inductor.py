@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """AOTInductor: an ATen segment compiled ahead of time to a shared library.
 
-The weights stay outside the library: it reads them where the bundle is mapped. The library belongs
-to one PyTorch release, one operating system and a set of CPU instructions: its record names them.
+The weights stay outside the library: it reads them where the bundle is mapped (only vectors of a
+few numbers become part of its code). The library belongs to one PyTorch release, one operating
+system and a set of CPU instructions: its record names them.
 ``inductor_build.py`` compiles it, in a process of its own.
 """
 
