@@ -21,6 +21,7 @@ class Recorder:
         self._layers: list[Layer] = []
         self._tensors: dict[str, Tensor] = {}
         self._taken: set[str] = set()
+        self._known: dict[object, tuple[Tensor, ...]] = {}
 
     def input(self, tensor: Tensor) -> Tensor:
         """Declares a network input."""
@@ -56,7 +57,7 @@ class Recorder:
         name: str,
         origin: str = "",
     ) -> tuple[Tensor, ...]:
-        """Adds one layer and answers its outputs.
+        """Adds one layer and answers its outputs; the same layer twice is one layer.
 
         Absent optional operands and attributes are given as None.
 
@@ -65,6 +66,13 @@ class Recorder:
         """
         given = {k: v for k, v in operands.items() if v is not None}
         attributes = {k: _frozen(v) for k, v in attributes.items() if v is not None}
+        names = {
+            k: v.name if isinstance(v, Tensor) else tuple(t.name for t in v)
+            for k, v in given.items()
+        }
+        key = (kind, tuple(sorted(names.items())), tuple(sorted(attributes.items())))
+        if key in self._known:
+            return self._known[key]
         results = infer(kind, given, attributes)
         unique = self._unique(name)
         suffixes = [""] if len(results) == 1 else [f".{i}" for i in range(len(results))]
@@ -74,10 +82,7 @@ class Recorder:
         )
         self._tensors.update((t.name, t) for t in outputs)
         self._taken.update(t.name for t in outputs)
-        names = {
-            k: v.name if isinstance(v, Tensor) else tuple(t.name for t in v)
-            for k, v in given.items()
-        }
+        self._known[key] = outputs
         self._layers.append(
             Layer(kind, unique, names, attributes, tuple(t.name for t in outputs), origin)
         )

@@ -226,7 +226,7 @@ def test_the_recorder_keeps_only_what_an_output_needs() -> None:
     x = recorder.input(Tensor("x", "FLOAT", (2,)))
     unused = recorder.constant("FLOAT", (2,), "unused")
     recorder.add("elementwise", {"input1": x, "input2": unused}, {"op": "SUM"}, name="dead")
-    outputs = [recorder.add("unary", {"input": x}, {"op": "EXP"}, name="y")[0] for _ in range(2)]
+    outputs = [recorder.add("unary", {"input": x}, {"op": op}, name="y")[0] for op in ("EXP", "LOG")]
     assert [tensor.name for tensor in outputs] == ["y", "y.2"]
     network = recorder.finish(["y.2"])
     assert [layer.name for layer in network.layers] == ["y.2"]
@@ -235,6 +235,15 @@ def test_the_recorder_keeps_only_what_an_output_needs() -> None:
     assert network.tensor("x") == x
     with pytest.raises(KeyError):
         network.tensor("y")
+
+
+def test_the_recorder_makes_the_same_layer_once() -> None:
+    recorder = Recorder()
+    x = recorder.input(Tensor("x", "FLOAT", (2,)))
+    (first,) = recorder.add("unary", {"input": x}, {"op": "EXP"}, name="y")
+    (again,) = recorder.add("unary", {"input": x}, {"op": "EXP"}, name="z")
+    (other,) = recorder.add("unary", {"input": x}, {"op": "LOG"}, name="z")
+    assert again == first != other
 
 
 def test_plain_data_all_the_way() -> None:

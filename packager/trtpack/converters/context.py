@@ -87,6 +87,7 @@ class Context:
         self.results: tuple[Tensor, ...] = ()
         self.scope, self.origin = "", ""
         self._recorder = recorder
+        self._never_negative: set[str] = set()
         self._constants = constants
 
     @property
@@ -104,9 +105,24 @@ class Context:
 
     def add_all(self, kind: str, operands: dict[str, Any], **attributes: Any) -> tuple[Tensor, ...]:
         """Adds a layer of any kind and answers all its outputs."""
-        return self._recorder.add(
+        outputs = self._recorder.add(
             kind, operands, attributes, name=self.scope or kind, origin=self.origin
         )
+        if self._counts_up(kind, operands, attributes):
+            self._never_negative.update(t.name for t in outputs)
+        return outputs
+
+    def is_never_negative(self, tensor: Tensor) -> bool:
+        """Whether a tensor of indices is known to count from the start only."""
+        if self.is_constant(tensor):
+            return bool((self.value(tensor) >= 0).all())
+        return tensor.name in self._never_negative
+
+    def _counts_up(self, kind: str, operands: dict[str, Any], attributes: dict[str, Any]) -> bool:
+        if kind == "fill":
+            return all(at_least_zero(v) for v in (attributes["alpha"], *attributes["beta"]))
+        moved = kind in ("shuffle", "cast", "gather") or (kind == "slice" and not operands.get("fill"))
+        return moved and self.is_never_negative(operands["input"])
 
     # constants
 
@@ -345,6 +361,13 @@ class Context:
     def in_float32(self, x: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """``compute`` in FLOAT, the answer cast back to ``x``'s type."""
         return self.cast(compute(self.cast(x, "FLOAT")), x.dtype)
+
+
+def at_least_zero(value: Dim | float) -> bool:
+    """Whether a number, or a size expression whatever its sizes, is 0 or more."""
+    if isinstance(value, dims.Expr):
+        return all(coefficient > 0 for _, coefficient in value.terms)
+    return value >= 0
 
 
 def normalized(axes: Axes, rank: int) -> tuple[int, ...]:

@@ -90,10 +90,10 @@ def take(ctx: Context, self: Tensor, index: Tensor) -> Tensor:
 
 def from_start(ctx: Context, index: Tensor, size: Dim) -> Tensor:
     """Indices with negative ones, which count from the end, counted from the start."""
-    value = ctx.value(index) if ctx.is_constant(index) else None
-    if value is not None and bool((value >= 0).all()):
+    if ctx.is_never_negative(index):
         return index
-    if value is not None and isinstance(size, int):
+    if ctx.is_constant(index) and isinstance(size, int):
+        value = ctx.value(index)
         return ctx.constant(torch.where(value < 0, value + size, value), "from_start")
     from_end = ctx.elementwise("SUM", index, ctx.size(size, index.dtype, index.rank))
     return ctx.select(ctx.elementwise("LESS", index, 0), from_end, index)
