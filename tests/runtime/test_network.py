@@ -226,7 +226,8 @@ def test_the_recorder_keeps_only_what_an_output_needs() -> None:
     x = recorder.input(Tensor("x", "FLOAT", (2,)))
     unused = recorder.constant("FLOAT", (2,), "unused")
     recorder.add("elementwise", {"input1": x, "input2": unused}, {"op": "SUM"}, name="dead")
-    outputs = [recorder.add("unary", {"input": x}, {"op": op}, name="y")[0] for op in ("EXP", "LOG")]
+    ops = ("EXP", "LOG")
+    outputs = [recorder.add("unary", {"input": x}, {"op": op}, name="y")[0] for op in ops]
     assert [tensor.name for tensor in outputs] == ["y", "y.2"]
     network = recorder.finish(["y.2"])
     assert [layer.name for layer in network.layers] == ["y.2"]
