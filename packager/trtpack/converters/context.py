@@ -14,7 +14,7 @@ from trtpack.target import Target
 from trtpack_runtime import dims, recipes
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.dtypes import DTYPES, by_torch
-from trtpack_runtime.layers import FLOATS
+from trtpack_runtime.layers import FLOATS, INTS
 from trtpack_runtime.network import Tensor
 from trtpack_runtime.recorder import Recorder
 
@@ -121,8 +121,9 @@ class Context:
     def _counts_up(self, kind: str, operands: dict[str, Any], attributes: dict[str, Any]) -> bool:
         if kind == "fill":
             return all(at_least_zero(v) for v in (attributes["alpha"], *attributes["beta"]))
-        moved = kind in ("shuffle", "cast", "gather") or (kind == "slice" and not operands.get("fill"))
-        return moved and self.is_never_negative(operands["input"])
+        if kind not in ("shuffle", "cast", "gather", "slice") or operands.get("fill"):
+            return False
+        return operands["input"].dtype in INTS and self.is_never_negative(operands["input"])
 
     # constants
 
