@@ -23,13 +23,14 @@ from torch.utils.hooks import RemovableHandle
 from trtpack_runtime.errors import ConfigError
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
-_VARIANTS = 4  # inputs that run together, so that statistics are not those of a single one
+_VARIANTS = 8  # inputs that run together, so that statistics are not those of a single one
 _EMBEDDING_STD = 1.0
 _TOKEN_STD = 0.5  # position tables, class tokens, relative biases
 _BIAS_STD = 0.1
 _BATCH_NORM_SHIFT = 1.0  # keeps most ReLUs on: else rounding errors grow 1.2 times a layer
 _TINY = 0.1  # a table below this, or a layer scale, is dead
-_MOST_CENTRED = 20.0  # how far a centred output may be stretched: rounding errors grow with it
+_MOST_CONSTANT = 5.0  # how much larger than its deviation an output's mean may stay: taking a
+# mean away leaves the rounding errors, so no more of it goes than has to
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -298,8 +299,10 @@ class _Settling:
             centre, spread = torch.zeros(()), float(result.std(correction=0))
         else:
             centre = result.mean(others, keepdim=True)
-            uncentred = float(result.square().mean().sqrt())
-            spread = max(float((result - centre).std(correction=0)), uncentred / _MOST_CENTRED)
+            deviation = float((result - centre).std(correction=0))
+            constant = float(centre.square().mean().sqrt())
+            centre = centre * max(0.0, 1 - _MOST_CONSTANT * deviation / (constant or 1.0))
+            spread = float((result - centre).square().mean().sqrt())
         if not (math.isfinite(spread) and spread > 0):
             return None
         weight.div_(spread)
