@@ -96,7 +96,8 @@ class _Conversion:
                 self.values[node] = self._call(node)
         outputs = self._outputs()
         names = [name for name in outputs if isinstance(name, str)]
-        network = self.recorder.finish(names, self._profiles())
+        _, profile = signature(self.graph_module, self.ranges)
+        network = self.recorder.finish(names, (profile,) if profile else ())
         used = {constant.data for constant in network.constants.values()}
         used.update(p.name for p in outputs if isinstance(p, Passed) and p.kind == "constant")
         return ConvertedSegment(
@@ -163,13 +164,6 @@ class _Conversion:
             for node in self.placeholders
         }
 
-    def _profiles(self) -> tuple[Profile, ...]:
-        low, opt, high = (self._input_shapes(i) for i in range(3))
-        dynamic = [n.name for n in self.placeholders if low[n.name] != high[n.name]]
-        if not dynamic:
-            return ()
-        return (Profile({name: (low[name], opt[name], high[name]) for name in dynamic}),)
-
     def _outputs(self) -> list[str | Passed]:
         inputs = {node.name for node in self.placeholders}
         outputs: list[str | Passed] = []
@@ -187,6 +181,25 @@ class _Conversion:
 
     def _refused(self, node: fx.Node, reason: str) -> ConversionError:
         return ConversionError(Refusal(node.name, str(node.target), reason, where(node)))
+
+
+def signature(
+    graph_module: fx.GraphModule, ranges: Mapping[str, SizeRange]
+) -> tuple[tuple[Tensor, ...], Profile | None]:
+    """A graph's inputs, dims over each other, and the shapes its dynamic ones take."""
+    placeholders = [n for n in graph_module.graph.nodes if n.op == "placeholder"]
+    symbols = Symbols((n.name, n.meta["val"]) for n in placeholders)
+    inputs = tuple(described(n, symbols) for n in placeholders)
+    shapes = {
+        n.name: (
+            concrete_shape(n.meta["val"].shape, ranges, 0),
+            concrete_shape(n.meta["val"].shape, ranges, 1),
+            concrete_shape(n.meta["val"].shape, ranges, 2),
+        )
+        for n, tensor in zip(placeholders, inputs, strict=True)
+        if not tensor.is_static
+    }
+    return inputs, Profile(shapes) if shapes else None
 
 
 def concrete_shape(

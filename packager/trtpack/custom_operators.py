@@ -4,11 +4,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from torch._library.custom_ops import OPDEFS
 
+from trtpack_runtime import aten
+
 _BUILT_IN = frozenset({"aten", "prims", "prim", "sym", "getitem"})
 _SOURCE_PREFIX = "_trtpack_source_"
+
+
+def required_modules(graph: Mapping[str, Any]) -> list[str]:
+    """The modules a stored ATen graph needs, sorted."""
+    found = {providing_module(operator) for operator in aten.operators(graph)}
+    return sorted(name for name in found if name is not None)
 
 
 def providing_module(operator: str) -> str | None:
@@ -22,6 +33,8 @@ def providing_module(operator: str) -> str | None:
         return None
     definition = OPDEFS.get(f"{namespace}::{name}")
     module = namespace if definition is None else str(definition._init_fn.__module__)
+    if module == "__main__":
+        return Path(getattr(sys.modules[module], "__file__", None) or namespace).stem
     if module.startswith(_SOURCE_PREFIX):
         stem = module.removeprefix(_SOURCE_PREFIX)
         sys.modules.setdefault(stem, sys.modules[module])

@@ -17,6 +17,7 @@ from trtpack_runtime.errors import EngineBuildError
 from trtpack_runtime.network import Network, Profile, Tensor
 from trtpack_runtime.program import Segment
 
+from .custom_operators import required_modules
 from .engine_cache import EngineCache, cache_key
 from .options import Options
 from .target import Target
@@ -156,7 +157,13 @@ def _build_inductor(
 
     assert job.segment.graph is not None
     return build_in_child(
-        job.segment.graph, [weights], job.inputs, path, profile=job.profile, log=on_progress
+        job.segment.graph,
+        [weights],
+        job.inputs,
+        path,
+        profile=job.profile,
+        imports=required_modules(job.segment.graph),
+        log=on_progress,
     )
 
 

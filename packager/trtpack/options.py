@@ -120,7 +120,6 @@ class Options:
     engine: EngineKind | None = None  # None: the target's own
     workspace_bytes: int | None = None  # None: as much as the device has
     optimization_level: int | None = None  # None: TensorRT's own
-    runtime_wheel: bool = True
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     dry_run: bool = False
     report: Path | None = None

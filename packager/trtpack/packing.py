@@ -26,7 +26,7 @@ from trtpack_runtime.safetensors import write_safetensors
 
 from .capture import Captured
 from .convert import signature
-from .custom_operators import providing_module
+from .custom_operators import required_modules
 from .engines import BuiltEngine
 from .options import Options
 from .program import Assembled
@@ -155,7 +155,7 @@ def write(
     """Writes the bundle to ``path`` and answers it.
 
     Raises:
-        BundleError: it could not be written; nothing is left behind.
+        ConfigError: the disk refused; nothing is left behind.
     """
     variants = tuple(variants)
     samples = []
@@ -336,10 +336,7 @@ def _requires(variants: tuple[Variant, ...]) -> list[str]:
             if segment.graph is None:
                 continue
             needs.update(aten.needs_newer_torch(segment.graph))
-            for operator in aten.operators(segment.graph):
-                module = providing_module(operator)
-                if module is not None:
-                    needs.add(f"module:{module}")
+            needs.update(f"module:{name}" for name in required_modules(segment.graph))
     return sorted(needs)
 
 

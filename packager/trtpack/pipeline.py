@@ -30,6 +30,8 @@ from .target import Target, find_target
 from .weights import WeightStore
 
 METHOD = "forward"
+ALIVE_TOLERANCE = 1e-4
+"""A livened model's outputs differ between inputs by at least 100 times this, relatively."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,11 @@ def build(model: Model, options: Options, progress: Progress | None = None) -> B
             inputs=options.inputs,
         )
         if options.liven:
-            from .livening import liven
+            from .livening import check_alive, liven
 
             liven(source.module, source.args, source.kwargs, seed=options.seed)
+            check_alive(source.module, source.args, ALIVE_TOLERANCE, source.kwargs)
+        source.run((source.args, source.kwargs))
     with progress.step("capture with torch.export"):
         captured = capture(
             source.exported or source.module,

@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from trtpack_runtime import aten, dims, program
+from trtpack_runtime.check import check_network
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.network import Network
 
@@ -65,15 +66,14 @@ def assemble(
             else:
                 aliases[value] = _source(name, inputs, outputs)
         network = networks[segment.name] = _stored(done, store)
+        check_network(network)
         if not outputs:
             continue
         member = f"networks/{network.digest()}.json"
         segments.append(program.Segment(segment.name, "network", inputs, outputs, network=member))
     results = [aliases.get(name, name) for name in plan.outputs]
     symbols = Symbols(
-        (n.name, n.meta["val"])
-        for n in captured.graph_module.graph.nodes
-        if n.op == "placeholder"
+        (n.name, n.meta["val"]) for n in captured.graph_module.graph.nodes if n.op == "placeholder"
     )
     return Assembled(
         program.Program(
@@ -94,9 +94,7 @@ def _source(passed: Passed, inputs: Mapping[str, str], outputs: Mapping[str, str
 
 def _aten(segment: PlannedSegment, store: WeightStore) -> dict[str, Any]:
     module = segment.graph_module
-    symbols = Symbols(
-        (n.name, n.meta["val"]) for n in module.graph.nodes if n.op == "placeholder"
-    )
+    symbols = Symbols((n.name, n.meta["val"]) for n in module.graph.nodes if n.op == "placeholder")
 
     def dim_of(size: torch.SymInt) -> Dim | None:
         try:

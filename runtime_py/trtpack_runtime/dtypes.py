@@ -57,5 +57,5 @@ def by_safetensors(name: str) -> DType:
 
 
 def by_torch(name: object) -> DType:
-    """The row for ``torch.float16``, ``"torch.float16"`` or ``"float16"``; KeyError if there is none."""
+    """The row for ``torch.float16`` or a spelling of it; KeyError if there is none."""
     return _BY_TORCH[str(name).removeprefix("torch.")]

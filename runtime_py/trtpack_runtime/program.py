@@ -83,7 +83,8 @@ def from_json(value: Mapping[str, Any]) -> Program:
     """The inverse of ``to_json``; BundleError for another schema or a malformed value."""
     if value.get("schema") != SCHEMA:
         raise BundleError(
-            f"cannot read a program of format {value.get('schema')!r}, this runtime reads {SCHEMA!r}",
+            f"cannot read a program of format {value.get('schema')!r}, "
+            f"this runtime reads {SCHEMA!r}",
             hint="update trtpack-runtime on this device",
         )
     try:

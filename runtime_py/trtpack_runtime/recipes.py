@@ -2,8 +2,9 @@
 """How a derived constant follows from the model's parameters, as data that can be replayed.
 
 A recipe is a stored tensor's name, ``{"constant": name}``, or a call of an ATen operator,
-``{"op": "aten.mul.Tensor", "args": [...], "kwargs": {...}}``, whose arguments are recipes, literals,
-lists, ``{"dtype": name}``, or ``{"float": text}`` for a number that is not finite. New weights are refitted by replaying it.
+``{"op": "aten.mul.Tensor", "args": [...], "kwargs": {...}}``, whose arguments are recipes,
+literals, lists, ``{"dtype": name}``, or ``{"float": text}`` for a number that is not finite. New
+weights are refitted by replaying it.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ def replay(recipe: Recipe, stored: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """
     try:
         value: torch.Tensor = _replay(recipe, stored).contiguous()
-    except (KeyError, AttributeError) as error:
+    except KeyError as error:
         raise BundleError(
-            f"cannot replay the recipe of a constant: {error} is not there",
+            f"cannot replay the recipe of a constant: the tensor {error} is not there",
             hint="build the bundle again",
         ) from error
     return value
@@ -74,6 +75,8 @@ def _encode(value: Any) -> Any:
 def _replay(value: Any, stored: Mapping[str, torch.Tensor]) -> Any:
     import torch
 
+    from .aten_literals import operator_named
+
     match value:
         case list():
             return [_replay(v, stored) for v in value]
@@ -86,8 +89,7 @@ def _replay(value: Any, stored: Mapping[str, torch.Tensor]) -> Any:
         case {"item": int(index), "of": recipe}:
             return _replay(recipe, stored)[index]
         case {"op": str(name), "args": list(args)}:
-            namespace, packet, overload = name.split(".")
-            op = getattr(getattr(getattr(torch.ops, namespace), packet), overload)
+            op = operator_named(name)
             kwargs = {k: _replay(v, stored) for k, v in value.get("kwargs", {}).items()}
             return op(*(_replay(v, stored) for v in args), **kwargs)
     return value

@@ -62,7 +62,7 @@ def test_every_flag_reaches_its_option(pipeline: FakePipeline, tmp_path: Path) -
         m.py:make -t orin -t cpu -o {tmp_path}/b.tar -i x=1/4/8x3 --input ids=2:int64[0,9]
         --weights {weights} --dtype float16 --seed 7 --liven --samples 3 --min-block-size 2
         --torch-op aten.add --torch-op aten.mul.Tensor --strict --engine reference
-        --workspace 2G --optimization-level 4 --meta {meta} --no-runtime-wheel --dry-run
+        --workspace 2G --optimization-level 4 --meta {meta} --dry-run
         --report {tmp_path}/r.json
     """
     run(build, *arguments.split())
@@ -85,7 +85,6 @@ def test_every_flag_reaches_its_option(pipeline: FakePipeline, tmp_path: Path) -
         engine="reference",
         workspace_bytes=2 << 30,
         optimization_level=4,
-        runtime_wheel=False,
         metadata={"labels": ["cat"]},
         dry_run=True,
         report=tmp_path / "r.json",

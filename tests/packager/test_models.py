@@ -75,7 +75,6 @@ def built(source: str, folder: Path, **options: Any) -> BuildReport:
         targets=("rtx-4090",),
         output=folder / "bundle.tar",
         liven=True,
-        runtime_wheel=False,
         **options,
     )
     return build(model(source, folder), chosen, Progress())

@@ -79,7 +79,7 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def made(
     model: Any, path: Path, targets: tuple[str, ...] = ("rtx-4090", "orin"), **options: Any
 ) -> BuildReport:
-    chosen = Options(targets=targets, output=path, runtime_wheel=False, **options)
+    chosen = Options(targets=targets, output=path, **options)
     return build(model, chosen, Progress())
 
 

@@ -158,12 +158,6 @@ def model_options(command: Command) -> Command:
     metavar="FILE",
     help="JSON that travels in the bundle: labels, preprocess, anything. Repeat for more.",
 )
-@click.option(
-    "--runtime-wheel/--no-runtime-wheel",
-    default=True,
-    show_default=True,
-    help="Carry the runtime in the bundle.",
-)
 @click.option("--dry-run", is_flag=True, help="Stop before engines and print the plan.")
 @click.option("--report", metavar="FILE", help="Also write the build report as JSON.")
 def build(model: str, **arguments: Any) -> None:

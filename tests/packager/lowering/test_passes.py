@@ -28,9 +28,7 @@ aten = torch.ops.aten
 
 def operators(module: fx.GraphModule) -> Counter[str]:
     return Counter(
-        str(n.target).removeprefix("aten.")
-        for n in module.graph.nodes
-        if n.op == "call_function"
+        str(n.target).removeprefix("aten.") for n in module.graph.nodes if n.op == "call_function"
     )
 
 
