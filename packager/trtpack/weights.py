@@ -22,11 +22,15 @@ class WeightStore:
     def __init__(self) -> None:
         self._tensors: dict[str, torch.Tensor] = {}
         self._by_content: dict[tuple[str, str, tuple[int, ...]], str] = {}
+        self._by_bytes: dict[tuple[str, str], str] = {}
         self._by_memory: dict[tuple[int, torch.dtype, tuple[int, ...], tuple[int, ...]], str] = {}
         self._digests: dict[str, str] = {}
 
-    def put(self, name: str, tensor: torch.Tensor) -> str:
-        """Stores a tensor and answers the name it is stored under."""
+    def put(self, name: str, tensor: torch.Tensor, *, any_shape: bool = False) -> str:
+        """Stores a tensor and answers the name it is stored under.
+
+        With ``any_shape`` equal bytes will do: a network's constant is a view of what is stored.
+        """
         tensor = tensor.detach()
         memory = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
         if tensor.numel() and memory in self._by_memory:
@@ -34,10 +38,13 @@ class WeightStore:
         digest = content_digest(tensor)
         content = (digest, str(tensor.dtype), tuple(tensor.shape))
         stored = self._by_content.get(content)
+        if stored is None and any_shape:
+            stored = self._by_bytes.get((digest, str(tensor.dtype)))
         if stored is None:
             stored = self._unique(name)
             self._tensors[stored] = tensor
             self._by_content[content] = stored
+            self._by_bytes.setdefault((digest, str(tensor.dtype)), stored)
             self._digests[stored] = digest
             self._by_memory[memory] = stored  # the store keeps it, so its address stays its own
         return stored

@@ -42,6 +42,13 @@ def test_a_view_of_other_elements_is_another_tensor() -> None:
     assert store.put("even", weight[::2]) != store.put("first", weight[:2])
 
 
+def test_a_view_in_another_shape_can_share_the_bytes() -> None:
+    store = WeightStore()
+    store.put("weight", torch.arange(6.0).reshape(2, 3))
+    assert store.put("view", torch.arange(6.0).reshape(1, 2, 3), any_shape=True) == "weight"
+    assert store.put("other", torch.arange(6.0).reshape(6)) == "other"
+
+
 def test_a_taken_name_gets_a_number() -> None:
     store = WeightStore()
     store.put("a", torch.zeros(1))
