@@ -110,10 +110,10 @@ def _cannot_build_here(kind: str, target: Target) -> str | None:
         release = ".".join(map(str, target.tensorrt or ())) or "TensorRT"
         return (
             f"an engine for SM {target.sm} is built by TensorRT {release} on such a GPU, "
-            "which this host is not; the device builds it at its first run"
+            "which this host is not; left to the device, which runs it in PyTorch until then"
         )
     if kind == "tensorrt-rtx" and _version("tensorrt_rtx") is None:
-        return "tensorrt-rtx is not installed on this host; the device builds it at its first run"
+        return "tensorrt-rtx is not installed on this host; left to the device"
     if kind == "inductor":
         if target.arch != platform.machine():
             return f"this host is {platform.machine()}, not {target.arch}; it runs in PyTorch there"
