@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""How long ``trtpack --help`` takes beside a bare ``import click``, in turns, and the margin of 0.3 s.
+"""How long ``trtpack --help`` takes beside a bare ``import click``; the margin is 0.3 s.
 
 python tests/benchmarks/start.py [ROUNDS]
 """
