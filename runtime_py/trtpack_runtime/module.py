@@ -17,7 +17,7 @@ from . import program as program_json
 from . import smoke, treespec
 from .bundle import Bundle, open_bundle
 from .device import facts
-from .errors import BundleError, ConfigError
+from .errors import BundleError, ConfigError, DeviceError
 from .execution import LoadedSegment, Segments, load_segments
 from .input_check import check_inputs
 from .manifest import Method
@@ -50,8 +50,10 @@ def load(
 
     Raises:
         BundleError: a damaged bundle, an operator that is missing, or (strict) no variant fits.
-        ConfigError: no such variant or module.
+        ConfigError: no such variant, module or device.
+        DeviceError: a device that PyTorch cannot use here.
     """
+    where = _usable(device or "cpu")
     for name in imports:
         _import(name)
     bundle = open_bundle(path)
@@ -60,7 +62,7 @@ def load(
     untrusted = () if trust else untrusted_members(bundle)
     candidates = resolve(bundle.manifest, here, untrusted)
     choice = choose(bundle.manifest, candidates, here, target=target, strict=strict)
-    module = BundleModule(bundle, choice, torch.device(device or "cpu"))
+    module = BundleModule(bundle, choice, where)
     if choice.degraded:
         warnings.warn(choice.explain().splitlines()[0], DegradedWarning, stacklevel=2)
     return module
@@ -295,6 +297,23 @@ class BundleModule(torch.nn.Module):
             "a loaded bundle holds engines and cannot be copied or pickled",
             hint=f"load {self._bundle.path} again where it is needed",
         )
+
+
+def _usable(device: torch.device | str) -> torch.device:
+    """The device, once PyTorch has put a tensor there."""
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {device!r}", hint="give cpu, cuda or cuda:N") from error
+    try:
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DeviceError(
+            f"PyTorch cannot use {where} on this machine: {reason}",
+            hint="take another device, trtpack doctor shows what this machine has",
+        ) from error
+    return where
 
 
 def _destination(

@@ -110,6 +110,7 @@ def test_inputs_from_files_give_outputs_and_labels(
         (["--method", "encode"], 2, "no method 'encode'"),
         (["--import", "nowhere"], 2, "cannot import nowhere"),
         (["--device", "gpu"], 2, "unknown device 'gpu'"),
+        (["--device", "cuda:99"], 6, "PyTorch cannot use cuda:99 on this machine: "),
         (["--repeats", "0"], 2, "invalid value for '--repeats'"),
     ],
 )
@@ -131,6 +132,21 @@ def test_mistakes_are_one_line_with_a_hint(
     assert said in lines[0]
     assert lines[1].startswith("hint: ")
     assert set(tmp_path.iterdir()) == before
+
+
+def test_without_torch_it_says_what_to_install(bundle: Path) -> None:
+    guard = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from trtpack_runtime.cli import main\n"
+        f"main(['run', {str(bundle)!r}])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", guard], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: trtpack run needs the Python module torch\nhint: install it: pip install torch\n"
+    )
 
 
 def test_resolve_answers_without_torch(bundle: Path, tmp_path: Path, trtpack: Any) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import difflib
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -138,19 +139,26 @@ def _added(point: EntryPoint) -> Verb:
 
 def _load(name: str, where: str) -> click.Command:
     module, _, attribute = where.partition(":")
-    try:
+    with naming_missing_modules(name):
         command: Any = getattr(import_module(module), attribute)
+    if not isinstance(command, click.Command):
+        raise InternalError(f"{where} is no command")
+    return command
+
+
+@contextmanager
+def naming_missing_modules(verb: str) -> Iterator[None]:
+    """ConfigError where an import needs a package that is not installed; one of ours is a bug."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in ("trtpack", "trtpack_runtime"):
             raise
         raise ConfigError(
-            f"trtpack {name} needs the Python module {missing}",
+            f"trtpack {verb} needs the Python module {missing}",
             hint=f"install it: pip install {missing}",
         ) from error
-    if not isinstance(command, click.Command):
-        raise InternalError(f"{where} is no command")
-    return command
 
 
 def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigError, InputMismatchError
+from ..errors import InputMismatchError
 from . import run_text
+from .group import naming_missing_modules
 
 if TYPE_CHECKING:
     import torch
@@ -128,7 +129,8 @@ def run(
     times calls with the inputs given, or those of the first golden sample. Exit code 7 where an
     output is wrong.
     """
-    import torch
+    with naming_missing_modules("run"):
+        import torch
 
     from ..input_check import check_inputs
     from ..samples import check_output_path, read_inputs, wanted_inputs, write_outputs
@@ -189,19 +191,13 @@ def _load(
     trust: bool,
     imports: tuple[str, ...],
 ) -> Results:
-    import torch
-
     from ..module import DegradedWarning, load
 
-    try:
-        where = torch.device(device or "cpu")
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device {device!r}", hint="give cpu, cuda or cuda:N") from error
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegradedWarning)  # told in words below
         module = load(
-            bundle, device=where, target=target, strict=strict, trust=trust, imports=imports
+            bundle, device=device, target=target, strict=strict, trust=trust, imports=imports
         )
     module.method(method)
     return Results(module, method, time.perf_counter() - start)
