@@ -117,7 +117,10 @@ class _Conversion:
         if node.target is operator.getitem:
             source, index = node.args
             assert isinstance(source, fx.Node)
-            return self.values[source][index]
+            item = self.values[source][index]
+            if item is None and node.users:
+                raise self._refused(source, f"TensorRT does not compute its output {index}")
+            return item
         found = find(node.target)
         if found is None:
             raise self._refused(node, "no converter")

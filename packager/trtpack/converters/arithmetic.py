@@ -2,8 +2,8 @@
 """Sums, products, quotients and powers, with PyTorch's type promotion and rounding.
 
 Shapes: any two that broadcast, dynamic dims included.
-Dtypes: float32, float16, bfloat16, int32, int64, bool where PyTorch has it; mixed ones meet in the
-type of PyTorch's result.
+Dtypes: float32, float16, bfloat16, int32, int64, bool where PyTorch has it, uint8 in sums,
+differences and products; mixed ones meet in the type of PyTorch's result.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from trtpack_runtime.network import Tensor
 
 from .context import Context
 from .pointwise import trunc
-from .promotion import Operand, needs_wider_integers, wide
+from .promotion import Operand, needs_wider_integers, needs_wider_signed_integers, wide
 from .registry import converter
 
 aten = torch.ops.aten
 
 
-@converter(aten.add.Tensor, aten.add.Scalar, when=needs_wider_integers)
+@converter(aten.add.Tensor, aten.add.Scalar, when=needs_wider_signed_integers)
 def add(ctx: Context, self: Operand, other: Operand, alpha: float = 1) -> Tensor:
     """add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
     add.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
@@ -35,7 +35,7 @@ def add(ctx: Context, self: Operand, other: Operand, alpha: float = 1) -> Tensor
     return _binary(ctx, "SUM", self, _times(ctx, other, alpha))
 
 
-@converter(aten.sub.Tensor, aten.sub.Scalar, when=needs_wider_integers)
+@converter(aten.sub.Tensor, aten.sub.Scalar, when=needs_wider_signed_integers)
 def sub(ctx: Context, self: Operand, other: Operand, alpha: float = 1) -> Tensor:
     """sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
     sub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
@@ -43,7 +43,7 @@ def sub(ctx: Context, self: Operand, other: Operand, alpha: float = 1) -> Tensor
     return _binary(ctx, "SUB", self, _times(ctx, other, alpha))
 
 
-@converter(aten.rsub.Tensor, aten.rsub.Scalar, when=needs_wider_integers)
+@converter(aten.rsub.Tensor, aten.rsub.Scalar, when=needs_wider_signed_integers)
 def rsub(ctx: Context, self: Operand, other: Operand, alpha: float = 1) -> Tensor:
     """rsub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
     rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
@@ -53,7 +53,7 @@ def rsub(ctx: Context, self: Operand, other: Operand, alpha: float = 1) -> Tenso
     return _binary(ctx, "SUB", other, _times(ctx, self, alpha))
 
 
-@converter(aten.mul.Tensor, aten.mul.Scalar, when=needs_wider_integers)
+@converter(aten.mul.Tensor, aten.mul.Scalar, when=needs_wider_signed_integers)
 def mul(ctx: Context, self: Operand, other: Operand) -> Tensor:
     """mul.Tensor(Tensor self, Tensor other) -> Tensor
     mul.Scalar(Tensor self, Scalar other) -> Tensor
@@ -181,6 +181,8 @@ _LARGEST_PRODUCT = 64
 def _binary(ctx: Context, op: str, a: Operand, b: Operand) -> Tensor:
     """``op`` in the type of PyTorch's result."""
     dtype = ctx.result.dtype
+    if dtype == "UINT8":
+        dtype = "INT32"
     if op in ("PROD", "DIV") and not (_fits(a, dtype) and _fits(b, dtype)):
         dtype = wide(dtype)
     return ctx.cast(

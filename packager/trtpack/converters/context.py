@@ -88,6 +88,7 @@ class Context:
         self.scope, self.origin = "", ""
         self._recorder = recorder
         self._never_negative: set[str] = set()
+        self._made_of: dict[str, Tensor] = {}
         self._constants = constants
 
     @property
@@ -200,7 +201,14 @@ class Context:
     # types and ranks
 
     def cast(self, x: Tensor, dtype: str) -> Tensor:
-        """``x`` as ``dtype``; ``x`` itself where it already is."""
+        """``x`` as ``dtype``; ``x`` itself where it already is.
+
+        TensorRT has UINT8 only at a network's borders: what reads a UINT8 made inside gets the
+        numbers it was made of.
+        """
+        if x.dtype == dtype:
+            return x
+        x = self._made_of.get(x.name, x)
         if x.dtype == dtype:
             return x
         if self.is_constant(x) and x.dtype in DTYPES:
@@ -208,7 +216,13 @@ class Context:
             return self.fold(
                 torch.ops.prims.convert_element_type.default, x, torch_dtype, use=dtype.lower()
             )
-        return self.add("cast", {"input": x}, to_type=dtype)
+        if dtype == "UINT8" and x.dtype in INTS:
+            over = self.elementwise("PROD", self.elementwise("FLOOR_DIV", x, 256), 256)
+            x = self.cast(self.elementwise("SUB", x, over), "INT32")
+        made = self.add("cast", {"input": x}, to_type=dtype)
+        if dtype == "UINT8":
+            self._made_of[made.name] = self.cast(x, "INT32")
+        return made
 
     def operand(self, value: Tensor | Dim | float, dtype: str, rank: int = 0) -> Tensor:
         """A tensor, size or Python number as a tensor of ``dtype`` and at least ``rank`` dims."""

@@ -39,6 +39,13 @@ def needs_wider_integers(**arguments: Any) -> str | None:
     return None
 
 
+def needs_wider_signed_integers(**arguments: Any) -> str | None:
+    """Refuses arithmetic among int8 alone; uint8 is computed in int32 and wraps at the end."""
+    if any(isinstance(a, Tensor) and a.dtype == "UINT8" for a in arguments.values()):
+        return None
+    return needs_wider_integers(**arguments)
+
+
 def _example(operand: Operand) -> Any:
     if isinstance(operand, Tensor):
         dtype = getattr(torch, DTYPES[operand.dtype].torch)

@@ -29,6 +29,7 @@ from tests.packager.converters.harness import (
 aten = torch.ops.aten
 BATCH = {0: (1, 4, 8)}
 WHOLE = i64(40, low=-20, high=20)
+PIXELS = given([0, 1, 127, 255], torch.uint8)
 STEP = given([-7, -3, -1, 2, 5] * 8, torch.int64)
 
 CASES = [
@@ -72,6 +73,12 @@ CASES = [
     Case(aten.mul.Tensor, dynamic(f32(4, 3), BATCH), size(0, 0)),
     Case(aten.mul.Scalar, i64(5), 3),
     Case(aten.mul.Tensor, given([0, 1, 255], torch.uint8), 1 / 255),
+    Case(aten.add.Tensor, PIXELS, PIXELS),
+    Case(aten.add.Tensor, PIXELS, 7, alpha=40),
+    Case(aten.add.Tensor, PIXELS, boolean(4)),
+    Case(aten.sub.Tensor, PIXELS, 7),
+    Case(aten.rsub.Scalar, PIXELS, 1),
+    Case(aten.mul.Tensor, PIXELS, PIXELS),
     Case(aten.div.Tensor, f32(2, 3), f32(3)),
     Case(aten.div.Tensor, i64(2, 3), i64(2, 3)),
     Case(aten.div.Tensor, i64(2, 3), 4),
@@ -136,9 +143,10 @@ def test_products_and_roots_stand_for_simple_powers() -> None:
     assert kinds(Case(aten.pow.Tensor_Scalar, f32(3), 1)) == []
 
 
-def test_arithmetic_in_uint8_stays_in_pytorch() -> None:
-    pixels = given([1, 2, 250], torch.uint8)
-    assert refusal(aten.add.Tensor, pixels, pixels) == "TensorRT does not compute in uint8"
+def test_arithmetic_in_int8_stays_in_pytorch() -> None:
+    small, pixels = (given([1, 2, 100], dtype) for dtype in (torch.int8, torch.uint8))
+    assert refusal(aten.add.Tensor, small, small) == "TensorRT does not compute in int8"
+    assert refusal(aten.abs.default, pixels) == "TensorRT does not compute in uint8"
 
 
 @settings(max_examples=60, deadline=None)

@@ -36,6 +36,7 @@ CASES = [
     Case(aten._to_copy.default, PIXELS, dtype=torch.float32),
     Case(aten._to_copy.default, PIXELS, dtype=torch.int64),
     Case(aten._to_copy.default, f32(9, low=0, high=255), dtype=torch.uint8),
+    Case(aten._to_copy.default, i64(9, low=-600, high=600), dtype=torch.uint8),
     Case(aten._to_copy.default, f32(9)),
     Case(aten._to_copy.default, dynamic(i64(4), BATCH), dtype=torch.float32),
     Case(aten._to_copy.default, weight(f32(4)), dtype=torch.float16),
