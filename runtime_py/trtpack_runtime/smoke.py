@@ -9,7 +9,8 @@ finite has to be the same one in the same place.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -154,10 +155,22 @@ def golden_samples(bundle: Bundle, method: Method, device: torch.device) -> list
     return samples
 
 
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Full float32 on a GPU: PyTorch rounds convolutions to TF32 unless told not to."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
 def replay(run: Run, samples: Sequence[Sample], tolerances: Mapping[str, Tolerance]) -> SmokeReport:
     """Runs every sample and judges every output and end state."""
     comparisons: list[Comparison] = []
-    with torch.no_grad():
+    with torch.no_grad(), _without_tf32():
         for sample in samples:
             outputs, states = run(sample.inputs)
             pairs = [

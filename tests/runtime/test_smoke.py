@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -87,3 +88,16 @@ def test_the_worst_failure_comes_before_a_passed_output_with_a_larger_error() ->
     worst = smoke.SmokeReport(tuple(comparisons)).worst
     assert worst is not None
     assert worst.output == "tight"
+
+
+def test_samples_are_judged_without_tf32() -> None:
+    seen = []
+
+    def run(inputs: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        return [torch.ones(1)], {}
+
+    before = torch.backends.cudnn.allow_tf32
+    smoke.replay(run, [smoke.Sample("s", (), {"y": torch.ones(1)}, {})], {})
+    assert seen == [(False, False)]
+    assert torch.backends.cudnn.allow_tf32 is before
