@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from . import contents
 from .atomic import cannot_write, replaced
 from .errors import ConfigError, InternalError
 from .tar_layout import END, MANIFEST, Entry, check_name, fill, headers
@@ -84,15 +85,20 @@ def _size(member: Member) -> int:
 
 def _copy(member: Member, entry: Entry, file: BinaryIO) -> str:
     """Writes a member's content; answers its sha256 in hex."""
-    hasher, size = hashlib.sha256(), 0
+    hasher, size, head, last = hashlib.sha256(), 0, b"", b""
     for piece in _pieces(member.source):
         for begin in range(0, len(piece), _CHUNK):
             part = memoryview(piece)[begin : begin + _CHUNK]
             hasher.update(part)
             file.write(part)
+        if len(head) < contents.HEAD_BYTES:
+            head += bytes(piece[: contents.HEAD_BYTES - len(head)])
+        last = bytes(piece[-1:]) or last
         size += len(piece)
     if size != entry.size:
         raise InternalError(f"member {member.name} has {size} bytes, not the {entry.size} it said")
+    if reason := contents.refused(member.name, head, last):
+        raise InternalError(f"member {member.name} {reason}")
     return hasher.hexdigest()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from . import checked_json, safetensors
+from . import checked_json, contents, safetensors
 from .archive import Archive, digest_of
 from .archive_writer import Member, write_archive
 from .errors import BundleError, InternalError
@@ -54,7 +54,7 @@ class Bundle:
         """A member's bytes, mapped and read-only.
 
         Raises:
-            BundleError: no such member, or its content is not what the manifest says.
+            BundleError: no such member, or its content is not what the manifest says, or no data.
         """
         return self._part(name).toreadonly()
 
@@ -95,7 +95,7 @@ class Bundle:
         return dict(self._weights)
 
     def verify(self, progress: Progress | None = None) -> int:
-        """Compares the digest of every member; answers how many bytes that was.
+        """Checks the digest of every member and that it is data; answers how many bytes that was.
 
         A member that was compared before is not read again.
 
@@ -129,8 +129,18 @@ class Bundle:
                     has=has,
                     member=name,
                 )
+            self._check_content(name, part)
             self._verified.add(name)
         return part
+
+    def _check_content(self, name: str, part: memoryview) -> None:
+        head, last = bytes(part[: contents.HEAD_BYTES]), bytes(part[-1:])
+        if reason := contents.refused(name, head, last):
+            raise BundleError(
+                f"{self.path}: {name} {reason}, which no member but an AOTInductor package may be",
+                hint="do not use this bundle, build it again from a source you trust",
+                member=name,
+            )
 
 
 def open_bundle(
@@ -174,6 +184,7 @@ def write_bundle(
 
     Raises:
         ConfigError: the disk refuses, or a source cannot be read; what was at ``path`` is kept.
+        InternalError: a member that readers would refuse: no data, or of the name of another.
     """
     names = [member.name for member in members]
     if len(set(names)) != len(names):

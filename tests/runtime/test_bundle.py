@@ -3,18 +3,33 @@
 
 from __future__ import annotations
 
+import io
+import json
+import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 import trtpack_runtime
-from tests.runtime.bundles import CODE, WEIGHTS, manifest_json, members, write_tiny
+from tests.runtime.bundles import (
+    CODE,
+    WEIGHTS,
+    archive_bytes,
+    entry,
+    manifest_json,
+    members,
+    write_tiny,
+)
+from trtpack_runtime.archive_writer import write_archive
 from trtpack_runtime.bundle import Member, open_bundle, write_bundle
 from trtpack_runtime.errors import BundleError, InternalError
 from trtpack_runtime.manifest import Manifest
 from trtpack_runtime.safetensors import Encoded
+
+NO_WEIGHTS = {"members": [], "parameters": {}, "buffers": {}}
 
 
 @pytest.fixture
@@ -112,8 +127,6 @@ def test_a_tensor_stored_twice(tmp_path: Path) -> None:
 
 
 def test_a_malformed_manifest_names_the_file(tmp_path: Path) -> None:
-    from tests.runtime.bundles import archive_bytes
-
     path = tmp_path / "x.tar"
     path.write_bytes(archive_bytes(b'{"schema": "trtpack.bundle/1"}', []))
     with pytest.raises(BundleError, match=r"x\.tar: malformed manifest: members is missing"):
@@ -129,6 +142,53 @@ def test_a_reference_to_no_member_is_not_written(tmp_path: Path) -> None:
 def test_two_members_of_one_name_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(InternalError, match="two members are called"):
         write_bundle(tmp_path / "x", Manifest.from_json(manifest_json()), members() + members())
+
+
+def archived() -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("data.pkl", b"x")
+    return made.getvalue()
+
+
+NO_DATA = {
+    "zip": (archived(), "is a zip archive"),
+    "empty zip": (b"PK\5\6" + bytes(18), "is a zip archive"),
+    **{f"pickle {n}": (pickle.dumps([1.5] * n, n), "is a pickle") for n in (2, 3, 4, 5)},
+}
+
+
+@pytest.mark.parametrize("name", ["programs/forward/cpu.json", "engines/cpu/forward_0.plan", "x"])
+@pytest.mark.parametrize("kind", NO_DATA)
+def test_archives_and_pickles_are_refused(kind: str, name: str, tmp_path: Path) -> None:
+    content, complaint = NO_DATA[kind]
+    listed = [{"name": name, "size": len(content), "sha256": entry(name, content).sha256}]
+    manifest = manifest_json(members=listed, variants={}, methods={}, weights=NO_WEIGHTS)
+    path = tmp_path / "x.tar"
+    path.write_bytes(archive_bytes(json.dumps(manifest).encode(), [(name, content)]))
+    for use in (lambda: open_bundle(path).member(name), open_bundle(path).verify):
+        with pytest.raises(BundleError, match=f"{name} {complaint}") as caught:
+            use()
+        assert caught.value.member == name
+    with pytest.raises(InternalError, match=complaint):
+        write_archive(tmp_path / "y", [Member(name, content)], lambda entries: b"{}")
+    assert not (tmp_path / "y").exists()
+
+
+def test_only_compiled_packages_are_archives(tmp_path: Path) -> None:
+    parts = [*members()[:-1], Member("engines/cpu/forward_0.pt2", archived())]
+    write_bundle(tmp_path / "x", Manifest.from_json(manifest_json()), parts)
+    assert open_bundle(tmp_path / "x").verify() > len(archived())
+
+
+def test_a_safetensors_file_that_begins_like_a_pickle_is_data(tmp_path: Path) -> None:
+    name = "w.safetensors"
+    header = b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'.ljust(0x280)
+    content = len(header).to_bytes(8, "little") + header + b"."
+    assert content.startswith(b"\x80\x02")
+    manifest = Manifest(name="x", producer="test", methods={}, variants={})
+    write_bundle(tmp_path / "x", manifest, [Member(name, content)])
+    assert bytes(open_bundle(tmp_path / "x").tensors(name)["a"].buffer) == b"."
 
 
 READ_ALL = """
