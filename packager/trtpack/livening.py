@@ -31,6 +31,7 @@ _BATCH_NORM_SHIFT = 1.0  # keeps most ReLUs on: else rounding errors grow 1.2 ti
 _TINY = 0.1  # a table below this, or a layer scale, is dead
 _MOST_CONSTANT = 5.0  # how much larger than its deviation an output's mean may stay: taking a
 # mean away leaves the rounding errors, so no more of it goes than has to
+_ROUNDING = 1e-4  # a deviation below this share of the mean is none
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -301,6 +302,8 @@ class _Settling:
             centre = result.mean(others, keepdim=True)
             deviation = float((result - centre).std(correction=0))
             constant = float(centre.square().mean().sqrt())
+            if deviation < _ROUNDING * constant:
+                deviation = constant  # the same everywhere: nothing but rounding would be left
             centre = centre * max(0.0, 1 - _MOST_CONSTANT * deviation / (constant or 1.0))
             spread = float((result - centre).square().mean().sqrt())
         if not (math.isfinite(spread) and spread > 0):

@@ -178,6 +178,24 @@ def test_a_model_made_for_one_batch_size_is_livened_too() -> None:
     assert check_alive(module, (torch.rand(2, 3, 4, generator=SEED),), TOLERANCE) > 0.1
 
 
+def test_the_rounding_of_a_constant_is_not_blown_up() -> None:
+    class Queries(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.start, self.mix, self.head = (nn.Linear(64, 64) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            same = self.start(torch.zeros_like(x)).softmax(-1)
+            return self.head(self.mix(same) + x)
+
+    module, x = Queries(), torch.randn(7, 33, 64, generator=SEED)
+    liven(module, (x,))
+    assert check_alive(module, (x,), TOLERANCE) > 0.1
+    with torch.no_grad():
+        have, exact = module(x), module.double()(x.double())
+    assert float((have - exact).norm() / exact.norm()) < 1e-5
+
+
 def test_keyword_and_nested_inputs() -> None:
     class Nested(nn.Module):
         def __init__(self) -> None:
