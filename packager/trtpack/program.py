@@ -114,9 +114,7 @@ def _aten(segment: PlannedSegment, store: WeightStore) -> dict[str, Any]:
 
 def _stored(done: ConvertedSegment, store: WeightStore) -> Network:
     """The network with its constants under the names they are stored by."""
-    names = {
-        name: store.put(name, value, any_shape=True) for name, value in done.constants.items()
-    }
+    names = {name: store.put(name, value, any_shape=True) for name, value in done.constants.items()}
     return replace(
         done.network,
         constants={
