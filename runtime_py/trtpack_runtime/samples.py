@@ -242,11 +242,15 @@ def _opened(path: Path, mode: str, preprocess: Mapping[str, Any]) -> numpy.ndarr
         image = image.resize((width, height), Image.Resampling[name])
     if "crop" in preprocess:
         height, width = _pair(preprocess["crop"])
-        left = round((image.width - width) / 2)
-        top = round((image.height - height) / 2)
+        left, top = _margin(image.width, width), _margin(image.height, height)
         image = image.crop((left, top, left + width, top + height))
     pixels = numpy.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _margin(has: int, wants: int) -> int:
+    """What a centre crop leaves out before it, or (negative) fills in, as in torchvision."""
+    return round((has - wants) / 2) if has >= wants else -((wants - has) // 2)
 
 
 def _resized(size: tuple[int, int], wanted: Any) -> tuple[int, int]:

@@ -105,7 +105,7 @@ class SmokeReport:
         if self.passed or worst is None:
             return
         raise SmokeFailure(
-            f"{len(self.failed)} of {len(self.comparisons)} outputs are wrong, worst is "
+            f"{len(self.failed)} of {len(self.comparisons)} outputs wrong, worst is "
             f"{worst.output!r} of {worst.sample}: {worst.failure}",
             hint="build again for this device, or run with --verbose to see every output",
         )

@@ -114,7 +114,7 @@ def test_the_golden_samples_pass_from_fresh_state(module: BundleModule) -> None:
 
 def test_a_wrong_golden_output_fails(tmp_path: Path) -> None:
     module = load(handmade.write(tmp_path / "b.tar", golden_error=0.1), target="cpu")
-    with pytest.raises(SmokeFailure, match="1 of 3 outputs are wrong, worst is 'logits'"):
+    with pytest.raises(SmokeFailure, match="1 of 3 outputs wrong, worst is 'logits'"):
         module.smoke().raise_for_failure()
 
 

@@ -111,6 +111,24 @@ def test_preprocessing_is_resize_crop_scale_normalize(picture: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("height", "width", "first"),  # torchvision.transforms.functional.center_crop of 6 by 6
+    [(9, 7, (2, 0)), (11, 8, (2, 1)), (6, 5, (0, 0)), (3, 1, (-1, -2)), (4, 9, (-1, 2))],
+)
+def test_crops_are_centred_as_in_torchvision(
+    height: int, width: int, first: tuple[int, int], tmp_path: Path
+) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pixels = numpy.arange(1, 1 + height * width, dtype=numpy.uint8).reshape(height, width)
+    image.fromarray(pixels).save(tmp_path / "x.png")
+    steps = {"crop": 6, "channels": "L", "scale": 1}
+    got = samples.read_image(tmp_path / "x.png", IMAGE, steps)[0, 0].int().numpy()
+    top, left = first
+    padded = numpy.pad(pixels, 10)
+    want = padded[10 + top : 16 + top, 10 + left : 16 + left]
+    assert numpy.array_equal(got, want)
+
+
+@pytest.mark.parametrize(
     ("steps", "dtype", "shape"),
     [
         ({"resize": [2, 3], "layout": "NHWC"}, "HALF", (1, 2, 3, 3)),

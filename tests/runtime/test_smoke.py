@@ -75,7 +75,7 @@ def test_end_states_are_judged_and_the_worst_is_named() -> None:
         lambda inputs: ([inputs[0] * 1.1], {"cache": torch.tensor([5, 7])}), [sample], {}
     )
     assert [c.output for c in report.failed] == ["y", "state cache"]
-    with pytest.raises(SmokeFailure, match="2 of 2 outputs are wrong, worst is 'state cache' of"):
+    with pytest.raises(SmokeFailure, match="2 of 2 outputs wrong, worst is 'state cache' of"):
         report.raise_for_failure()
     assert smoke.replay(lambda i: (i, {"cache": torch.tensor([5, 6])}), [sample], {}).passed
 
