@@ -37,8 +37,8 @@ tiny  ({tiny}, {text.size(tiny.stat().st_size)})
   metadata  labels (2 entries)
 
 forward()
-  in     x      float  x.0x3  (min 1x3, best 4x3, max 8x3)
-  out    y      float  x.0x7
+  in     x      float  1..8x3, best 4x3
+  out    y      float  [x.0]x7
   out    found  int64  ?
   proof  1 golden sample
 
@@ -144,7 +144,35 @@ def test_sizes(count: int, shown: str) -> None:
 def test_shapes() -> None:
     assert text.shape((1, 3)) == "1x3"
     assert text.shape(()) == "scalar"
-    assert text.shape((None, dim("x", 0) + 1)) == "?x(1 + x.0)"
+    assert text.shape((None, dim("x", 0) + 1)) == "?x[1 + x.0]"
+
+
+def test_sizes_that_follow_from_another_input_are_told(tmp_path: Path) -> None:
+    methods = manifest_json()["methods"]
+    (x,) = methods["forward"]["inputs"]
+    mask = {**x, "name": "mask", "shape": [{"dim": ["x", 0]}, 3]}
+    methods["forward"]["inputs"].append(mask)
+    out = trtpack("inspect", write_tiny(tmp_path / "x.tar", methods=methods)).out
+    assert "  in     mask   float  [x.0]x3, best 4x3\n" in out
+
+
+def test_long_lines_are_wrapped_for_a_terminal(tmp_path: Path) -> None:
+    variants = manifest_json()["variants"]
+    reason = "an engine for SM 8.7 is built by TensorRT on such a GPU, which this host is not"
+    variants["orin"]["engines"]["forward_0"]["deferred"] = reason
+    path = write_tiny(tmp_path / "x.tar", variants=variants)
+    out = trtpack("inspect", path, env={"COLUMNS": "60"}).out
+    assert "    an engine for SM 8.7 is built by TensorRT on such a GPU,\n    which this" in out
+    assert reason in trtpack("inspect", path).out
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_the_last_column_is_wrapped(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = text.columns([("a", "cell", "word " * 40), ("b", "c", "short")]).splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert {line[:11] for line in lines[1:-1]} == {" " * 11}
+    assert lines[-1] == "  b  c     short"
 
 
 def test_columns() -> None:

@@ -49,6 +49,7 @@ def test_a_wrong_output_exits_with_7_and_is_reported(tmp_path: Path, trtpack: An
     code, out, err = trtpack("run", path, "--repeats", 3, "--junit", report)
     assert code == 7
     assert "smoke test: FAILED, 1 of 3 outputs wrong" in out
+    assert "\n     relative L2 error " in out
     assert err.startswith("error: 1 of 3 outputs wrong, worst is 'logits' of forward-0: relative")
     suite = ElementTree.parse(report).getroot().find("testsuite")
     assert suite is not None

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.runtime import handmade
+from tests.runtime.command import trtpack
 from trtpack_runtime import ledger, load
 from trtpack_runtime.engines import LoadContext, inductor, inductor_build
 from trtpack_runtime.errors import BundleError, EngineBuildError
@@ -149,6 +150,16 @@ def test_machine_code_of_another_machine_needs_trust(bundle: Path) -> None:
     with pytest.raises(BundleError, match="did not build") as caught:
         load(bundle, strict=True)
     assert "--trust" in caught.value.hint
+
+
+def test_the_command_runs_it_portably_and_names_trust(bundle: Path) -> None:
+    told = trtpack("run", bundle, "--target", "cpu", "--no-bench")
+    assert (told.code, told.err) == (0, "")
+    assert "✓  cpu   portable    it holds machine code that this machine did not build" in told.out
+    assert "If you trust who built the bundle, run its" in " ".join(told.out.split())
+    trusted = trtpack("run", bundle, "--target", "cpu", "--no-bench", "--trust")
+    assert "portable" not in trusted.out
+    assert "✓  cpu   exact" in trusted.out
 
 
 def test_a_trusted_engine_runs_and_keeps_state(bundle: Path) -> None:

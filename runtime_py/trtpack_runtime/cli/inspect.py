@@ -13,8 +13,9 @@ import click
 
 from .. import network, program
 from ..bundle import Bundle, open_bundle
+from ..dims import dim
 from ..manifest import EngineRef, Method, TensorSpec, Variant
-from .text import clean, columns, plural, shape, size
+from .text import clean, columns, plural, shape, size, wrapped
 
 EXAMPLES = """\b
 Examples:
@@ -130,16 +131,22 @@ def _weights(weights: Mapping[str, Any]) -> str:
 def _values(method: Method) -> Iterator[tuple[str, ...]]:
     for label, tensors in (("in", method.inputs), ("out", method.outputs)):
         for tensor in tensors:
-            yield label, tensor.name, tensor.dtype.lower(), shape(tensor.shape) + _range(tensor)
+            yield label, tensor.name, tensor.dtype.lower(), _shape(tensor)
     if method.golden:
         yield "proof", plural(len(method.golden), "golden sample")
 
 
-def _range(tensor: TensorSpec) -> str:
+def _shape(tensor: TensorSpec) -> str:
+    """``1..8x3, best 4x3``; a size that follows from another input is an expression."""
     if tensor.min is None or tensor.max is None or tensor.min == tensor.max:
-        return ""
-    sizes = [tensor.min, tensor.opt or tensor.max, tensor.max]
-    return f"  (min {shape(sizes[0])}, best {shape(sizes[1])}, max {shape(sizes[2])})"
+        return shape(tensor.shape)
+    parts = [
+        f"{low}..{high}" if size == dim(tensor.name, axis) and low != high else shape([size])
+        for axis, (size, low, high) in enumerate(
+            zip(tensor.shape, tensor.min, tensor.max, strict=True)
+        )
+    ]
+    return f"{'x'.join(parts)}, best {shape(tensor.opt or tensor.max)}"
 
 
 def _target(name: str, variant: Variant, described: Mapping[str, Any]) -> str:
@@ -149,7 +156,7 @@ def _target(name: str, variant: Variant, described: Mapping[str, Any]) -> str:
     for key, label in (("sm", "sm"), ("tensorrt", title), ("stack", ""), ("arch", "")):
         if target.get(key) and str(target[key]) not in facts:
             facts.append(f"{label} {target[key]}".strip())
-    lines = [f"target {clean(name)}  ({clean(', '.join(facts))})"]
+    lines = [wrapped(f"target {clean(name)}  ({clean(', '.join(facts))})", rest=" " * 4)]
     for method, segments in described["segments"].items():
         prefix = f"{method}: " if len(described["segments"]) > 1 else ""
         rows = [(prefix + s["name"], _content(s), _engine(s)) for s in segments]
@@ -159,7 +166,7 @@ def _target(name: str, variant: Variant, described: Mapping[str, Any]) -> str:
         for text, segment in zip(columns(rows).splitlines(), segments, strict=True):
             lines.append(text)
             if segment["deferred"]:
-                lines.append(f"    {clean(segment['deferred'])}")
+                lines.append(wrapped(clean(segment["deferred"]), first=" " * 4, rest=" " * 4))
     return "\n".join(lines)
 
 

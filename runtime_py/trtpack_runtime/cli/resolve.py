@@ -73,13 +73,16 @@ def resolve(
 def rows(
     candidates: Sequence[Candidate], chosen: str | None, degraded: bool
 ) -> list[tuple[str, ...]]:
-    """A line for each variant: whether it is taken, its fit and the reason."""
+    """A line for each variant: whether it is taken, its fit and the reason.
+
+    The fit of one that is taken though its engines do not fit is ``portable``.
+    """
     lines: list[tuple[str, ...]] = []
     for candidate in candidates:
         taken = candidate.variant == chosen
         verdict = candidate.verdict
-        how = "runs in PyTorch: " if degraded and taken else ""
-        lines.append((mark(taken or None), candidate.variant, verdict.fit, how + verdict.reason))
+        fit = "portable" if degraded and taken else verdict.fit
+        lines.append((mark(taken or None), candidate.variant, fit, verdict.reason))
     return lines
 
 

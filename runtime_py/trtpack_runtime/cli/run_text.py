@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..junit import Case
 from .resolve import rows as candidate_rows
-from .text import clean, columns, mark, plural, size
+from .text import clean, columns, mark, plural, size, wrapped
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 8
 """Outputs listed without --verbose."""
+
+_BELOW = " " * 5
 
 
 def loaded(results: Results, verbose: bool) -> str:
@@ -29,15 +31,16 @@ def loaded(results: Results, verbose: bool) -> str:
         columns(candidate_rows(choice.candidates, choice.variant, choice.degraded)),
     ]
     if choice.degraded:
-        lines.append(
-            f"no engine of {clean(choice.variant)} runs here: PyTorch runs its portable form, "
-            "slower, with the same numbers"
+        text = (
+            f"No engine of {clean(choice.variant)} is used: PyTorch runs its portable form, "
+            "slower, with the same numbers."
         )
+        if "--trust" in choice.chosen.verdict.reason:
+            text += " If you trust who built the bundle, run its machine code with --trust."
+        lines.append(wrapped(text))
     if verbose:
         lines += ["segments", columns((s.name, s.kind) for s in module.segments(results.method))]
-    lines.append(
-        f"loaded {clean(choice.variant)} on {module.device} in {results.load_seconds:.2f} s"
-    )
+    lines.append(f"loaded in {results.load_seconds:.2f} s, runs on {module.device}")
     return "\n".join(lines)
 
 
@@ -55,7 +58,12 @@ def smoke(report: SmokeReport, verbose: bool) -> str:
     verdict = "passed" if report.passed else f"FAILED, {len(failed)} of {count} wrong"
     lines = [f"\nsmoke test: {verdict}"]
     header = ("", "sample", "output", "type", "max abs", "rel. L2", "cosine", "")
-    lines.append(columns([header, *map(_comparison_row, shown)]))
+    table = columns([header, *map(_comparison_row, shown)]).splitlines()
+    lines.append(table[0])
+    for comparison, line in zip(shown, table[1:], strict=True):
+        lines.append(line)
+        if comparison.failure is not None:
+            lines.append(wrapped(clean(comparison.failure), first=_BELOW, rest=_BELOW))
     if len(shown) < len(report.comparisons):
         lines.append(f"  {len(shown)} worst of {count}; see all with --verbose")
     return "\n".join(lines)
@@ -176,7 +184,7 @@ def _comparison_row(comparison: Comparison) -> tuple[str, ...]:
         same = metrics.elements - metrics.differing
         figures = ("equal" if not metrics.differing else f"{same}/{metrics.elements} equal", "", "")
     sign = mark(row.failure is None)
-    return (sign, row.sample, row.output, row.dtype, *figures, row.failure or "")
+    return (sign, row.sample, row.output, row.dtype, *figures, "")
 
 
 def _output_row(name: str, value: torch.Tensor) -> tuple[str, ...]:

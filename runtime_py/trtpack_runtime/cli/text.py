@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from ..dims import Dim
 
+_NARROWEST = 24
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -27,21 +31,35 @@ def plural(count: int, noun: str) -> str:
 
 
 def shape(sizes: Sequence[Dim | None]) -> str:
-    """``1x3x224x224``; ``?`` where only the data tells, ``scalar`` without dims."""
-    return "x".join("?" if d is None else _dim(d) for d in sizes) or "scalar"
+    """``1x3x224``, ``[x.0]x3`` with an expression; ``?`` where only the data tells; ``scalar``."""
+    return "x".join(map(_dim, sizes)) or "scalar"
 
 
 def columns(rows: Iterable[Sequence[str]], indent: int = 2) -> str:
-    """Rows with their cells aligned, the last one free; no spaces at the ends of lines."""
+    """Rows with their cells aligned, the last one wrapped; no spaces at the ends of lines."""
     table = [list(map(clean, row)) for row in rows]
     count = max(map(len, table), default=0)
     widths = [max((len(row[i]) for row in table if i < len(row) - 1), default=0)
               for i in range(count)]  # fmt: skip
-    lines = (
-        " " * indent + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=False))
-        for row in table
-    )
-    return "\n".join(line.rstrip() for line in lines)
+    lines = []
+    for row in table:
+        start = " " * indent + "".join(
+            cell.ljust(w) + "  " for cell, w in zip(row[:-1], widths, strict=False)
+        )
+        lines.append(wrapped("".join(row[-1:]), first=start, rest=" " * len(start)).rstrip())
+    return "\n".join(lines)
+
+
+def wrapped(text: str, first: str = "", rest: str = "") -> str:
+    """``text`` after ``first``, broken at the terminal's width, further lines after ``rest``.
+
+    Left whole where there is no terminal, and where the lines would be very short.
+    """
+    room = _width() - len(rest)
+    if len(first) + len(text) <= _width() or room < _NARROWEST:
+        return first + text
+    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    return first + f"\n{rest}".join(lines)
 
 
 def clean(text: str) -> str:
@@ -59,6 +77,13 @@ def mark(good: bool | None) -> str:
     return signs[good]
 
 
-def _dim(value: Dim) -> str:
-    text = str(value)
-    return text if isinstance(value, int) or " " not in text else f"({text})"
+def _width() -> int:
+    if "COLUMNS" in os.environ or sys.stdout.isatty():
+        return shutil.get_terminal_size().columns
+    return sys.maxsize
+
+
+def _dim(value: Dim | None) -> str:
+    if value is None:
+        return "?"
+    return str(value) if isinstance(value, int) else f"[{value}]"
