@@ -18,48 +18,16 @@ from __future__ import annotations
 import collections
 import dataclasses
 import inspect
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .errors import BundleError, ConfigError, InputMismatchError
+from .records import named_tuple, record
 
 LEAF = "*"
 Spec = Any
 _NO_VALUE = object()
 _PLAIN = (bool, int, float, str, type(None))
-
-
-class Record(Mapping[Any, Any]):
-    """Named values by key, attribute or position; stands for a class that is not imported here."""
-
-    def __init__(self, class_name: str, fields: Mapping[str, Any]) -> None:
-        self._class_name, self._fields = class_name, dict(fields)
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, str):
-            return self._fields[key]
-        return self.to_tuple()[key]
-
-    def __getattr__(self, name: str) -> Any:
-        fields = self.__dict__.get("_fields", {})
-        if name in fields:
-            return fields[name]
-        raise AttributeError(f"{self.__dict__.get('_class_name', 'record')} has no {name!r}")
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._fields)
-
-    def __len__(self) -> int:
-        return len(self._fields)
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in self._fields.items())
-        return f"{self._class_name.rpartition('.')[2]}({fields})"
-
-    def to_tuple(self) -> tuple[Any, ...]:
-        """The values in order."""
-        return tuple(self._fields.values())
 
 
 def encode(structure: Any, leaves: Sequence[Any] | None = None) -> Spec:
@@ -232,45 +200,10 @@ def _build(spec: Spec, leaves: Iterator[Any]) -> Any:
         case {"ordered_dict": fields}:
             return collections.OrderedDict((key, _build(part, leaves)) for key, part in fields)
         case {"namedtuple": fields, "class": str(name)}:
-            return _namedtuple(name, {key: _build(part, leaves) for key, part in fields})
+            return named_tuple(name, {key: _build(part, leaves) for key, part in fields})
         case {"record": fields, "class": str(name)}:
-            return _record(name, {key: _build(part, leaves) for key, part in fields})
+            return record(name, {key: _build(part, leaves) for key, part in fields})
     raise _malformed(spec)
-
-
-def _namedtuple(name: str, fields: Mapping[str, Any]) -> Any:
-    known = _imported(name)
-    if isinstance(known, type) and issubclass(known, tuple):
-        if getattr(known, "_fields", None) == tuple(fields):
-            return known(*fields.values())
-        if hasattr(known, "n_sequence_fields") and known.n_sequence_fields == len(fields):
-            return known(tuple(fields.values()))  # torch.return_types
-    try:
-        made = collections.namedtuple(name.rpartition(".")[2], list(fields))  # type: ignore[misc]
-    except ValueError as error:
-        raise _malformed(name) from error
-    return made(*fields.values())
-
-
-def _record(name: str, fields: Mapping[str, Any]) -> Any:
-    known = _imported(name)
-    if isinstance(known, type) and dataclasses.is_dataclass(known):
-        parameters = {field.name for field in dataclasses.fields(known) if field.init}
-        if parameters.issuperset(fields):
-            return known(**fields)
-    return Record(name, fields)
-
-
-def _imported(name: str) -> Any:
-    """The class called ``name`` if its module is imported already, else None."""
-    parts = name.split(".")
-    for cut in range(len(parts) - 1, 0, -1):
-        found: Any = sys.modules.get(".".join(parts[:cut]))
-        if found is not None:
-            for part in parts[cut:]:  # not getattr: a module may import what it is asked for
-                found = getattr(found, "__dict__", {}).get(part)
-            return found
-    return None
 
 
 def _encode_treespec(spec: Any, leaves: Iterator[Any] | None) -> Spec:
@@ -370,8 +303,7 @@ def _check_keys(wanted: Sequence[Any], got: Mapping[Any, Any], path: str, what: 
     missing = [key for key in wanted if key not in got]
     extra = [key for key in got if key not in wanted]
     if missing or extra:
-        told = f"missing {_names(missing)}" if missing else f"unexpected {_names(extra)}"
-        raise _mismatch(path, f"{what} {_names(wanted) or 'none'}", told)
+        raise _mismatch(path, f"{what} {_names(wanted) or 'none'}", _names(list(got)) or "none")
 
 
 def _names(keys: Sequence[Any]) -> str:

@@ -153,7 +153,7 @@ def test_an_unknown_variant_suggests_the_nearest(bundle: Path) -> None:
         ({"x": X.numpy()}, "input x: wanted a tensor, got ndarray"),
         ({"x": torch.ones(3, 4, device="meta")}, "input x: it is on meta, the bundle on cpu"),
         ({"scale": None}, "input scale: wanted a tensor, got NoneType"),
-        ({"more": SCALE}, "unexpected 'more'"),
+        ({"more": SCALE}, "got .*'more'"),
     ],
 )
 def test_wrong_inputs_are_told(module: BundleModule, change: dict[str, Any], said: str) -> None:

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from trtpack_runtime import treespec
 from trtpack_runtime.errors import BundleError, ConfigError, InputMismatchError
+from trtpack_runtime.records import Record
 
 
 class Pair(NamedTuple):
@@ -101,7 +102,7 @@ def test_an_unknown_named_tuple_is_made_up() -> None:
 @pytest.mark.parametrize("name", ["subprocess.Popen", "os.system", "builtins.exec"])
 def test_a_class_name_runs_nothing(name: str) -> None:
     spec = {"record": [["args", "*"]], "class": name}
-    assert isinstance(treespec.unflatten(spec, ["true"]), treespec.Record)
+    assert isinstance(treespec.unflatten(spec, ["true"]), Record)
     spec = {"namedtuple": [["x); import os; (", "*"]], "class": name}
     with pytest.raises(BundleError, match="malformed"):
         treespec.unflatten(spec, [1])
@@ -163,12 +164,12 @@ def test_the_signature_gives_the_parameters() -> None:
 @pytest.mark.parametrize(
     ("args", "kwargs", "said"),
     [
-        ((), {}, "inputs: wanted arguments 'batch', got missing 'batch'"),
+        ((), {}, "inputs: wanted arguments 'batch', got none"),
         (({"pixel_values": 1}, 2), {}, "inputs: wanted at most 1 positional arguments, got 2"),
         (({"pixel_values": 1},), {"batch": 1}, "input batch: wanted one value, got two"),
-        (({"pixel_values": 1},), {"more": 1}, "unexpected 'more'"),
+        (({"pixel_values": 1},), {"more": 1}, "wanted arguments 'batch', got 'batch', 'more'"),
         (([1],), {}, r"input args\[0\]: wanted a dict with keys 'pixel_values', got a list of 1"),
-        (({"pixels": 1},), {}, r"input args\[0\]: wanted keys 'pixel_values', got missing"),
+        (({"pixels": 1},), {}, r"input args\[0\]: wanted keys 'pixel_values', got 'pixels'"),
         (
             ({"pixel_values": [1]},),
             {},
