@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.runtime.bundles import write_tiny
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -130,6 +132,18 @@ def test_the_runtime_alone_in_a_bare_environment(
         assert verb in text.stdout
         assert trtpack(verb, "--help").returncode == 0
     assert trtpack("doctor").returncode == 0, trtpack("doctor").stderr
+    bundle = write_tiny(tmp_path / "tiny.tar")
+    inspected = trtpack("inspect", bundle)
+    assert (inspected.returncode, inspected.stderr) == (0, "")
+    assert "target orin  (tensorrt, sm 8.7)" in inspected.stdout
+    verified = trtpack("verify", bundle)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    assert "4 members" in verified.stdout
+    run = trtpack("run", bundle)
+    assert (run.returncode, run.stderr.splitlines()[1]) == (
+        2,
+        "hint: install it: pip install torch",
+    )
     for verb in ("inspect", "verify"):
         missing = trtpack(verb, "missing.tar")
         assert missing.returncode != 0
