@@ -111,6 +111,15 @@ def returned(graph: fx.Graph) -> list[fx.Node]:
     return [value for value in values if isinstance(value, fx.Node)]
 
 
+def attribute(module: torch.nn.Module, path: str) -> torch.Tensor:
+    """The parameter, buffer or constant of a full name, as ``get_attr`` nodes give it."""
+    value: Any = module
+    for part in path.split("."):
+        value = getattr(value, part)
+    assert isinstance(value, torch.Tensor)
+    return value
+
+
 def user_line(stack_trace: str) -> str:
     """``file.py:12`` of the innermost frame outside torch; empty where there is none."""
     frames = [m for m in _FRAME.finditer(stack_trace) if not _in_library(m["file"])]

@@ -17,7 +17,7 @@ from trtpack_runtime.errors import InternalError, NetworkError
 from trtpack_runtime.network import Network, Profile, Tensor
 from trtpack_runtime.recorder import Recorder
 
-from .capture import returned
+from .capture import attribute, returned
 from .converters import find
 from .converters.context import Constants, Context, Refused
 from .converters.node import Refusal, bind_node, described, leaves, module_path, tensor, where
@@ -81,7 +81,7 @@ class _Conversion:
     ) -> None:
         self.graph_module, self.ranges, self.recipes = graph_module, ranges, recipes
         self.placeholders = [n for n in graph_module.graph.nodes if n.op == "placeholder"]
-        self.symbols = Symbols((n.name, n.meta["val"]) for n in self.placeholders)
+        self.symbols = Symbols.of(graph_module)
         self.recorder, self.constants = Recorder(), Constants()
         self.context = Context(target, self.recorder, self.constants)
         self.values: dict[fx.Node, Any] = {}
@@ -106,7 +106,7 @@ class _Conversion:
 
     def _constant(self, node: fx.Node) -> Tensor:
         name = str(node.target)
-        value = _attribute(self.graph_module, name).detach()
+        value = attribute(self.graph_module, name).detach()
         recipe = self.recipes.get(name)
         stored = self.constants.put(name, value, recipe)
         return self.recorder.constant(
@@ -191,7 +191,7 @@ def signature(
 ) -> tuple[tuple[Tensor, ...], Profile | None]:
     """A graph's inputs, dims over each other, and the shapes its dynamic ones take."""
     placeholders = [n for n in graph_module.graph.nodes if n.op == "placeholder"]
-    symbols = Symbols((n.name, n.meta["val"]) for n in placeholders)
+    symbols = Symbols.of(graph_module)
     inputs = tuple(described(n, symbols) for n in placeholders)
     shapes = {
         n.name: (
@@ -218,11 +218,3 @@ def concrete_shape(
         else:
             sizes.append(int(size))
     return tuple(sizes)
-
-
-def _attribute(module: torch.nn.Module, path: str) -> torch.Tensor:
-    value: Any = module
-    for part in path.split("."):
-        value = getattr(value, part)
-    assert isinstance(value, torch.Tensor)
-    return value

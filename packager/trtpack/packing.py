@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the bundle: golden samples, weights, programs, networks, engines, manifest."""
+"""Writes the bundle: manifest, programs, networks, golden samples, weights, engines."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,21 @@ from trtpack_runtime import aten, dims, program, treespec
 from trtpack_runtime.archive_writer import Member
 from trtpack_runtime.bundle import write_bundle
 from trtpack_runtime.dtypes import by_torch
-from trtpack_runtime.errors import ConfigError
 from trtpack_runtime.ledger import record as record_as_built
 from trtpack_runtime.manifest import Manifest
 from trtpack_runtime.safetensors import write_safetensors
 
-from .capture import Captured
+from .capture import Captured, attribute, returned
 from .convert import signature
+from .converters.symbols import Symbols, UnknownSymbolError
 from .custom_operators import required_modules
 from .engines import BuiltEngine
+from .golden import GoldenSample
 from .options import Options
 from .program import Assembled
 from .sources import Source
 from .target import Target
-from .weights import WeightStore, raw_bytes, safetensors_dtype
+from .weights import StoredTensor, WeightStore
 
 WEIGHTS_MEMBER = "weights/0.safetensors"
 TOLERANCES: Mapping[str, Mapping[str, Any]] = {
@@ -46,80 +47,13 @@ TOLERANCES: Mapping[str, Mapping[str, Any]] = {
 _PRECISION = ("BF16", "HALF", "FLOAT", "DOUBLE")
 
 
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor on its way into a safetensors file; its memory is read when its turn comes."""
-
-    name: str
-    tensor: torch.Tensor
-
-    @property
-    def dtype(self) -> str:
-        """safetensors' name of its type."""
-        return safetensors_dtype(self.tensor)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape."""
-        return tuple(self.tensor.shape)
-
-    @property
-    def buffer(self) -> memoryview:
-        """Its bytes in row-major order."""
-        return raw_bytes(self.tensor)
-
-
-@dataclass(frozen=True)
-class GoldenSample:
-    """One call of the original model: its tensors in flat order, and the state it left."""
-
-    inputs: tuple[torch.Tensor, ...]
-    outputs: tuple[torch.Tensor, ...]
-    states: Mapping[str, torch.Tensor]
-
-    def tensors(self) -> Iterator[StoredTensor]:
-        """The sample as the tensors of one file."""
-        for i, value in enumerate(self.inputs):
-            yield StoredTensor(f"input.{i}", value)
-        for i, value in enumerate(self.outputs):
-            yield StoredTensor(f"output.{i}", value)
-        for slot, value in self.states.items():
-            yield StoredTensor(f"state.{slot}", value)
-
-
-def record_golden(source: Source, captured: Captured, count: int) -> tuple[GoldenSample, ...]:
-    """Runs the original model, each time from its initial state.
-
-    Raises:
-        ConfigError: it answers numbers that are not finite, which prove nothing.
-    """
-    buffers = dict(source.module.named_buffers())
-    initial = {s.slot: buffers[s.slot].clone() for s in captured.state if s.slot in buffers}
-    samples = []
-    for call in source.samples(count):
-        outputs = source.run(call)
-        samples.append(
-            GoldenSample(
-                _tensors(call), _tensors(outputs), {s: buffers[s].clone() for s in initial}
-            )
-        )
-        for slot, value in initial.items():
-            buffers[slot].copy_(value)
-    for sample in samples:
-        for i, value in enumerate(sample.outputs):
-            if value.is_floating_point() and not value.isfinite().any():
-                raise ConfigError(
-                    f"output {i} of {source.name} has no finite number",
-                    hint="check the weights, or the --input ranges",
-                )
-    return tuple(samples)
-
-
 def store_parameters(captured: Captured, store: WeightStore) -> dict[str, dict[str, str]]:
     """Stores every parameter and persistent buffer; answers state_dict name -> stored name."""
     return {
-        "parameters": {n: store.put(n, _attribute(captured, n)) for n in captured.parameters},
-        "buffers": {n: store.put(n, _attribute(captured, n)) for n in captured.buffers},
+        "parameters": {
+            n: store.put(n, attribute(captured.graph_module, n)) for n in captured.parameters
+        },
+        "buffers": {n: store.put(n, attribute(captured.graph_module, n)) for n in captured.buffers},
     }
 
 
@@ -189,9 +123,9 @@ def write(
             "state": [
                 {
                     "name": s.slot,
-                    "dtype": by_torch(_attribute(captured, s.slot).dtype).name,
-                    "shape": list(_attribute(captured, s.slot).shape),
-                    "initial": store.put(s.slot, _attribute(captured, s.slot)),
+                    "dtype": by_torch(attribute(captured.graph_module, s.slot).dtype).name,
+                    "shape": list(attribute(captured.graph_module, s.slot).shape),
+                    "initial": store.put(s.slot, attribute(captured.graph_module, s.slot)),
                 }
                 for s in captured.state
             ],
@@ -258,13 +192,8 @@ def _method(
 
 def _outputs(captured: Captured) -> list[dict[str, Any]]:
     """The tensor outputs in pytree order, named after their place in the output structure."""
-    from .capture import returned
-    from .converters.symbols import Symbols
-
     nodes = returned(captured.graph_module.graph)
-    symbols = Symbols(
-        (n.name, n.meta["val"]) for n in captured.graph_module.graph.nodes if n.op == "placeholder"
-    )
+    symbols = Symbols.of(captured.graph_module)
     paths = treespec.leaf_paths(treespec.encode(captured.out_spec), "output")
     described = []
     for path, output in zip(paths, captured.outputs, strict=True):
@@ -287,10 +216,8 @@ def output_name(path: str) -> str:
     return path if named is None else named[1] or named[2]
 
 
-def _dim(size: Any, symbols: Any) -> Any:
+def _dim(size: int | torch.SymInt, symbols: Symbols) -> Any:
     """A size as JSON; null where only the data tells it."""
-    from .converters.symbols import UnknownSymbolError
-
     try:
         return dims.to_json(symbols.dim(size))
     except UnknownSymbolError:
@@ -300,7 +227,7 @@ def _dim(size: Any, symbols: Any) -> Any:
 def compute_precision(captured: Captured) -> str:
     """The least precise floating type among the model's parameters and inputs."""
     found = {"FLOAT"}
-    values = [_attribute(captured, name) for name in captured.parameters]
+    values = [attribute(captured.graph_module, name) for name in captured.parameters]
     values += [n.meta["val"] for n in captured.graph_module.graph.nodes if n.op == "placeholder"]
     floats = {by_torch(v.dtype).name for v in values if v.is_floating_point()}
     return min(floats & set(_PRECISION) or found, key=_PRECISION.index)
@@ -352,15 +279,3 @@ def _engine_member(target: Target, engine: BuiltEngine) -> str:
 def _json(value: Any) -> bytes:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode() + b"\n"
-
-
-def _tensors(value: Any) -> tuple[torch.Tensor, ...]:
-    return tuple(t.detach() for t in pytree.tree_leaves(value) if isinstance(t, torch.Tensor))
-
-
-def _attribute(captured: Captured, path: str) -> torch.Tensor:
-    value: Any = captured.graph_module
-    for part in path.split("."):
-        value = getattr(value, part)
-    assert isinstance(value, torch.Tensor)
-    return value

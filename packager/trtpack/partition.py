@@ -78,7 +78,7 @@ def partition(
     groups: dict[fx.Node, int] = {}
     if target.engine_kind in ("tensorrt", "tensorrt-rtx"):
         groups = _groups(module, refusals)
-        groups = _large_enough(module, groups, min_block_size, refusals)
+        groups = _large_enough(groups, min_block_size, refusals)
     segments = _schedule(module, groups, method)
     outputs = returned(module.graph)
     constants = {n.name: str(n.target) for n in outputs if n.op == "get_attr"}
@@ -107,11 +107,7 @@ def _refusals(
 ) -> dict[fx.Node, Refusal]:
     if target.engine_kind not in ("tensorrt", "tensorrt-rtx"):
         return {}
-    symbols = Symbols(
-        (n.name, n.meta["val"])
-        for n in module.graph.nodes
-        if n.op == "placeholder" and isinstance(n.meta["val"], torch.Tensor)
-    )
+    symbols = Symbols.of(module)
     found: dict[fx.Node, Refusal] = {}
     for node in module.graph.nodes:
         if not _computes(node):
@@ -145,7 +141,6 @@ def _groups(module: fx.GraphModule, refusals: Mapping[fx.Node, Refusal]) -> dict
 
 
 def _large_enough(
-    module: fx.GraphModule,
     groups: dict[fx.Node, int],
     min_block_size: int,
     refusals: dict[fx.Node, Refusal],

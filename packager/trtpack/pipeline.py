@@ -17,9 +17,10 @@ from .convert import ConversionError, ConvertedSegment, convert, signature
 from .engine_cache import EngineCache
 from .engines import BuiltEngine, Job, build_engine
 from .errors import UnsupportedOpError
+from .golden import copied, record_golden, unchanged_buffers
 from .lowering import Lowered, lower
 from .options import Options
-from .packing import Variant, record_golden, store_parameters, write, write_weights
+from .packing import Variant, store_parameters, write, write_weights
 from .partition import Plan, partition
 from .program import Assembled, assemble
 from .proof import prove
@@ -63,8 +64,10 @@ def build(model: Model, options: Options, progress: Progress | None = None) -> B
             from .livening import check_alive, liven
 
             liven(source.module, source.args, source.kwargs, seed=options.seed)
-            check_alive(source.module, source.args, ALIVE_TOLERANCE, source.kwargs)
-        source.run((source.args, source.kwargs))
+            with unchanged_buffers(source.module):
+                check_alive(source.module, source.args, ALIVE_TOLERANCE, source.kwargs)
+        with unchanged_buffers(source.module):  # its state begins as it was given
+            source.run(copied((source.args, source.kwargs)))
     with progress.step("capture with torch.export"):
         captured = capture(
             source.exported or source.module,

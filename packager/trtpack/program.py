@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import fx
 
 from trtpack_runtime import aten, dims, program
 from trtpack_runtime.check import check_network
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.network import Network
 
-from .capture import Captured
+from .capture import Captured, attribute
 from .convert import ConvertedSegment, Passed
 from .converters.symbols import Symbols, UnknownSymbolError
 from .partition import Plan, PlannedSegment
@@ -45,7 +44,7 @@ def assemble(
     networks: dict[str, Network] = {}
     aliases: dict[str, str] = {}
     constants = {
-        value: store.put(name, _attribute(captured.graph_module, name))
+        value: store.put(name, attribute(captured.graph_module, name))
         for value, name in plan.constants.items()
     }
     segments: list[program.Segment] = []
@@ -72,9 +71,7 @@ def assemble(
         member = f"networks/{network.digest()}.json"
         segments.append(program.Segment(segment.name, "network", inputs, outputs, network=member))
     results = [aliases.get(name, name) for name in plan.outputs]
-    symbols = Symbols(
-        (n.name, n.meta["val"]) for n in captured.graph_module.graph.nodes if n.op == "placeholder"
-    )
+    symbols = Symbols.of(captured.graph_module)
     return Assembled(
         program.Program(
             method,
@@ -94,7 +91,7 @@ def _source(passed: Passed, inputs: Mapping[str, str], outputs: Mapping[str, str
 
 def _aten(segment: PlannedSegment, store: WeightStore) -> dict[str, Any]:
     module = segment.graph_module
-    symbols = Symbols((n.name, n.meta["val"]) for n in module.graph.nodes if n.op == "placeholder")
+    symbols = Symbols.of(module)
 
     def dim_of(size: torch.SymInt) -> Dim | None:
         try:
@@ -104,7 +101,7 @@ def _aten(segment: PlannedSegment, store: WeightStore) -> dict[str, Any]:
 
     graph = aten.encode(module, segment.inputs, dim_of)
     names = {
-        str(n.target): store.put(str(n.target), _attribute(module, str(n.target)))
+        str(n.target): store.put(str(n.target), attribute(module, str(n.target)))
         for n in module.graph.nodes
         if n.op == "get_attr"
     }
@@ -130,11 +127,3 @@ def _output(output: int | dict[str, Any], results: list[str], symbols: Symbols) 
     if "size" in output:
         return {"size": dims.to_json(symbols.dim(output["size"]))}
     return output
-
-
-def _attribute(module: fx.GraphModule, path: str) -> torch.Tensor:
-    value: Any = module
-    for part in path.split("."):
-        value = getattr(value, part)
-    assert isinstance(value, torch.Tensor)
-    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -68,6 +69,29 @@ class WeightStore:
             n += 1
             candidate = f"{name}.{n}"
         return candidate
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor on its way into a safetensors file; its memory is read when its turn comes."""
+
+    name: str
+    tensor: torch.Tensor
+
+    @property
+    def dtype(self) -> str:
+        """safetensors' name of its type."""
+        return safetensors_dtype(self.tensor)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return tuple(self.tensor.shape)
+
+    @property
+    def buffer(self) -> memoryview:
+        """Its bytes in row-major order."""
+        return raw_bytes(self.tensor)
 
 
 def raw_bytes(tensor: torch.Tensor) -> memoryview:

@@ -207,6 +207,33 @@ def test_state_is_kept_and_reset(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(x), first)
 
 
+class Careless(nn.Module):
+    """Replaces its buffer, answers it, and writes into its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("total", torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.total = self.total + self.linear(x).sum(0)
+        x.mul_(2)
+        return self.total
+
+
+def test_building_leaves_the_models_state_and_inputs_alone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = Careless(), torch.randn(2, 4)
+    total, before = model.total, x.clone()
+    made((model, (x,)), tmp_path / "bundle.tar", ("orin",), samples=2)
+    assert model.total is total
+    torch.testing.assert_close(total, torch.ones(4), rtol=0, atol=0)
+    torch.testing.assert_close(x, before, rtol=0, atol=0)
+    loaded = trtpack_runtime.load(tmp_path / "bundle.tar")
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x.clone()), model(x.clone()))
+
+
 def test_dynamic_sizes_are_proved_at_both_ends(tmp_path: Path) -> None:
     model, _ = small()
     inputs = parse_inputs(["1/2/6x3x8x8"])

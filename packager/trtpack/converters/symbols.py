@@ -8,6 +8,7 @@ from typing import Any
 
 import sympy
 import torch
+from torch import fx
 from torch.utils._sympy import functions as torch_sympy
 
 from trtpack_runtime import dims
@@ -39,6 +40,13 @@ class Symbols:
                     derived.append((expression, dims.dim(name, axis)))
         for expression, value in derived:
             self._solve(expression, value)
+
+    @classmethod
+    def of(cls, module: fx.GraphModule) -> Symbols:
+        """The symbols that the tensors a graph takes reveal."""
+        inputs = module.graph.find_nodes(op="placeholder")
+        values = ((n.name, n.meta["val"]) for n in inputs)
+        return cls((n, v) for n, v in values if isinstance(v, torch.Tensor))
 
     def knows(self, symbol: sympy.Symbol) -> bool:
         """Whether a symbol can be read off the inputs."""

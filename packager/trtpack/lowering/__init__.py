@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from trtpack.capture import Captured
@@ -50,4 +50,4 @@ def lower(captured: Captured) -> Lowered:
     effects = {
         rewrite.__name__: run_pass(rewrite, captured.graph_module, recipes) for rewrite in PASSES
     }
-    return Lowered(replace(captured), recipes, effects)
+    return Lowered(captured, recipes, effects)

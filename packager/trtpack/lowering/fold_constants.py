@@ -89,16 +89,8 @@ def _recipe(node: fx.Node, known: dict[fx.Node, Any]) -> Any:
     if node.target is operator.getitem:
         source, index = node.args
         return recipe_format.item(known[source], index)  # type: ignore[index,arg-type]
-    args, kwargs = fx.map_arg((list(node.args), dict(node.kwargs)), _Recipe(known))
+    args, kwargs = fx.map_arg((list(node.args), dict(node.kwargs)), known.__getitem__)
     return recipe_format.call(node.target, args, kwargs)
-
-
-class _Recipe:
-    def __init__(self, known: dict[fx.Node, Any]) -> None:
-        self.known = known
-
-    def __call__(self, node: fx.Node) -> Any:
-        return self.known[node]
 
 
 def _replace(

@@ -11,6 +11,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from trtpack.capture import attribute
 from trtpack_runtime.errors import CompileError, TrtpackError
 
 Recipes = dict[str, dict[str, Any]]
@@ -45,10 +46,9 @@ def constant_of(node: object) -> torch.Tensor | None:
     """The tensor a ``get_attr`` node reads; None for any other node."""
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         return None
-    value: Any = node.graph.owning_module
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    return value if isinstance(value, torch.Tensor) else None
+    module = node.graph.owning_module
+    assert module is not None
+    return attribute(module, str(node.target))
 
 
 def add_constant(graph: fx.Graph, name: str, value: torch.Tensor) -> str:
