@@ -128,6 +128,7 @@ def _depends_on(kind: str, job: Job, target: Target, options: Options) -> dict[s
     )
     parts: dict[str, Any] = {
         "kind": kind,
+        "emitter": _version("trtpack-runtime"),
         "weights": dict(job.digests),
         "profile": profile,
         "settings": options.engine_settings(),

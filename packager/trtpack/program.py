@@ -12,6 +12,7 @@ import torch
 from trtpack_runtime import aten, dims, program
 from trtpack_runtime.check import check_network
 from trtpack_runtime.dims import Dim
+from trtpack_runtime.errors import CompileError
 from trtpack_runtime.network import Network
 
 from .capture import Captured, attribute
@@ -40,6 +41,9 @@ def assemble(
 
     Segment outputs that no layer computes (an input handed through, a constant, a value twice)
     are resolved here, so that engines never have them.
+
+    Raises:
+        CompileError: the model answers a number that only the data tells.
     """
     networks: dict[str, Network] = {}
     aliases: dict[str, str] = {}
@@ -64,10 +68,10 @@ def assemble(
                 constants[value] = store.put(name.name, done.constants[name.name])
             else:
                 aliases[value] = _source(name, inputs, outputs)
+        if not outputs:
+            continue  # nothing is left for an engine to compute
         network = networks[segment.name] = _stored(done, store)
         check_network(network)
-        if not outputs:
-            continue
         member = f"networks/{network.digest()}.json"
         segments.append(program.Segment(segment.name, "network", inputs, outputs, network=member))
     results = [aliases.get(name, name) for name in plan.outputs]
@@ -124,6 +128,12 @@ def _stored(done: ConvertedSegment, store: WeightStore) -> Network:
 def _output(output: int | dict[str, Any], results: list[str], symbols: Symbols) -> program.Output:
     if isinstance(output, int):
         return results[output]
-    if "size" in output:
+    if "size" not in output:
+        return output
+    try:
         return {"size": dims.to_json(symbols.dim(output["size"]))}
-    return output
+    except UnknownSymbolError as error:
+        raise CompileError(
+            f"the model answers the size {error.symbol}, which no input's shape tells",
+            hint="answer the tensor itself, and read its size from it",
+        ) from error

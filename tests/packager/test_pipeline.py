@@ -271,6 +271,16 @@ def test_outputs_no_layer_computes(tmp_path: Path) -> None:
                 assert got == wanted
 
 
+def test_a_size_only_the_data_tells_cannot_be_an_output(tmp_path: Path) -> None:
+    class Counts(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, int]:
+            found = x.nonzero()
+            return found, found.shape[0]
+
+    with pytest.raises(CompileError, match="which no input's shape tells"):
+        made((Counts(), (torch.randn(3),)), tmp_path / "bundle.tar", ("orin",))
+
+
 def test_a_failed_build_keeps_the_old_bundle(tmp_path: Path) -> None:
     path = tmp_path / "bundle.tar"
     path.write_bytes(b"the old one")

@@ -99,7 +99,7 @@ def _replace(
     read = recipe_format.sources(recipe)
     owner = node.meta.get("constant_owner") or (read[0] if read else "constant")
     use = node.meta.get("constant_use") or node.name
-    name = add_constant(graph, f"{owner}|{use}", value.contiguous())
+    name = add_constant(graph, f"{owner}|{use}", _apart(value))
     if read:
         recipes[name] = recipe
     with graph.inserting_before(node):
@@ -109,3 +109,10 @@ def _replace(
         if key in node.meta:
             attribute.meta[key] = node.meta[key]
     node.replace_all_uses_with(attribute)
+
+
+def _apart(value: torch.Tensor) -> torch.Tensor:
+    """A contiguous tensor with an address of its own, by which TensorRT tells weights apart."""
+    value = value.contiguous()
+    begins = value.storage_offset() == 0 and value.nbytes < value.untyped_storage().nbytes()
+    return value.clone() if begins else value
