@@ -184,6 +184,7 @@ def _unlift(
         graph.erase_node(node)
     outputs = _user_outputs(exported, graph)
     module = fx.GraphModule(root, graph)
+    module.meta["weights"] = frozenset((*parameters, *buffers))
     for slot in state:
         _assign(module, slot.slot, _stored(exported, slot.slot))
     unsupported = [s for s in signature.output_specs if s.kind is OutputKind.USER_INPUT_MUTATION]

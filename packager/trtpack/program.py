@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from trtpack_runtime import aten, dims, program
+from trtpack_runtime import recipes as recipe_format
 from trtpack_runtime.check import check_network
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.errors import CompileError
@@ -70,6 +71,8 @@ def assemble(
                 aliases[value] = _source(name, inputs, outputs)
         if not outputs:
             continue  # nothing is left for an engine to compute
+        for name in _read_by_recipes(done):
+            store.put(name, attribute(captured.graph_module, name))
         network = networks[segment.name] = _stored(done, store)
         check_network(network)
         member = f"networks/{network.digest()}.json"
@@ -111,6 +114,12 @@ def _aten(segment: PlannedSegment, store: WeightStore) -> dict[str, Any]:
     }
     renamed: dict[str, Any] = renamed_constants(graph, names)
     return renamed
+
+
+def _read_by_recipes(done: ConvertedSegment) -> list[str]:
+    """The stored tensors that are needed to derive a segment's constants again."""
+    recipes = [c.recipe for c in done.network.constants.values() if c.recipe is not None]
+    return list(dict.fromkeys(name for r in recipes for name in recipe_format.sources(r)))
 
 
 def _stored(done: ConvertedSegment, store: WeightStore) -> Network:

@@ -45,8 +45,8 @@ def scaled_dot_product_attention(
     enable_gqa=False) -> Tensor
 
     One layer from TensorRT 10.14 on, two products and a softmax before. TensorRT's layer does not
-    scale; it may be taken apart where it has no kernel for a type or a head size. A query that a
-    boolean mask hides from every key answers the mean of the values, where PyTorch answers zeros.
+    scale; it may be taken apart where it has no kernel for a type or a head size. As in PyTorch, a
+    query that a boolean mask hides from every key answers zeros.
 
     Shapes: (..., heads, length, size); batch and lengths may be dynamic; masks broadcast.
     Dtypes: float16, bfloat16, float32; masks boolean (True takes part) or added.
@@ -64,12 +64,16 @@ def scaled_dot_product_attention(
         and (grouped or query.shape[:-2] == key.shape[:-2])
         and query.shape[:-3] == key.shape[:-3]
     )
+    seen = None
+    if attn_mask is not None and attn_mask.dtype == "BOOL":
+        seen = _seen(ctx, attn_mask, query.dtype)
     if is_causal and not (fused and square):
-        attn_mask = _lower_triangle(ctx, query, key)
+        attn_mask = _lower_triangle(ctx, query, key)  # the first key is seen by every query
     if attn_mask is not None and attn_mask.dtype == "BOOL":
         attn_mask = _added(ctx, attn_mask, query.dtype)
     if not fused:
-        return _from_primitives(ctx, query, key, value, attn_mask, grouped)
+        out = _from_primitives(ctx, query, key, value, attn_mask, grouped)
+        return out if seen is None else ctx.elementwise("PROD", out, seen)
     q, k, v = (ctx.unsqueeze_to(t, 4) for t in (query, key, value))
     out = ctx.add(
         "attention",
@@ -78,7 +82,17 @@ def scaled_dot_product_attention(
         causal=is_causal and square,
         decomposable=True,
     )
-    return ctx.reshape(out, ctx.result.shape)
+    out = ctx.reshape(out, ctx.result.shape)
+    return out if seen is None else ctx.elementwise("PROD", out, seen)
+
+
+def _seen(ctx: Context, mask: Tensor, dtype: str) -> Tensor | None:
+    """1 for a query that sees a key, 0 for one that sees none; None where all are known to."""
+    if ctx.is_constant(mask):
+        sees = ctx.value(mask).any(-1, keepdim=True)
+        torch_dtype = getattr(torch, DTYPES[dtype].torch)
+        return None if bool(sees.all()) else ctx.constant(sees.to(torch_dtype), "seen")
+    return ctx.reduce("MAX", ctx.cast(mask, dtype), -1, keep_dims=True)
 
 
 def _from_primitives(

@@ -29,22 +29,44 @@ def fold_constants(graph: fx.Graph, recipes: Recipes) -> int:
     values: dict[fx.Node, Any] = {}
     known: dict[fx.Node, Any] = {}
     folded: list[fx.Node] = []
+    learned: set[fx.Node] = set()  # what follows from a parameter or buffer; the rest are tables
+    assert graph.owning_module is not None
+    weights: frozenset[str] = graph.owning_module.meta.get("weights", frozenset())
     for node in graph.nodes:
         constant = constant_of(node)
         if constant is not None:
             values[node] = constant
             name = str(node.target)
             known[node] = recipes.get(name, {"constant": name})
+            if name in weights:
+                learned.add(node)
         elif node.op == "call_function" and _foldable(node, values):
             with torch.no_grad():
                 result = _evaluate(node, values)
             if _worth_storing(node, result, values):
-                values[node], known[node] = result, _recipe(node, known)
+                values[node] = result
                 folded.append(node)
+                if any(argument in learned for argument in node.all_input_nodes):
+                    learned.add(node)
+                    _name_tables(graph, node, values, known)
+                    known[node] = _recipe(node, known)
     for node in folded:
         if isinstance(values[node], torch.Tensor) and any(u not in values for u in node.users):
-            _replace(graph, node, values[node], known[node], recipes)
+            _replace(graph, node, values[node], known.get(node), recipes)
     return len(folded)
+
+
+def _name_tables(
+    graph: fx.Graph, node: fx.Node, values: dict[fx.Node, Any], known: dict[fx.Node, Any]
+) -> None:
+    """Attaches the folded arguments that follow from no weight, so that a recipe can name them.
+
+    Written out as operators they would stand in it once for every use.
+    """
+    for argument in node.all_input_nodes:
+        if argument not in known and isinstance(values[argument], torch.Tensor):
+            name = add_constant(graph, f"table|{argument.name}", values[argument].contiguous())
+            known[argument] = {"constant": name}
 
 
 def _foldable(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
@@ -96,7 +118,7 @@ def _recipe(node: fx.Node, known: dict[fx.Node, Any]) -> Any:
 def _replace(
     graph: fx.Graph, node: fx.Node, value: torch.Tensor, recipe: Any, recipes: Recipes
 ) -> None:
-    read = recipe_format.sources(recipe)
+    read = recipe_format.sources(recipe) if recipe is not None else []
     owner = node.meta.get("constant_owner") or (read[0] if read else "constant")
     use = node.meta.get("constant_use") or node.name
     name = add_constant(graph, f"{owner}|{use}", _apart(value))

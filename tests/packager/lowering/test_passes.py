@@ -228,3 +228,26 @@ def test_lowering_reports_every_pass_in_order() -> None:
     assert list(lowered.effects) == [p.__name__ for p in PASSES]
     assert lowered.effects["fold_batch_norm"] == 1
     assert set(lowered.recipes) == {"0|weight_bn_folded", "0|bias_bn_folded"}
+
+
+def test_a_recipe_names_tables_instead_of_writing_them_out() -> None:
+    class Looked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            index = torch.arange(4)
+            for _ in range(40):  # written out, this would be 2**40 operators
+                index = (index + index) % 4 + torch.arange(4)
+                index = index % 4
+            return x + self.weight[index]
+
+    recipes: Recipes = {}
+    module = captured(Looked(), torch.ones(4, 2))
+    run_pass(fold_constants, module, recipes)
+    ((name, recipe),) = recipes.items()
+    weight, table = recipe_format.sources(recipe)
+    assert (weight, table.split("|")[0]) == ("weight", "table")
+    replayed = recipe_format.replay(recipe, constants(module))
+    torch.testing.assert_close(replayed, constants(module)[name], rtol=0, atol=0)
