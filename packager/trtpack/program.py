@@ -71,9 +71,11 @@ def assemble(
                 aliases[value] = _source(name, inputs, outputs)
         if not outputs:
             continue  # nothing is left for an engine to compute
-        for name in _read_by_recipes(done):
-            store.put(name, attribute(captured.graph_module, name))
-        network = networks[segment.name] = _stored(done, store)
+        sources = {
+            name: store.put(name, attribute(captured.graph_module, name))
+            for name in _read_by_recipes(done)
+        }
+        network = networks[segment.name] = _stored(done, store, sources)
         check_network(network)
         member = f"networks/{network.digest()}.json"
         segments.append(program.Segment(segment.name, "network", inputs, outputs, network=member))
@@ -122,13 +124,14 @@ def _read_by_recipes(done: ConvertedSegment) -> list[str]:
     return list(dict.fromkeys(name for r in recipes for name in recipe_format.sources(r)))
 
 
-def _stored(done: ConvertedSegment, store: WeightStore) -> Network:
+def _stored(done: ConvertedSegment, store: WeightStore, sources: Mapping[str, str]) -> Network:
     """The network with its constants under the names they are stored by."""
     names = {name: store.put(name, value, any_shape=True) for name, value in done.constants.items()}
+    read = {**names, **sources}
     return replace(
         done.network,
         constants={
-            key: replace(c, data=names[c.data], recipe=renamed_constants(c.recipe, names))
+            key: replace(c, data=names[c.data], recipe=renamed_constants(c.recipe, read))
             for key, c in done.network.constants.items()
         },
     )
