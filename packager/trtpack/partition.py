@@ -152,7 +152,8 @@ def _large_enough(
     small = {group for group in set(groups.values()) if sizes[group] < min_block_size}
     for node, group in groups.items():
         if group in small and _computes(node):
-            reason = f"its segment of {sizes[group]} operators is below --min-block-size"
+            size = "1 operator" if sizes[group] == 1 else f"{sizes[group]} operators"
+            reason = f"its segment of {size} is below --min-block-size"
             refusals[node] = Refusal(node.name, str(node.target), reason, where(node))
     return {node: group for node, group in groups.items() if group not in small}
 

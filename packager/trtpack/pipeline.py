@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from .capture import Captured, capture
 from .convert import ConversionError, ConvertedSegment, convert, signature
 from .engine_cache import EngineCache
 from .engines import BuiltEngine, Job, build_engine
-from .errors import UnsupportedOpError
+from .errors import ConfigError, UnsupportedOpError
 from .golden import copied, record_golden, unchanged_buffers
 from .lowering import Lowered, lower
 from .options import Options
@@ -26,9 +24,11 @@ from .program import Assembled, assemble
 from .proof import prove
 from .report import BuildReport, Progress
 from .sources import Model, Source, load_source
+from .sources.examples import nearest
 from .summary import describe
 from .target import Target, find_target
 from .weights import WeightStore
+from .work_folder import work_folder
 
 METHOD = "forward"
 ALIVE_TOLERANCE = 1e-4
@@ -78,14 +78,35 @@ def build(model: Model, options: Options, progress: Progress | None = None) -> B
         )
     with progress.step("lower"):
         lowered = lower(captured)
+    check_torch_ops(lowered, options)
     planned = []
     for target in targets:
         with progress.step(f"partition and convert for {target.name}"):
             planned.append(plan(lowered, target, options))
     if options.dry_run:
         return describe(source, lowered, planned, options)
-    with _work_folder(options.output) as folder:
+    with work_folder(options.output) as folder:
         return _finish(source, lowered, planned, options, folder, progress)
+
+
+def check_torch_ops(lowered: Lowered, options: Options) -> None:
+    """Refuses an operator to keep in PyTorch that the model does not have, a misspelling mostly.
+
+    Raises:
+        ConfigError: with the nearest operator that it has.
+    """
+    graph = lowered.captured.graph_module.graph
+    found = {str(node.target) for node in graph.nodes if node.op == "call_function"}
+    known = sorted(found | {name.rpartition(".")[0] for name in found} - {""})
+    for name in options.torch_ops:
+        if name not in known:
+            near = nearest(name, known)
+            raise ConfigError(
+                f"the lowered model has no operator {name} to keep in PyTorch",
+                hint=f"did you mean --torch-op {near}?"
+                if near
+                else "choose one of those that trtpack explain lists",
+            )
 
 
 def plan(lowered: Lowered, target: Target, options: Options) -> Planned:
@@ -215,10 +236,3 @@ def _constants_of(value: object) -> list[str]:
     if isinstance(value, list):
         return [n for part in value for n in _constants_of(part)]
     return []
-
-
-@contextmanager
-def _work_folder(output: Path) -> Iterator[Path]:
-    """A folder beside the output, so that the finished bundle is renamed and not copied."""
-    with tempfile.TemporaryDirectory(prefix=".trtpack-", dir=output.absolute().parent) as folder:
-        yield Path(folder)
