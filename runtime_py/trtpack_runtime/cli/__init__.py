@@ -14,7 +14,7 @@ import click
 from click.shell_completion import shell_complete
 
 from ..errors import ConfigError, TrtpackError
-from .failures import report
+from .failures import report, stopped
 from .group import COMPLETE_VARIABLE, trtpack
 
 __all__ = ["main", "trtpack"]
@@ -55,10 +55,10 @@ def _run(arguments: list[str], debug: bool) -> int:
     except BrokenPipeError:
         return _without_stdout()
     except _Terminated:
-        click.echo("terminated", err=True)
+        stopped("terminated")
         return _TERMINATED
     except (click.Abort, KeyboardInterrupt):
-        click.echo("aborted", err=True)
+        stopped("aborted")
         return _ABORTED
     except click.ClickException as error:
         return report(_of_click(error), debug)

@@ -38,6 +38,12 @@ def report(error: Exception, debug: bool) -> int:
     return InternalError.exit_code
 
 
+def stopped(how: str) -> None:
+    """Says on stderr that a signal ended the command."""
+    _say("error", "red", how)
+    _say("hint", "cyan", "run it again; no unfinished file was left")
+
+
 def _known(error: Exception) -> TrtpackError | None:
     """The error as one that a user can act on, None for a bug."""
     if isinstance(error, TrtpackError):
