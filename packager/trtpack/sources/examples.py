@@ -223,8 +223,16 @@ def signature_text(forward: Callable[..., Any]) -> str:
 def nearest(name: str, known: Sequence[str]) -> str:
     """The closest of ``known``, one that begins as ``name`` does if possible; else empty."""
     same_start = sorted((k for k in known if k.startswith(name)), key=len)
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return next(iter([*same_start, *close]), "")
+    if same_start:
+        return same_start[0]
+
+    def likeness(candidate: str) -> float:
+        same = [a == b for a, b in zip(name, candidate, strict=False)]
+        start = (*same, False).index(False) / len(name)
+        return start + difflib.SequenceMatcher(None, name, candidate).ratio()
+
+    close = difflib.get_close_matches(name, known, n=max(len(known), 1), cutoff=0.5)
+    return max(close, key=likeness, default="")
 
 
 def _completed(spec: InputSpec, default: InputSpec | None, dtype: str | None) -> InputSpec:

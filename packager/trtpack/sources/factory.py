@@ -229,4 +229,5 @@ def _described(value: Any) -> str:
         return f"the class {value.__name__}"
     if isinstance(value, tuple) and value:
         return f"a tuple of {', '.join(type(v).__name__ for v in value[:4])}"
-    return f"a {type(value).__name__}"
+    kind = type(value).__name__
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"

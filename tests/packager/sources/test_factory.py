@@ -94,7 +94,7 @@ def test_a_module_of_this_process_is_taken_too() -> None:
         ("wanting", "without arguments .*'features'", "defaults"),
         ("on_meta", "fc.weight is on the meta device", "--weights"),
         ("scripted", "returned a TorchScript module", "return the nn.Module"),
-        ("CONSTANT", "is a int, not a factory", "return a module"),
+        ("CONSTANT", "is an int, not a factory", "return a module"),
     ],
 )
 def test_says_what_is_wrong_with_a_factory(

@@ -29,6 +29,7 @@ def test_timm_knows_size_and_preprocessing() -> None:
     assert source.kwargs["x"].shape == (2, 3, 96, 96)
     assert source.metadata["preprocess"]["crop"] == [224, 224]
     assert "did you mean timm:vit_small" in refused("timm:vit_smal").hint
+    assert "did you mean timm:vit_small" in refused("timm:vit_smalll").hint
 
 
 def hf_folder(path: Path, config: Any) -> Path:
