@@ -23,6 +23,7 @@ from .options import Options
 from .target import Target
 
 _TENSORRT = logging.getLogger("trtpack.tensorrt")
+_INDUCTOR = logging.getLogger("trtpack.inductor")
 
 OnProgress = Callable[[str], None]
 """Told what a build is doing, as a short clause."""
@@ -157,6 +158,7 @@ def _build_inductor(
     from trtpack_runtime.engines.inductor_build import build_in_child
 
     assert job.segment.graph is not None
+    on_progress("compiling C++")
     return build_in_child(
         job.segment.graph,
         [weights],
@@ -164,7 +166,7 @@ def _build_inductor(
         path,
         profile=job.profile,
         imports=required_modules(job.segment.graph),
-        log=on_progress,
+        log=lambda line: _INDUCTOR.debug("%s", line),
     )
 
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from trtpack.cli.build import build
 from trtpack.cli.explain import explain
+from trtpack.cli.logs import logging_to
 from trtpack.cli.targets import targets
 from trtpack.errors import ConfigError
 from trtpack.options import DynamicDim, InputSpec, Options, SizeRange
@@ -124,7 +125,7 @@ def test_the_report_goes_to_stdout_and_to_its_file(pipeline: FakePipeline, tmp_p
     assert f"model = trtpack_runtime.load('{output}')" in result.stdout
     plain = json.loads(report.read_text())
     assert plain["name"] == "net"
-    assert [step["name"] for step in plain["steps"]] == ["work"]
+    assert [step["name"] for step in plain["steps"]] == ["start PyTorch", "work"]
 
 
 @pytest.mark.parametrize(
@@ -163,9 +164,29 @@ def test_the_log_file_keeps_everything(pipeline: FakePipeline, tmp_path: Path) -
     log = tmp_path / "build.log"
     run(build, "m", "-t", "cpu", "-o", str(tmp_path / "b.tar"), "-q", "--log-file", str(log))
     text = log.read_text()
-    for line in ("tactic 17", "chose a segment", "a library is old", "prints a graph"):
+    lines = ("tactic 17", "chose a segment", "a library is old", "prints a graph", "start PyTorch:")
+    for line in lines:
         assert line in text
     assert not logging.getLogger("trtpack").handlers
+
+
+def test_the_log_file_keeps_the_traceback_of_a_failure(tmp_path: Path) -> None:
+    log = tmp_path / "build.log"
+    with pytest.raises(ConfigError), logging_to(-1, log):
+        raise ConfigError("no such thing")
+    assert "Traceback" in log.read_text()
+    assert "no such thing" in log.read_text()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_log_file_on_a_full_disk_ends_with_one_warning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with logging_to(0, Path("/dev/full")):
+        for i in range(3):
+            logging.getLogger("trtpack").info("message %d", i)
+    said = capsys.readouterr().err
+    assert said == "WARNING: the log file /dev/full ends early: no space left on device\n"
 
 
 def test_help_shows_examples_of_every_form() -> None:

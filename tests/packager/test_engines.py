@@ -121,3 +121,24 @@ def test_rtx_refuses_what_it_has_no_name_for(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed here")
     with pytest.raises(EngineBuildError, match=r"no name for SM 8\.7"):
         engine(NETWORK, "orin", tmp_path, engine="tensorrt-rtx")
+
+
+def test_what_the_compiler_prints_goes_to_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def compiled(
+        graph: Any, weights: Any, inputs: Any, output: Path, **rest: Any
+    ) -> dict[str, Any]:
+        output.write_bytes(b"engine")
+        rest["log"]("a compiler's warning")
+        return {}
+
+    monkeypatch.setattr("trtpack_runtime.engines.inductor_build.build_in_child", compiled)
+    monkeypatch.setattr(engines.shutil, "which", lambda _: "/usr/bin/c++")
+    shown: list[str] = []
+    caplog.set_level("DEBUG")
+    cache = EngineCache(tmp_path / "cache")
+    options = Options(targets=("cpu",))
+    build_engine(ATEN, find_target("cpu"), options, tmp_path / "w", tmp_path, cache, shown.append)
+    assert shown == ["compiling C++"]
+    assert caplog.record_tuples == [("trtpack.inductor", 10, "a compiler's warning")]

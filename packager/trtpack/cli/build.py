@@ -215,7 +215,8 @@ def run_build(
 
     progress = progress_for(quiet=quiet)
     with logging_to(-1 if quiet else verbose, Path(log_file) if log_file else None):
-        from ..pipeline import build as build_bundle
+        with progress.step("start PyTorch"):
+            from ..pipeline import build as build_bundle
 
         made = build_bundle(model, options, progress)
         made = dataclasses.replace(made, steps=tuple(progress.times))
@@ -231,6 +232,11 @@ def check_writable(path: Path, option: str) -> None:
     folder = path.absolute().parent
     if path.is_dir():
         raise ConfigError(f"{path} is a folder", hint=f"give {option} the name of a file in it")
+    if path.exists() and not path.is_file():
+        raise ConfigError(
+            f"{path} is a device or a pipe, which a file cannot replace",
+            hint=f"give {option} the name of a file",
+        )
     if not folder.is_dir():
         raise ConfigError(
             f"there is no folder {folder}", hint=f"create it, or choose another {option}"

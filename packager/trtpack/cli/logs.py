@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import sys
@@ -12,6 +13,9 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 from ..errors import ConfigError
+
+STEPS = "trtpack.steps"
+"""What the terminal learns otherwise, by progress and by the error: for the log file alone."""
 
 _LOGGERS = ("trtpack", "trtpack_runtime", "py.warnings")
 _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
@@ -31,11 +35,11 @@ def logging_to(verbosity: int, file: Path | None) -> Iterator[None]:
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(_LEVELS[max(-1, min(verbosity, 2))])
     terminal.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    terminal.addFilter(lambda record: record.name.startswith("trtpack"))
+    terminal.addFilter(lambda record: record.name.startswith("trtpack") and record.name != STEPS)
     handlers: list[logging.Handler] = [terminal]
     if file is not None:
         try:
-            written = logging.FileHandler(file, mode="w", encoding="utf-8")
+            written = _LogFile(file, mode="w", encoding="utf-8")
         except OSError as error:
             raise ConfigError(
                 f"cannot write the log file {file}: {error.strerror}",
@@ -57,6 +61,9 @@ def logging_to(verbosity: int, file: Path | None) -> Iterator[None]:
             logging.captureWarnings(True)
             with redirect_stderr(_Lines(logging.getLogger("trtpack.stderr"))):
                 yield
+    except BaseException:
+        logging.getLogger(STEPS).debug("the command ended with", exc_info=True)
+        raise
     finally:
         logging.captureWarnings(False)
         for logger, level, propagate in before:
@@ -66,6 +73,26 @@ def logging_to(verbosity: int, file: Path | None) -> Iterator[None]:
                 logger.removeHandler(handler)
         for handler in handlers:
             handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that says once that it can no longer be written; the build goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        self._end()
+        if isinstance(error, OSError):
+            logging.getLogger("trtpack").warning(
+                "the log file %s ends early: %s", self.baseFilename, (error.strerror or "").lower()
+            )
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+    def _end(self) -> None:
+        self.addFilter(lambda record: False)
+        self.close()
 
 
 class _Lines(io.TextIOBase):

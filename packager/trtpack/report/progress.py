@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+_LOG = logging.getLogger("trtpack.steps")
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,14 @@ class Progress:
         """Runs the ``with`` block as one step, named by what it does: ``capture the model``."""
         step = Step(name, self)
         self.began(step)
+        _LOG.debug("%s ...", name)
         failed = True
         try:
             yield step
             failed = False
         finally:
             self.times.append(StepTime(name, step.seconds))
+            _LOG.debug("%s: %s%.1f s", name, "failed after " * failed, step.seconds)
             self.ended(step, failed)
 
     def began(self, step: Step) -> None:
