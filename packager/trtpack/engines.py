@@ -22,6 +22,7 @@ from .engine_cache import EngineCache, cache_key
 from .options import Options
 from .target import Target
 
+_LOG = logging.getLogger("trtpack.engines")
 _TENSORRT = logging.getLogger("trtpack.tensorrt")
 _INDUCTOR = logging.getLogger("trtpack.inductor")
 
@@ -85,6 +86,7 @@ def build_engine(
         return None
     reason = _cannot_build_here(kind, target)
     if reason is not None:
+        _LOG.info("%s: %s is deferred: %s", target.name, job.segment.name, reason)
         return BuiltEngine(job.segment.name, kind, deferred=reason)
     key = cache_key(_depends_on(kind, job, target, options))
     known = cache.get(key)
@@ -93,6 +95,7 @@ def build_engine(
     if known is not None:
         shutil.copyfile(known.path, path)
         age = time.time() - known.built_at
+        _LOG.info("%s: %s comes from the cache: %s", target.name, job.segment.name, known.path)
         return BuiltEngine(job.segment.name, kind, path, known.record, cached=True, age_seconds=age)
     start = time.perf_counter()
     if kind == "inductor":

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ from .summary import describe
 from .target import Target, find_target
 from .weights import WeightStore
 from .work_folder import work_folder
+
+_LOG = logging.getLogger("trtpack.pipeline")
 
 METHOD = "forward"
 ALIVE_TOLERANCE = 1e-4
@@ -78,11 +81,16 @@ def build(model: Model, options: Options, progress: Progress | None = None) -> B
         )
     with progress.step("lower"):
         lowered = lower(captured)
+    for name, count in ((n, c) for n, c in lowered.effects.items() if c):
+        _LOG.info("pass %s: %d", name, count)
     check_torch_ops(lowered, options)
     planned = []
     for target in targets:
         with progress.step(f"partition and convert for {target.name}"):
             planned.append(plan(lowered, target, options))
+        for refusal in planned[-1].plan.refusals:
+            at = f" at {refusal.where}" if refusal.where else ""
+            _LOG.info("%s: %s%s stays in PyTorch: %s", target.name, refusal.op, at, refusal.reason)
     if options.dry_run:
         return describe(source, lowered, planned, options)
     with work_folder(options.output) as folder:

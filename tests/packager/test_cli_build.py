@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 from trtpack.cli.build import build
 from trtpack.cli.explain import explain
 from trtpack.cli.logs import logging_to
+from trtpack.cli.progress import LiveProgress
 from trtpack.cli.targets import targets
 from trtpack.errors import ConfigError
 from trtpack.options import DynamicDim, InputSpec, Options, SizeRange
@@ -213,3 +215,18 @@ def test_targets_shows_one() -> None:
     assert json.loads(run(targets, "show", "orin", "--json").output)["sm"] == "8.7"
     with pytest.raises(ConfigError, match="unknown target 'ornin'"):
         CliRunner().invoke(targets, ["show", "ornin"], catch_exceptions=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no pseudo-terminals")
+def test_messages_stand_above_the_running_step() -> None:
+    """On a terminal no message shares a line with the spinner."""
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as stream:
+        progress = LiveProgress(stream)
+        with logging_to(1, None, progress.say), progress.step("work on [x]"):
+            logging.getLogger("trtpack").info("a message with [brackets]")
+        stream.flush()
+        drawn = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "work on [x]" in drawn
+    assert "\x1b[2KINFO: a message with [brackets]\r\n" in drawn

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..errors import ConfigError
 from ..inputs import parse_inputs
@@ -45,6 +46,24 @@ SPEC of --input is [NAME=]SHAPE[:TYPE[[LOW,HIGH]]] or a file of real samples:
   @samples.npz             .safetensors, .npz, .npy or a folder; 0.x, 1.x are samples of x
 """
 
+_FILE = click.Path()
+
+
+def _complete_model(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The shell's own file names, and the words that stand before a name."""
+    words = [word for word in ("torchvision:", "timm:", "hf:") if word.startswith(incomplete)]
+    return [*map(CompletionItem, words), CompletionItem(incomplete, type="file")]
+
+
+def _complete_target(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    from ..target import catalogue
+
+    return sorted(name for name in catalogue().spellings if name.startswith(incomplete))
+
 
 def _sizes(value: str | None) -> int | None:
     if value is None:
@@ -60,12 +79,13 @@ def model_options(command: Command) -> Command:
     """The arguments that ``build`` and ``explain`` share."""
     for decorate in reversed(
         (
-            click.argument("model"),
+            click.argument("model", shell_complete=_complete_model),
             click.option(
                 "-t",
                 "--target",
                 "targets",
                 multiple=True,
+                shell_complete=_complete_target,
                 metavar="NAME",
                 help="A device to build for, also NAME@STACK; repeat for more. "
                 "See: trtpack targets",
@@ -78,7 +98,9 @@ def model_options(command: Command) -> Command:
                 metavar="SPEC",
                 help="One model input, see below; repeat for more.",
             ),
-            click.option("--weights", metavar="FILE", help="A .safetensors, .pt or .pth file."),
+            click.option(
+                "--weights", type=_FILE, metavar="FILE", help="A .safetensors, .pt or .pth file."
+            ),
             click.option(
                 "--dtype",
                 type=click.Choice(DTYPE_NAMES),
@@ -116,7 +138,10 @@ def model_options(command: Command) -> Command:
             click.option("-v", "--verbose", count=True, help="Say more; twice for everything."),
             click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
             click.option(
-                "--log-file", metavar="FILE", help="Keep all messages there, TensorRT's too."
+                "--log-file",
+                type=_FILE,
+                metavar="FILE",
+                help="Keep all messages there, TensorRT's too.",
             ),
         )
     ):
@@ -128,6 +153,7 @@ def model_options(command: Command) -> Command:
 @click.option(
     "-o",
     "--output",
+    type=_FILE,
     metavar="FILE",
     default="bundle.tar",
     show_default=True,
@@ -154,12 +180,13 @@ def model_options(command: Command) -> Command:
 )
 @click.option(
     "--meta",
+    type=_FILE,
     multiple=True,
     metavar="FILE",
     help="JSON that travels in the bundle: labels, preprocess, anything. Repeat for more.",
 )
 @click.option("--dry-run", is_flag=True, help="Stop before engines and print the plan.")
-@click.option("--report", metavar="FILE", help="Also write the build report as JSON.")
+@click.option("--report", type=_FILE, metavar="FILE", help="Also write the build report as JSON.")
 def build(model: str, **arguments: Any) -> None:
     """Build MODEL for each target into one bundle that `trtpack run` runs there."""
     run_build(model, **arguments)
@@ -211,10 +238,11 @@ def run_build(
         check_writable(options.report, "--report")
 
     from .logs import logging_to
-    from .progress import progress_for
+    from .progress import LiveProgress, progress_for
 
     progress = progress_for(quiet=quiet)
-    with logging_to(-1 if quiet else verbose, Path(log_file) if log_file else None):
+    say = progress.say if isinstance(progress, LiveProgress) else None
+    with logging_to(-1 if quiet else verbose, Path(log_file) if log_file else None, say):
         with progress.step("start PyTorch"):
             from ..pipeline import build as build_bundle
 

@@ -18,7 +18,7 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @model_options
-@click.option("--report", metavar="FILE", help="Also write the plan as JSON.")
+@click.option("--report", type=click.Path(), metavar="FILE", help="Also write the plan as JSON.")
 def explain(model: str, **arguments: Any) -> None:
     """Print the plan of `trtpack build MODEL`: which operators TensorRT takes, which stay in
     PyTorch and why, and the segments they form. No engine is built and nothing is written.

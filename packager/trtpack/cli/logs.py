@@ -8,7 +8,7 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
@@ -22,17 +22,20 @@ _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DE
 
 
 @contextmanager
-def logging_to(verbosity: int, file: Path | None) -> Iterator[None]:
+def logging_to(
+    verbosity: int, file: Path | None, say: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """Within the block trtpack's messages, TensorRT's too, go to the terminal and to ``file``.
 
     ``verbosity`` is -1 for errors only, 0 for warnings, 1 for what is done, 2 for everything.
+    ``say`` prints a line where something is drawn on the terminal; without it standard error does.
     Python warnings go to the file alone; so do lines that libraries print on standard error
     (torch.export prints whole graphs), unless ``verbosity`` is at least 1.
 
     Raises:
         ConfigError: the log file cannot be written.
     """
-    terminal = logging.StreamHandler(sys.stderr)
+    terminal: logging.Handler = logging.StreamHandler(sys.stderr) if say is None else _Said(say)
     terminal.setLevel(_LEVELS[max(-1, min(verbosity, 2))])
     terminal.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     terminal.addFilter(lambda record: record.name.startswith("trtpack") and record.name != STEPS)
@@ -73,6 +76,17 @@ def logging_to(verbosity: int, file: Path | None) -> Iterator[None]:
                 logger.removeHandler(handler)
         for handler in handlers:
             handler.close()
+
+
+class _Said(logging.Handler):
+    """Messages for whoever draws on the terminal, a line each."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(self.format(record))
 
 
 class _LogFile(logging.FileHandler):

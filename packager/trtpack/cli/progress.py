@@ -65,6 +65,10 @@ class LiveProgress(Progress):
         self._bars: Bars | None = None
         self._task = TaskID(0)
 
+    def say(self, text: str) -> None:
+        """Prints a line above the running step."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
     def began(self, step: Step) -> None:
         self._bars = Bars(
             SpinnerColumn(finished_text=" "),
