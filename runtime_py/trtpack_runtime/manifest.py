@@ -83,21 +83,32 @@ class Weights:
 
 @dataclass(frozen=True)
 class EngineRef:
-    """A segment's engine: a member with its compatibility record, or why there is none yet."""
+    """A segment's engine: a member with its compatibility record, or why there is none yet.
+
+    ``options`` is what a device builds it with, and ``content`` a digest of what it computes: its
+    network and the weights that reads (``engine_store.content_of``).
+    """
 
     kind: str
     member: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
     deferred: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    content: str | None = None
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What the bundle has for one target: method -> program member, segment -> engine."""
+    """What the bundle has for one target: method -> program member, segment -> engine.
+
+    ``caches`` holds under ``timing`` what the tactic search found: ``member``, its readable twin
+    ``lock`` where there is one, and the ``key`` of the devices it is good for.
+    """
 
     target: Mapping[str, Any]
     programs: Mapping[str, str]
     engines: Mapping[str, EngineRef]
+    caches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -163,6 +174,7 @@ class Manifest:
                     "target": dict(v.target),
                     "programs": dict(v.programs),
                     "engines": {k: _engine_json(e) for k, e in v.engines.items()},
+                    **({"caches": {k: dict(c) for k, c in v.caches.items()}} if v.caches else {}),
                 }
                 for name, v in self.variants.items()
             },
@@ -201,6 +213,10 @@ class Manifest:
             for segment, engine in variant.engines.items():
                 if engine.member is not None:
                     yield f"variants.{name}.engines.{segment}.member", engine.member
+            for kind, cache in variant.caches.items():
+                for key in ("member", "lock"):
+                    if cache.get(key) is not None:
+                        yield f"variants.{name}.caches.{kind}.{key}", cache[key]
 
     def check_references(self) -> None:
         """BundleError where something refers to a member that is not listed."""
@@ -262,10 +278,7 @@ def _entry(place: Place) -> Entry:
     name = place["name"].string()
     if reason := check_name(name):
         raise MalformedError(f"{place.path}.name {name!r} {reason}")
-    digest = place["sha256"].string()
-    if not _DIGEST.fullmatch(digest):
-        place["sha256"].wrong("a sha256 in lower-case hex")
-    return Entry(name, place["size"].integer(), digest)
+    return Entry(name, place["size"].integer(), _digest(place["sha256"]))
 
 
 def _method(place: Place) -> Method:
@@ -332,21 +345,42 @@ def _variant(place: Place) -> Variant:
     target = place["target"]
     target["name"].string()
     target["kind"].string()
+    caches = place.get("caches")
     return Variant(
         target.object(),
         place["programs"].mapping(Place.string),
         place["engines"].mapping(_engine),
+        caches.mapping(_cache) if caches else {},
     )
 
 
 def _engine(place: Place) -> EngineRef:
     member, record, deferred = (place.get(key) for key in ("member", "record", "deferred"))
+    options, content = place.get("options"), place.get("content")
     return EngineRef(
         place["kind"].string(),
         member.string() if member else None,
         record.object() if record else {},
         deferred.string() if deferred else None,
+        options.object() if options else {},
+        _digest(content) if content else None,
     )
+
+
+def _cache(place: Place) -> dict[str, Any]:
+    lock = place.get("lock")
+    return {
+        "member": place["member"].string(),
+        "lock": lock.string() if lock else None,
+        "key": dict(place["key"].object()),
+    }
+
+
+def _digest(place: Place) -> str:
+    text = place.string()
+    if not _DIGEST.fullmatch(text):
+        place.wrong("a sha256 in lower-case hex")
+    return text
 
 
 def _strings(place: Place) -> tuple[str, ...]:
@@ -391,5 +425,11 @@ def _method_json(method: Method) -> dict[str, Any]:
 
 
 def _engine_json(engine: EngineRef) -> dict[str, Any]:
-    found = {"member": engine.member, "record": dict(engine.record), "deferred": engine.deferred}
+    found = {
+        "member": engine.member,
+        "record": dict(engine.record),
+        "deferred": engine.deferred,
+        "options": dict(engine.options),
+        "content": engine.content,
+    }
     return {"kind": engine.kind, **{key: value for key, value in found.items() if value}}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.runtime.bundles import archive_bytes, manifest_json, write_tiny
 from trtpack_runtime.dtypes import DTYPES, NETWORK_DTYPES
-from trtpack_runtime.manifest import Manifest
+from trtpack_runtime.manifest import EngineRef, Manifest, Variant
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/reference/bundle-format.md").read_text()
 
@@ -54,6 +54,7 @@ def test_every_key_of_the_manifest_is_explained() -> None:
     }
     for engine in manifest["variants"].values():
         keys |= set(engine["engines"]["forward_0"])
+    keys |= set(Variant.__dataclass_fields__) | set(EngineRef.__dataclass_fields__)
     missing = {key for key in keys if not re.search(rf"[`\".]{key}[`\"]", DOCUMENT)}
     assert not missing
 
