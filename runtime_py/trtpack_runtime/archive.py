@@ -42,6 +42,7 @@ class Archive:
         self.path = path
         self._data = _map(path)
         self._parts: dict[str, memoryview] = {}
+        self._offsets: dict[str, int] = {}
         size, digest = self._manifest_header()
         self.digest = digest
         end = MANIFEST_START + size
@@ -61,6 +62,7 @@ class Archive:
             position += len(expected)
             end = position + entry.size
             self._parts[entry.name] = self._slice(position, end, entry.name)
+            self._offsets[entry.name] = position
             self._expect(fill(entry.size), end, f"padding after {entry.name}")
             position = padded(end)
         if position < len(self._data) and (name := read_name(self._data, position)):
@@ -72,6 +74,18 @@ class Archive:
     def part(self, name: str) -> memoryview:
         """A member's content, mapped; KeyError for a name that was not indexed."""
         return self._parts[name]
+
+    def offset(self, name: str) -> int:
+        """Where a member's content starts in the file; KeyError as ``part``."""
+        return self._offsets[name]
+
+    def is_in_place(self) -> bool:
+        """Whether ``path`` still is a file of this content, which a replaced one is not."""
+        try:
+            with self.path.open("rb") as file:
+                return file.read(MANIFEST_START) == bytes(self._data[:MANIFEST_START])
+        except OSError:
+            return False
 
     def _manifest_header(self) -> tuple[int, str]:
         """The manifest's size and digest, from headers that are otherwise as they must be."""

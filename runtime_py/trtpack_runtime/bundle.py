@@ -13,6 +13,7 @@ from .archive import Archive, digest_of
 from .archive_writer import Member, write_archive
 from .errors import BundleError, InternalError
 from .manifest import Manifest
+from .mapping import FilePart
 from .safetensors import TensorView
 from .tar_layout import Entry
 
@@ -57,6 +58,18 @@ class Bundle:
             BundleError: no such member, or its content is not what the manifest says, or no data.
         """
         return self._part(name).toreadonly()
+
+    def file_part(self, name: str) -> FilePart:
+        """Where a member's bytes are, for another process to map; raises as ``member``.
+
+        It holds as long as nobody replaces the file, see ``is_in_place``.
+        """
+        part = self._part(name)
+        return FilePart(self.path, self._archive.offset(name), len(part))
+
+    def is_in_place(self) -> bool:
+        """Whether the file at ``path`` is still the one that was opened, or an equal one."""
+        return self._archive.is_in_place()
 
     def json(self, name: str) -> Any:
         """A member's JSON; raises as ``member``, and BundleError where it is none."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from .atomic import cannot_write, replaced
 from .errors import BundleError, InternalError
-from .mapping import mapped
+from .mapping import FilePart, mapped
 
 if TYPE_CHECKING:
     import numpy
@@ -146,20 +146,21 @@ def write_safetensors(
         raise cannot_write(path, error) from error
 
 
-def open_safetensors(path: Path) -> dict[str, TensorView]:
-    """The tensors of a file by name, in the order of their data, mapped.
+def open_safetensors(path: Path | FilePart) -> dict[str, TensorView]:
+    """The tensors of a file, or a part of one, by name, in the order of their data, mapped.
 
     The memory is private: writing to a tensor changes neither the file nor other processes.
 
     Raises:
         BundleError: a file that cannot be read or that breaks the format.
     """
+    name = path.path if isinstance(path, FilePart) else path
     try:
         data = mapped(path)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise BundleError(f"cannot read {path}: {reason}", hint="check the path") from error
-    return parse(data, str(path))
+        raise BundleError(f"cannot read {name}: {reason}", hint="check the path") from error
+    return parse(data, str(name))
 
 
 def parse(data: memoryview, where: str) -> dict[str, TensorView]:

@@ -23,11 +23,12 @@ from tests.runtime.bundles import (
     members,
     write_tiny,
 )
+from trtpack_runtime import mapping
 from trtpack_runtime.archive_writer import write_archive
 from trtpack_runtime.bundle import Member, open_bundle, write_bundle
 from trtpack_runtime.errors import BundleError, InternalError
 from trtpack_runtime.manifest import Manifest
-from trtpack_runtime.safetensors import Encoded
+from trtpack_runtime.safetensors import Encoded, open_safetensors
 
 NO_WEIGHTS = {"members": [], "parameters": {}, "buffers": {}}
 
@@ -264,3 +265,27 @@ def test_the_package_offers_it() -> None:
     assert {"load", "open_bundle", "evaluate"} <= set(dir(trtpack_runtime))
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = trtpack_runtime.lode
+
+
+def test_a_member_can_be_mapped_from_the_file_by_another_process(tmp_path: Path) -> None:
+    bundle = open_bundle(write_tiny(tmp_path / "x.tar"))
+    part = bundle.file_part("weights/0.safetensors")
+    assert part.offset % 64 == 0
+    found = open_safetensors(mapping.from_json(mapping.to_json(part)))
+    assert {n: bytes(v.buffer) for n, v in found.items()} == {
+        n: bytes(v.buffer) for n, v in bundle.weights.items()
+    }
+    beyond = mapping.FilePart(part.path, part.offset, 1 << 40)
+    with pytest.raises(BundleError, match=r"x\.tar: the file ends before byte"):
+        open_safetensors(beyond)
+
+
+def test_a_replaced_file_is_noticed(tmp_path: Path) -> None:
+    bundle = open_bundle(write_tiny(tmp_path / "x.tar"))
+    assert bundle.is_in_place()
+    write_tiny(tmp_path / "x.tar")
+    assert bundle.is_in_place()
+    write_tiny(tmp_path / "x.tar", name="other")
+    assert not bundle.is_in_place()
+    (tmp_path / "x.tar").unlink()
+    assert not bundle.is_in_place()
