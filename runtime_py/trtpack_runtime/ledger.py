@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .atomic import replaced
 from .bundle import open_bundle
-
-CODE_SUFFIXES = (".pt2",)
-"""Members with these suffixes carry code."""
+from .engines import CARRIES_CODE
+from .manifest import EngineRef, Manifest
 
 _KEPT = 4096
 """The oldest digests beyond so many are forgotten."""
@@ -40,8 +39,8 @@ def record(what: Path | Iterable[str], path: Path | None = None) -> bool:
         BundleError: a bundle that cannot be opened.
     """
     if isinstance(what, Path):
-        entries = open_bundle(what).entries.values()
-        digests = [entry.sha256 for entry in entries if entry.name.endswith(CODE_SUFFIXES)]
+        bundle = open_bundle(what)
+        digests = [bundle.entries[name].sha256 for name in code_members(bundle.manifest)]
     else:
         digests = list(what)
     if not digests:
@@ -57,6 +56,22 @@ def record(what: Path | Iterable[str], path: Path | None = None) -> bool:
     except OSError:
         return False
     return True
+
+
+def carries_code(engine: EngineRef) -> bool:
+    """Whether an engine holds machine code for the host, after what the manifest says of it.
+
+    A version-compatible plan does: the part of TensorRT that runs it.
+    """
+    options = engine.record.get("options")
+    compatible = isinstance(options, Mapping) and bool(options.get("version_compatible"))
+    return engine.kind in CARRIES_CODE or compatible
+
+
+def code_members(manifest: Manifest) -> list[str]:
+    """The members that hold machine code."""
+    engines = [e for v in manifest.variants.values() for e in v.engines.values()]
+    return sorted({e.member for e in engines if e.member is not None and carries_code(e)})
 
 
 def trusted(digest: str, path: Path | None = None) -> bool:

@@ -9,27 +9,60 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import engines
 from .bundle import Bundle
-from .engines import CARRIES_CODE, FITS, Verdict
+from .durations import about
+from .engines import FITS, Fit, Verdict
 from .errors import BundleError, ConfigError, InternalError
-from .ledger import trusted
+from .ledger import carries_code, code_members, trusted
 from .manifest import EngineRef, Manifest, Variant
 
 _PREFERENCE = ("tensorrt", "tensorrt-rtx", "inductor", "reference")
 """Engine kinds from fastest to most portable; decides between variants that fit equally well."""
 
+_ON_GPU = ("tensorrt", "tensorrt-rtx")
+"""Kinds that are preferred, even where they have to be built first, to those of the CPU."""
+
+
+@dataclass(frozen=True)
+class OwnEngine:
+    """What a machine has or can do itself in place of an engine of the bundle.
+
+    ``exact``: it built one before; ``builds``: it can, in about ``seconds`` where that is known;
+    ``rebuild``: it cannot, and ``reason`` says why.
+    """
+
+    fit: Fit
+    reason: str
+    seconds: float | None = None
+
+
+Own = Mapping[tuple[str, str], OwnEngine]
+"""A machine's own engines by variant and segment."""
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """A variant's verdict: that of its worst engine. ``engines`` has the verdict of each."""
+    """A variant's verdict: that of its worst engine. ``engines`` has the verdict of each, and
+    ``own`` the segments whose engine is this machine's own, built or to be built."""
 
     variant: str
     verdict: Verdict
     engines: Mapping[str, Verdict]
+    own: frozenset[str] = field(default=frozenset())
+
+    @property
+    def runs(self) -> bool:
+        """Whether its engines run here, perhaps after some are built."""
+        return self.verdict.usable or self.verdict.fit == "builds"
+
+    def judged(self, verdicts: Mapping[str, Verdict]) -> Candidate:
+        """The same with other verdicts of some segments."""
+        found = {**self.engines, **verdicts}
+        return replace(self, engines=found, verdict=_worst(found))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -67,20 +100,25 @@ class Choice:
         return "\n".join([first, *(f"not {c.variant}: {self._against(c)}" for c in others)])
 
     def _against(self, other: Candidate) -> str:
-        if other.verdict.usable and not self.degraded:
+        if other.runs and not self.degraded:
             return f"would fit too ({other.verdict.reason})"
         return other.verdict.reason
 
 
 def resolve(
-    manifest: Manifest, facts: Mapping[str, Any], untrusted: Collection[str] = ()
+    manifest: Manifest,
+    facts: Mapping[str, Any],
+    untrusted: Collection[str] = (),
+    own: Own | None = None,
 ) -> list[Candidate]:
     """Every variant with its verdict, best first.
 
-    ``untrusted`` are the members with machine code that may not be loaded.
+    ``untrusted`` are the members with machine code that may not be loaded; ``own`` what the machine
+    has built or can build itself (``finish.own_engines``).
     """
     candidates = [
-        _candidate(name, variant, facts, untrusted) for name, variant in manifest.variants.items()
+        _candidate(name, variant, facts, untrusted, own or {})
+        for name, variant in manifest.variants.items()
     ]
     return sorted(candidates, key=lambda c: _rank(c, manifest.variants[c.variant]))
 
@@ -103,7 +141,7 @@ def choose(
     if target is not None and target not in manifest.variants:
         raise _unknown(target, list(manifest.variants))
     wanted = [c for c in candidates if target in (None, c.variant)]
-    if wanted and wanted[0].verdict.usable:
+    if wanted and wanted[0].runs:
         return Choice(wanted[0], False, tuple(candidates))
     if strict or not facts.get("torch") or not wanted:
         raise _none_fits(wanted, strict=strict)
@@ -145,30 +183,49 @@ def missing_modules(manifest: Manifest, imported: Collection[str]) -> list[str]:
 
 def untrusted_members(bundle: Bundle) -> list[str]:
     """The members with machine code that this machine did not build, after its ledger."""
-    engine_refs = [e for v in bundle.manifest.variants.values() for e in v.engines.values()]
-    members = {e.member for e in engine_refs if e.member is not None and e.kind in CARRIES_CODE}
-    return sorted(name for name in members if not trusted(bundle.entries[name].sha256))
+    members = code_members(bundle.manifest)
+    return [name for name in members if not trusted(bundle.entries[name].sha256)]
 
 
 def _candidate(
-    name: str, variant: Variant, facts: Mapping[str, Any], untrusted: Collection[str]
+    name: str,
+    variant: Variant,
+    facts: Mapping[str, Any],
+    untrusted: Collection[str],
+    own: Own,
 ) -> Candidate:
-    verdicts = {
-        segment: _verdict(engine, variant.target, facts, untrusted)
-        for segment, engine in variant.engines.items()
-    }
+    verdicts, taken, seconds = {}, [], []
+    for segment, engine in variant.engines.items():
+        verdict = verdict_of(engine, variant.target, facts, untrusted)
+        mine = own.get((name, segment))
+        if mine is not None and FITS.index(mine.fit) <= FITS.index(verdict.fit):
+            verdict = Verdict(mine.fit, mine.reason)
+            if mine.fit != "rebuild":
+                taken.append(segment)
+            if mine.fit == "builds":
+                seconds.append(mine.seconds)
+        verdicts[segment] = verdict
     if not verdicts:
         return Candidate(name, engines.engine("reference").check({}, facts), {})
-    worst = max(verdicts.values(), key=lambda v: FITS.index(v.fit))
-    return Candidate(name, worst, verdicts)
+    worst = _worst(verdicts)
+    if worst.fit == "builds" and len(seconds) > 1:
+        known = [s for s in seconds if s is not None]
+        time = f" ({about(sum(known))})" if len(known) == len(seconds) else ""
+        worst = Verdict("builds", f"{len(seconds)} engines build here at the first run{time}")
+    return Candidate(name, worst, verdicts, frozenset(taken))
 
 
-def _verdict(
+def _worst(verdicts: Mapping[str, Verdict]) -> Verdict:
+    return max(verdicts.values(), key=lambda v: FITS.index(v.fit))
+
+
+def verdict_of(
     engine: EngineRef,
     target: Mapping[str, Any],
     facts: Mapping[str, Any],
-    untrusted: Collection[str],
+    untrusted: Collection[str] = (),
 ) -> Verdict:
+    """What the bundle's own engine is good for on a machine."""
     if engine.member is None:
         return _deferred(engine, target, facts)
     try:
@@ -177,7 +234,7 @@ def _verdict(
         return Verdict("impossible", error.message)
     except KeyError as error:
         return Verdict("impossible", f"its compatibility record lacks {error}")
-    if verdict.usable and engine.kind in CARRIES_CODE and engine.member in untrusted:
+    if verdict.usable and carries_code(engine) and engine.member in untrusted:
         return Verdict(
             "impossible", "it holds machine code that this machine did not build; --trust loads it"
         )
@@ -196,8 +253,14 @@ def _deferred(engine: EngineRef, target: Mapping[str, Any], facts: Mapping[str, 
     return Verdict("rebuild", engine.deferred or "it has no engine yet")
 
 
-def _rank(candidate: Candidate, variant: Variant) -> tuple[int, int, str]:
-    return (FITS.index(candidate.verdict.fit), _speed(variant), candidate.variant)
+def _rank(candidate: Candidate, variant: Variant) -> tuple[bool, bool, int, int, str]:
+    return (
+        not candidate.runs,
+        candidate.runs and variant.target["kind"] not in _ON_GPU,
+        FITS.index(candidate.verdict.fit),
+        _speed(variant),
+        candidate.variant,
+    )
 
 
 def _speed(variant: Variant) -> int:

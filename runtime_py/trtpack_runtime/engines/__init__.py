@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
     from trtpack_runtime.network import Network
 
-Fit = Literal["exact", "works", "rebuild", "impossible"]
-FITS: tuple[Fit, ...] = ("exact", "works", "rebuild", "impossible")
-"""From best to worst. ``rebuild``: the engine is of no use here, one built here would be."""
+Fit = Literal["exact", "works", "builds", "rebuild", "impossible"]
+FITS: tuple[Fit, ...] = ("exact", "works", "builds", "rebuild", "impossible")
+"""From best to worst. ``rebuild``: the engine is of no use here, one built here would be;
+``builds``: this machine can build that one."""
 
 CARRIES_CODE = frozenset({"inductor"})
-"""Kinds whose engines hold machine code, which is loaded only from a trusted bundle."""
+"""Kinds whose engines always hold machine code, which is loaded only from a trusted bundle."""
 
 _MODULES = {
     "tensorrt": "tensorrt",
@@ -55,7 +56,9 @@ class LoadContext:
     """What an engine is loaded with.
 
     ``constants`` are the stored tensors by name, mapped from the bundle and already on ``device``;
-    ``network`` is the portable form of a network segment.
+    ``network`` is the portable form of a network segment. ``record`` is the engine's compatibility
+    record; ``weights`` are the stored tensors in the host's memory by name, for an engine that is
+    refitted; ``trust`` says that machine code inside the engine may run.
     """
 
     segment: Segment
@@ -63,6 +66,9 @@ class LoadContext:
     device: torch.device
     network: Network | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+    trust: bool = False
 
 
 Runner = Callable[[Sequence["torch.Tensor"]], "list[torch.Tensor]"]
