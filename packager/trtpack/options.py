@@ -14,6 +14,11 @@ EngineKind = Literal["tensorrt", "tensorrt-rtx", "inductor", "reference"]
 DTYPE_NAMES: tuple[DTypeName, ...] = ("float32", "float16", "bfloat16")
 ENGINE_KINDS: tuple[EngineKind, ...] = ("tensorrt", "tensorrt-rtx", "inductor", "reference")
 
+EngineWeights = Literal["inside", "refittable", "stripped"]
+HardwareCompatible = Literal["ampere+", "same-sm"]
+ENGINE_WEIGHTS: tuple[EngineWeights, ...] = ("inside", "refittable", "stripped")
+HARDWARE_COMPATIBLE: tuple[HardwareCompatible, ...] = ("ampere+", "same-sm")
+
 
 @dataclass(frozen=True)
 class SizeRange:
@@ -97,6 +102,9 @@ class SampleFile:
 
 InputArgument = InputSpec | SampleFile
 
+ProfileSpec = tuple[InputSpec, ...]
+"""The shapes of one further optimisation profile: the inputs that differ, each by name."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -118,8 +126,19 @@ class Options:
     torch_ops: tuple[str, ...] = ()
     strict: bool = False
     engine: EngineKind | None = None  # None: the target's own
-    workspace_bytes: int | None = None  # None: as much as the device has
+    profiles: tuple[ProfileSpec, ...] = ()  # besides that of the inputs' own ranges
+    workspace_bytes: int | None = None  # None: a part of the target's memory
     optimization_level: int | None = None  # None: TensorRT's own
+    avg_timing_iterations: int | None = None  # None: TensorRT's own
+    engine_weights: EngineWeights = "inside"
+    version_compatible: bool = False
+    hardware_compatible: HardwareCompatible | None = None
+    sparse: bool = False
+    dla_core: int | None = None
+    debug_tensors: tuple[str, ...] = ()  # patterns of names
+    cache: bool = True  # of engines and tactics, below the user's cache folder
+    tactics: Path | None = None  # a timing cache, its lock file, or a bundle that has them
+    locked: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     dry_run: bool = False
     report: Path | None = None

@@ -15,6 +15,7 @@ import pytest
     [
         ("build -t rtx-4", ["plain,rtx-4090"]),
         ("build -t thor", ["plain,thor"]),
+        ("build -t nat", ["plain,native"]),
         ("build --dtype fl", ["plain,float32", "plain,float16"]),
         ("build mod", ["file,mod"]),
         ("build torchv", ["plain,torchvision:", "file,torchv"]),

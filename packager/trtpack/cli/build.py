@@ -60,9 +60,10 @@ def _complete_model(
 def _complete_target(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[str]:
-    from ..target import catalogue
+    from ..target import NATIVE, catalogue
 
-    return sorted(name for name in catalogue().spellings if name.startswith(incomplete))
+    known = (NATIVE, *catalogue().spellings)
+    return sorted(name for name in known if name.startswith(incomplete))
 
 
 def _sizes(value: str | None) -> int | None:
@@ -87,8 +88,8 @@ def model_options(command: Command) -> Command:
                 multiple=True,
                 shell_complete=_complete_target,
                 metavar="NAME",
-                help="A device to build for, also NAME@STACK; repeat for more. "
-                "See: trtpack targets",
+                help="A device to build for, also NAME@STACK, or native for this machine's own "
+                "GPU; repeat for more. See: trtpack targets",
             ),
             click.option(
                 "-i",

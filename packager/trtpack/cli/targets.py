@@ -10,13 +10,17 @@ from collections.abc import Iterator
 
 import click
 
-from ..target import Target, catalogue, find_target
+from ..target import NATIVE, Target, catalogue, find_target
+from ..target.native import SUMMARY
 
 EXAMPLES = """\b
 Examples:
   trtpack targets
   trtpack targets show orin
   trtpack targets show orin@jetpack-7.2 --json
+  trtpack targets show native
+
+The target native is this machine's own GPU with the TensorRT installed on it.
 """
 GIB = 1 << 30
 
@@ -47,6 +51,7 @@ def list_targets(as_json: bool = False) -> None:
     for row in _aligned(sorted(rows[1:]), rows[0]):
         click.echo(row)
     click.echo("\nA device's other names and stacks: trtpack targets show TARGET")
+    click.echo(f"{SUMMARY[0].upper()}{SUMMARY[1:]}, where it has them: {NATIVE}")
 
 
 @targets.command()

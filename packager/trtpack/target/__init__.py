@@ -4,7 +4,7 @@
 A target is a *device* (the hardware, ``targets/NAME.toml``) with one of its *stacks* (the software
 on it, ``targets/stacks/NAME.toml``). ``orin`` is a device with its default stack,
 ``orin@jetpack-7.2`` names another. Every fact in those files gives its source;
-``targets/sources.toml`` says where that is.
+``targets/sources.toml`` says where that is. ``native`` is the machine itself.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from pathlib import Path
 from trtpack_runtime.errors import ConfigError
 
 from .files import Device, EngineKind, Peak, Stack, Table, read_device, read_stack
+from .model import Target
+from .native import NAME as NATIVE
+from .native import native_target
 
 __all__ = [
     "Target",
     "Catalogue",
     "EngineKind",
+    "NATIVE",
     "Peak",
     "find_target",
     "all_targets",
@@ -32,62 +36,6 @@ __all__ = [
 ]
 
 GIB = 1 << 30
-
-
-@dataclass(frozen=True)
-class Target:
-    """One device with one software stack. ``None`` stands for "no source that was read says"."""
-
-    name: str  # as it was asked for: "orin", "orin@jetpack-7.2"
-    key: str  # the same for every spelling: "jetson-agx-orin-64gb@jetpack-6.2"
-    device: str
-    family: str
-    sm: str | None  # compute capability, "8.7"; None for a CPU
-    sm_also: tuple[str, ...]  # other spellings of the same capability
-    arch: str  # "x86_64" or "aarch64"
-    memory_bytes: int | None
-    memory_unified: bool | None
-    engine_kind: EngineKind
-    tensorrt: (
-        tuple[int, ...] | None
-    )  # of the stack's kind: (10, 3, 0, 30), or TensorRT-RTX's (1, 7, 1, 116)
-    stack: str
-    os: str | None
-    cuda: str | None
-    python: str | None
-    dla_cores: int | None  # that TensorRT of this stack can use
-    has_fp8: bool
-    has_fp4: bool
-    rtx_capability: str | None  # TensorRT-RTX's name of it, "SM89"
-    peak: Peak
-    unsupported: str | None  # why nothing can be built for it
-    notes: tuple[str, ...]
-
-    def tensorrt_at_least(self, release: str) -> bool:
-        """Whether its TensorRT has what ``release`` ("10.8") has; TensorRT-RTX has what 11.0 has.
-
-        False where the target has no TensorRT at all.
-        """
-        if self.tensorrt is None:
-            return False
-        have = (11, 0) if self.engine_kind == "tensorrt-rtx" else self.tensorrt
-        return have >= tuple(map(int, release.split(".")))
-
-    def describe(self) -> dict[str, object]:
-        """What a bundle's manifest says about the target of a variant."""
-        return {
-            "name": self.name,
-            "key": self.key,
-            "device": self.device,
-            "kind": self.engine_kind,
-            "sm": self.sm,
-            "sm_also": list(self.sm_also),
-            "stack": self.stack,
-            "tensorrt": None if self.tensorrt is None else ".".join(map(str, self.tensorrt)),
-            "cuda": self.cuda,
-            "os": "linux",
-            "arch": self.arch,
-        }
 
 
 @dataclass(frozen=True)
@@ -106,8 +54,14 @@ class Catalogue:
         """
         asked = name.strip().lower()
         device_name, at, stack_name = asked.partition("@")
+        if device_name == NATIVE:
+            raise ConfigError(
+                f"{NATIVE} has no stack {stack_name!r}: it has the one of this machine",
+                hint=f"write -t {NATIVE}",
+            )
         if device_name not in self.spellings:
-            raise _unknown("target", device_name, self.spellings, "see all with: trtpack targets")
+            known = (NATIVE, *self.spellings)
+            raise _unknown("target", device_name, known, "see all with: trtpack targets")
         device = self.devices[self.spellings[device_name]]
         if device.unsupported:
             raise ConfigError(
@@ -135,11 +89,13 @@ class Catalogue:
 
     def stacks_of(self, target: Target) -> tuple[str, ...]:
         """The stacks ``target``'s device can have, the default first."""
-        return self.devices[target.key.partition("@")[0]].stacks
+        device = self.devices.get(target.key.partition("@")[0])
+        return device.stacks if device else (target.stack,)
 
     def aliases_of(self, target: Target) -> tuple[str, ...]:
         """Other names of ``target``'s device."""
-        return self.devices[target.key.partition("@")[0]].aliases
+        device = self.devices.get(target.key.partition("@")[0])
+        return device.aliases if device else ()
 
     def _target(self, name: str, device: Device, stack: Stack | None) -> Target:
         arches = [a for a in device.arch if stack is None or a in stack.arch]
@@ -173,8 +129,18 @@ class Catalogue:
 
 
 def find_target(name: str) -> Target:
-    """The target called ``name``, from the files that come with trtpack."""
-    return catalogue().find(name)
+    """The target called ``name``: ``native``, or one from the files that come with trtpack.
+
+    Raises:
+        ConfigError: an unknown name.
+        DeviceError: ``native`` where there is no GPU or no TensorRT.
+    """
+    if name.strip().lower() != NATIVE:
+        return catalogue().find(name)
+    from trtpack_runtime.device import facts
+
+    known = catalogue()
+    return native_target(facts(), known.devices.values(), known.stacks.values())
 
 
 def all_targets() -> tuple[Target, ...]:

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``--target native``: a machine's own facts as a target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trtpack.target import Target, catalogue, find_target
+from trtpack.target.native import native_target, release_of
+from trtpack_runtime.errors import ConfigError, DeviceError
+
+GIB = 1 << 30
+H200 = {
+    "index": 0,
+    "name": "NVIDIA H200",
+    "sm": "9.0",
+    "memory_bytes": 150_754_820_096,
+    "multiprocessors": 132,
+    "integrated": False,
+}
+ADA = {**H200, "name": "NVIDIA GeForce RTX 4090", "sm": "8.9", "memory_bytes": 24 * GIB}
+ORIN = {**H200, "name": "Orin", "sm": "8.7", "memory_bytes": 61 * GIB, "integrated": True}
+
+
+def facts(**changes: Any) -> dict[str, Any]:
+    return {
+        "os": "linux",
+        "os_release": "Ubuntu 24.04 LTS",
+        "arch": "x86_64",
+        "python": "3.12.3",
+        "memory": {"total_bytes": 61 * GIB},
+        "gpus": [H200],
+        "driver": {"version": "580.1", "cuda": "13.0"},
+        "tensorrt": "8.6.0",
+        "tensorrt_rtx": None,
+        "jetson": None,
+        "problems": [],
+        **changes,
+    }
+
+
+def native(**changes: Any) -> Target:
+    known = catalogue()
+    return native_target(facts(**changes), known.devices.values(), known.stacks.values())
+
+
+def test_it_is_the_first_gpu_with_the_tensorrt_that_is_there() -> None:
+    target = native()
+    assert (target.name, target.engine_kind, target.sm) == ("native", "tensorrt", "9.0")
+    assert (target.device, target.memory_bytes) == ("NVIDIA H200", H200["memory_bytes"])
+    assert (target.arch, target.cuda, target.python) == ("x86_64", "13.0", "3.12")
+    assert (target.has_fp8, target.has_fp4, target.dla_cores) == (True, False, 0)
+    assert target.family == catalogue().devices["h200-sxm"].family
+    assert target.describe()["tensorrt"] == "8.6.0"
+
+
+@pytest.mark.parametrize(
+    ("version", "has", "lacks"),
+    [
+        ("8.6.0", "8.6", "8.6.1"),
+        ("8.6.1.6", "8.6.1", "10.0"),
+        ("10.3.0.26.post1", "10.3", "10.4"),
+        ("10.16.1.11", "10.13", "11.0"),
+    ],
+)
+def test_converters_are_told_its_release(version: str, has: str, lacks: str) -> None:
+    target = native(tensorrt=version)
+    assert target.tensorrt_at_least(has)
+    assert not target.tensorrt_at_least(lacks)
+
+
+def test_tensorrt_rtx_where_there_is_no_other() -> None:
+    target = native(gpus=[ADA], tensorrt=None, tensorrt_rtx="1.7.1.116")
+    assert (target.engine_kind, target.rtx_capability) == ("tensorrt-rtx", "SM89")
+    assert target.tensorrt == (1, 7, 1, 116)
+    assert target.tensorrt_at_least("11.0")
+
+
+def test_a_jetson_has_the_dla_cores_of_its_kind() -> None:
+    jetson = {"jetpack": "6.2", "module": "p3701-0005"}
+    made = {"gpus": [ORIN], "arch": "aarch64", "tensorrt": "10.3.0.30"}
+    target = native(jetson=jetson, **made)
+    assert (target.stack, target.dla_cores, target.memory_unified) == ("jetpack-6.2", 2, True)
+    assert target.memory_bytes == 61 * GIB
+    assert native(jetson=jetson, memory={"total_bytes": 8 * GIB}, **made).dla_cores == 0
+    assert native(jetson={"jetpack": "7.2"}, **made).dla_cores == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "hint"),
+    [
+        ({"gpus": []}, "there is no NVIDIA GPU", "--target cpu"),
+        (
+            {"gpus": [], "problems": ["cuInit failed with code 999"]},
+            "cuInit failed with code 999",
+            "--target cpu",
+        ),
+        ({"tensorrt": None}, r"no TensorRT for NVIDIA H200 \(SM 9\.0\)", "install tensorrt"),
+        (
+            {"tensorrt": None, "tensorrt_rtx": "1.7.1.116"},
+            r"TensorRT-RTX 1\.7\.1\.116 does not run on NVIDIA H200",
+            "install tensorrt",
+        ),
+        ({"tensorrt": "8.4.1"}, r"8\.4\.1 .* older than 8\.6", r"install TensorRT 8\.6"),
+    ],
+)
+def test_what_cannot_be_one_says_why(changes: dict[str, Any], message: str, hint: str) -> None:
+    with pytest.raises(DeviceError, match=message) as caught:
+        native(**changes)
+    assert hint.replace("\\", "") in caught.value.hint
+
+
+def test_it_is_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trtpack_runtime.device.facts", facts)
+    assert find_target("Native") == native()
+    assert catalogue().stacks_of(native()) == ("tensorrt-8.6.0",)
+    assert catalogue().aliases_of(native()) == ()
+
+
+def test_it_has_no_other_stack() -> None:
+    with pytest.raises(ConfigError, match=r"native has no stack 'jetpack-6\.2'"):
+        find_target("native@jetpack-6.2")
+
+
+def test_a_misspelt_one_is_suggested() -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_target("nativ")
+    assert "did you mean native?" in caught.value.hint
+
+
+def test_a_release_ends_before_its_suffix() -> None:
+    assert release_of("8.6.0rc1") == (8, 6, 0)
