@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures one row in a process of its own: ``python -m tests.acceptance.measure ROW FOLDER``.
+
+Prints progress; the last line of standard output is the row's result as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+import trtpack
+from tests.acceptance.rows import ROWS, Row
+from trtpack.inputs import parse_inputs
+from trtpack.livening import check_alive, liven, vary
+from trtpack.pipeline import ALIVE_TOLERANCE
+from trtpack_runtime.bench import measure
+from trtpack_runtime.module import BundleModule, load
+
+LIVENED_BATCH = 8
+DYNAMIC_BATCHES = (1, 3, 32)
+OPT_BATCH = 8
+ROUNDS, REPEATS = 5, 40
+
+
+def main() -> None:
+    """Runs the row that the command line names."""
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    row = next(row for row in ROWS if row.name == name)
+    torch.backends.cudnn.benchmark = True
+    warnings.simplefilter("ignore")
+    kinds = {"latency": latency, "dynamic": dynamic, "caches": caches}
+    print(json.dumps(kinds[row.kind](row, folder)))
+
+
+def latency(row: Row, folder: Path) -> dict[str, Any]:
+    """Cosine with eager, and the latency of a call beside eager and compiled."""
+    module, args = livened(row)
+    seconds = packaged(module, args, folder / "bundle.tar")
+    engine = loaded(folder / "bundle.tar")
+    on_gpu, inputs = module.cuda(), to_cuda(others(args))
+    with torch.inference_mode():
+        result = {"build_seconds": seconds, "cosine": cosine(on_gpu(*inputs), engine(*inputs))}
+        calls: dict[str, Callable[[], Any]] = {
+            "trtpack": lambda: engine(*inputs),
+            "eager": lambda: on_gpu(*inputs),
+        }
+        calls["reduce_overhead"] = reduced_overhead(on_gpu, inputs)
+        if row.images:
+            calls["channels_last"] = channels_last(row, module, inputs)
+        return result | {"latency_ms": side_by_side(calls)}
+
+
+def dynamic(row: Row, folder: Path) -> dict[str, Any]:
+    """One engine for batch 1 to 32 beside one made for the batch it is tuned for."""
+    module, args = livened(row)
+    ranged = f"1/{OPT_BATCH}/32x{'x'.join(map(str, args[0].shape[1:]))}"
+    packaged(module, args, folder / "dynamic.tar", inputs=parse_inputs([ranged]))
+    packaged(module, args, folder / "static.tar")
+    engine, static = loaded(folder / "dynamic.tar"), loaded(folder / "static.tar")
+    on_gpu = module.cuda()
+    cosines = {}
+    with torch.inference_mode():
+        for batch in DYNAMIC_BATCHES:
+            inputs = (torch.randn(batch, *args[0].shape[1:], device="cuda", dtype=torch.float16),)
+            cosines[str(batch)] = cosine(on_gpu(*inputs), engine(*inputs))
+        inputs = to_cuda(args)
+        times = side_by_side(
+            {"dynamic": lambda: engine(*inputs), "static": lambda: static(*inputs)}
+        )
+    return {"cosines": cosines, "latency_ms": times}
+
+
+def caches(row: Row, folder: Path) -> dict[str, Any]:
+    """Seconds of a build with no cache, with tactics only, and with the engine itself cached."""
+    module, args = livened(row)
+    stores = Path(folder / "cache" / "trtpack")
+    seconds = {"none": packaged(module, args, folder / "a.tar")}
+    for engine in (stores / "engines").rglob("*"):
+        if engine.is_file():
+            engine.unlink()
+    seconds["tactics"] = packaged(module, args, folder / "b.tar")
+    seconds["engine"] = packaged(module, args, folder / "c.tar")
+    return {"build_seconds": seconds}
+
+
+def livened(row: Row) -> tuple[torch.nn.Module, tuple[Any, ...]]:
+    """The module in float16, its outputs dependent on its inputs, and its inputs."""
+    torch.manual_seed(0)
+    module, args = row.make()
+    module.eval().requires_grad_(False)
+    few = tuple(value[:LIVENED_BATCH] for value in args)
+    liven(module, few, seed=0)
+    alive = check_alive(module, few, ALIVE_TOLERANCE)
+    print(f"{row.name}: outputs differ by {alive:.2f} between inputs", file=sys.stderr)
+    return module.half(), tree_map_only(
+        torch.Tensor, lambda t: t.half() if t.is_floating_point() else t, args
+    )
+
+
+def packaged(module: torch.nn.Module, args: tuple[Any, ...], bundle: Path, **options: Any) -> float:
+    """Builds a bundle for this machine; answers the seconds that its engines took."""
+    chosen = trtpack.Options(targets=("native",), output=bundle, strict=True, **options)
+    report = trtpack.build((module, args), chosen)
+    (target,) = report.targets
+    for engine in target.engines:
+        print(f"{bundle.name}: {engine}", file=sys.stderr)
+    return sum(engine.seconds for engine in target.engines)
+
+
+def loaded(bundle: Path) -> BundleModule:
+    """The bundle on the GPU, where every segment must run as an engine."""
+    began = time.perf_counter()
+    module = load(bundle, device="cuda", strict=True)
+    kinds = [segment.kind for segment in module.segments()]
+    print(f"loaded {kinds} in {time.perf_counter() - began:.2f} s", file=sys.stderr)
+    if kinds != ["tensorrt"]:
+        raise SystemExit(f"wanted one engine, the bundle runs {kinds}")
+    return module
+
+
+def others(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Inputs that the build has not seen."""
+    changed: tuple[Any, ...] = vary(args, torch.Generator().manual_seed(7))
+    return changed
+
+
+def to_cuda(value: Any) -> Any:
+    """Tensors on the GPU."""
+    return tree_map_only(torch.Tensor, lambda t: t.cuda(), value)
+
+
+def cosine(wanted: Any, got: Any) -> float:
+    """The smallest cosine of any two outputs."""
+    pairs = zip(tree_leaves(wanted), tree_leaves(got), strict=True)
+    return min(
+        torch.nn.functional.cosine_similarity(
+            a.double().flatten(), b.double().flatten(), dim=0
+        ).item()
+        for a, b in pairs
+    )
+
+
+def reduced_overhead(module: torch.nn.Module, inputs: tuple[Any, ...]) -> Callable[[], Any]:
+    """``torch.compile(mode="reduce-overhead")``: CUDA graphs over Inductor's kernels."""
+    compiled = torch.compile(module, mode="reduce-overhead")
+    for _ in range(3):
+        compiled(*inputs)
+    return lambda: compiled(*inputs)
+
+
+def channels_last(row: Row, module: torch.nn.Module, inputs: tuple[Any, ...]) -> Callable[[], Any]:
+    """Eager in the layout that tensor cores prefer."""
+    again, _ = row.make()
+    again.eval().requires_grad_(False).half().load_state_dict(module.state_dict())
+    again.cuda().to(memory_format=torch.channels_last)
+    ordered = tuple(value.contiguous(memory_format=torch.channels_last) for value in inputs)
+    return lambda: again(*ordered)
+
+
+def side_by_side(calls: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+    """The median latency of each call in milliseconds, taken in turns so that drift hits all."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            taken = measure(call, warmup=10, repeats=REPEATS, synchronize=torch.cuda.synchronize)
+            times[name].append(taken.p50_ms)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Judges the measured rows and writes them as a table, for a terminal or for the documentation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MIN_COSINE = 0.999
+MIN_MEAN_SPEEDUP = 3.0
+MIN_SHARE_FASTER = 0.8
+MAX_DYNAMIC_COST = 1.15
+MIN_TACTICS_GAIN = 4.0
+MAX_CACHED_SECONDS = 2.0
+
+Results = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One demand on the whole table: what was wanted, what was found, and whether it holds."""
+
+    text: str
+    found: str
+    holds: bool
+
+
+def bars(results: Results) -> list[Bar]:
+    """Every demand that the rows at hand can answer."""
+    judged = []
+    rows = _measured(results, "latency")
+    if rows:
+        judged += _latency_bars(rows)
+    for name, row in _measured(results, "dynamic").items():
+        worst, cost = min(row["cosines"].values()), _ratio(row, "dynamic", "static")
+        sizes = ", ".join(row["cosines"])
+        judged += [
+            Bar(
+                f"{name}: cosine at batch {sizes} >= {MIN_COSINE}",
+                f"{worst:.5f}",
+                worst >= MIN_COSINE,
+            ),
+            Bar(
+                f"{name}: dynamic within 15 % of static",
+                f"{cost:.2f} x",
+                cost <= MAX_DYNAMIC_COST,
+            ),
+        ]
+    for name, row in _measured(results, "caches").items():
+        seconds = row["build_seconds"]
+        gain = seconds["none"] / seconds["tactics"]
+        judged += [
+            Bar(
+                f"{name}: >= {MIN_TACTICS_GAIN:g} x faster with the tactic cache",
+                f"{gain:.1f} x ({seconds['none']:.1f} s to {seconds['tactics']:.1f} s)",
+                gain >= MIN_TACTICS_GAIN,
+            ),
+            Bar(
+                f"{name}: under {MAX_CACHED_SECONDS:g} s with the build cache",
+                f"{seconds['engine']:.2f} s",
+                seconds["engine"] < MAX_CACHED_SECONDS,
+            ),
+        ]
+    return judged
+
+
+def _latency_bars(rows: Results) -> list[Bar]:
+    worst = min(rows, key=lambda name: rows[name]["cosine"])
+    speedups = {name: _ratio(row, "eager", "trtpack") for name, row in rows.items()}
+    slowest = min(speedups, key=speedups.__getitem__)
+    mean = math.exp(sum(map(math.log, speedups.values())) / len(speedups))
+    faster = [name for name, row in rows.items() if _ratio(row, "reduce_overhead", "trtpack") > 1]
+    share = len(faster) / len(rows)
+    return [
+        Bar(
+            f"cosine with eager >= {MIN_COSINE} on every model",
+            f"{rows[worst]['cosine']:.5f} ({worst})",
+            rows[worst]["cosine"] >= MIN_COSINE,
+        ),
+        Bar(
+            "faster than eager on every model",
+            f"at least {speedups[slowest]:.2f} x ({slowest})",
+            speedups[slowest] > 1,
+        ),
+        Bar(
+            f"geometric mean of the speedups >= {MIN_MEAN_SPEEDUP:g} x",
+            f"{mean:.2f} x over {len(rows)} rows",
+            mean >= MIN_MEAN_SPEEDUP,
+        ),
+        Bar(
+            f"faster than reduce-overhead on >= {MIN_SHARE_FASTER:.0%} of them",
+            f"{len(faster)} of {len(rows)}",
+            share >= MIN_SHARE_FASTER,
+        ),
+    ]
+
+
+def table(results: Results) -> list[list[str]]:
+    """The latency rows as cells, the head first."""
+    head = ["model", "input", "trtpack", "eager", "channels last", "reduce-overhead"]
+    head += ["to eager", "to r.-o.", "cosine", "build"]
+    cells = [head]
+    for name, row in _measured(results, "latency").items():
+        times = row["latency_ms"]
+        cells.append(
+            [
+                name.partition("/")[0],
+                row["shape"],
+                *(
+                    f"{times[key]:.3f} ms" if key in times else ""
+                    for key in ("trtpack", "eager", "channels_last", "reduce_overhead")
+                ),
+                f"{_ratio(row, 'eager', 'trtpack'):.2f} x",
+                f"{_ratio(row, 'reduce_overhead', 'trtpack'):.2f} x",
+                f"{row['cosine']:.5f}",
+                f"{row['build_seconds']:.0f} s",
+            ]
+        )
+    return cells
+
+
+def text(results: Results) -> str:
+    """For a terminal."""
+    cells = table(results)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
+    lines += ["", *(f"{'ok  ' if b.holds else 'FAIL'}  {b.text}: {b.found}" for b in bars(results))]
+    lines += [f"FAIL  {name}: {row['error']}" for name, row in results.items() if "error" in row]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown(results: Results, machine: Mapping[str, str]) -> str:
+    """The page of the documentation."""
+    cells = table(results)
+    rows = [f"| {' | '.join(row)} |" for row in (cells[0], ["---"] * len(cells[0]), *cells[1:])]
+    facts = [f"- {key}: {value}" for key, value in machine.items()]
+    found = [f"| {b.text} | {b.found} | {'yes' if b.holds else 'no'} |" for b in bars(results)]
+    return "\n".join(
+        [
+            "# TensorRT engines beside PyTorch",
+            "",
+            "Written by `scripts/gpu_acceptance --write`. Every model is in float16 with livened",
+            "random weights, packaged with `--target native`, and loaded from its bundle. A",
+            "latency is the median of a synchronised call of the whole module, measured in turns",
+            "with the others in one process; cuDNN chose its algorithms by benchmark.",
+            "",
+            *facts,
+            "",
+            *rows,
+            "",
+            "| demand | found | holds |",
+            "| --- | --- | --- |",
+            *found,
+            "",
+        ]
+    )
+
+
+def _measured(results: Results, kind: str) -> Results:
+    return {
+        name: row for name, row in results.items() if row.get("kind") == kind and "error" not in row
+    }
+
+
+def _ratio(row: Mapping[str, Any], slow: str, fast: str) -> float:
+    times = row["latency_ms"]
+    return float(times[slow] / times[fast])
