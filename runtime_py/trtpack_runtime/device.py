@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .engines import _find
 from .gpus import Driver, Gpu, graphics
 from .jetson import Jetson, jetson
 
@@ -94,8 +95,8 @@ def look(root: Path = Path("/")) -> DeviceFacts:
         memory=memory(root),
         compiler=compiler(),
         torch=installed("torch"),
-        tensorrt=installed("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11"),
-        tensorrt_rtx=installed("tensorrt-rtx"),
+        tensorrt=_find.installed("tensorrt", root),
+        tensorrt_rtx=_find.installed("tensorrt_rtx", root),
         driver=found.driver,
         gpus=found.gpus,
         jetson=jetson(root),

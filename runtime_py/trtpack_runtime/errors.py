@@ -38,7 +38,23 @@ class NetworkError(CompileError):
 
 
 class EngineBuildError(CompileError):
-    """TensorRT refused a network or died; the message ends with its last log lines."""
+    """TensorRT refused a network or died; the message ends with its last log lines.
+
+    ``layers`` are the network's layers it is about, as far as TensorRT named them.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", layers: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.layers = layers
+
+    @property
+    def layer(self) -> str | None:
+        """The first of ``layers``."""
+        return self.layers[0] if self.layers else None
+
+
+class BuildCancelled(EngineBuildError):
+    """A build that was stopped before its end."""
 
 
 class BundleError(TrtpackError):

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The child process that builds one engine: ``python -m trtpack_runtime.worker JOB.json``.
+"""The child process that works with TensorRT: ``python -m trtpack_runtime.worker JOB.json``.
 
-Needs only the standard library and TensorRT. Beside the job lies ``network.json``; the weights are
-mapped and handed to TensorRT by address. Progress goes to standard output, one JSON object a line;
-``plan`` and ``result.json`` appear beside the job when the build is over. SIGINT and SIGTERM cancel
-the build at TensorRT's next step; the end of standard input, which is the end of the parent, at
-once.
+Needs only the standard library and TensorRT (release 8 takes its weights as numpy arrays). The job
+names a TensorRT module and one of ``TASKS``; its files lie beside it, and there the task leaves its
+own and ``result.json``. Progress goes to standard output, one JSON object a line. SIGINT and
+SIGTERM cancel a task at TensorRT's next step, at once where this TensorRT tells no steps; the end
+of standard input, which is the end of the parent, at once.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -18,66 +17,61 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import network as networks
-from .atomic import cannot_write, replaced
-from .engines._build import BuildOptions, write_plan
+from .atomic import replaced
+from .engines._find import imported
 from .engines._log import log_of
-from .errors import DeviceError, EngineBuildError, TrtpackError
-from .safetensors import open_safetensors
+from .errors import BuildCancelled, EngineBuildError, TrtpackError
+
+TASKS: Mapping[str, tuple[str, str]] = {
+    "build": ("_build", "run"),
+    "tactics": ("_tactics", "run"),
+    "inspect": ("_inspect", "run"),
+}
+"""Task -> the module of ``trtpack_runtime.engines`` and its function
+``run(trt, job, folder, report)``, which answers plain JSON values; ``report`` takes progress events
+and answers whether the task goes on."""
 
 _POLL_S = 0.02
 _PROGRESS_S = 0.05
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one job; 0 where a plan was written, 1 where ``result.json`` says why not."""
+    """Runs one job; 0 where it is done, 1 where ``result.json`` says why not."""
     path = Path(arguments[0])
     lines = _own_stdout()
     threading.Thread(target=_leave_with_the_parent, daemon=True).start()
     memory = _Memory()
     job = json.loads(path.read_bytes())
     try:
-        result = _build(job, path.parent, lines)
+        result = _run(job, path.parent, lines)
         result["peak_anonymous_bytes"] = memory.peak()
     except TrtpackError as error:
-        kind = type(error).__name__
-        result = {"error": {"class": kind, "message": str(error), "hint": error.hint}}
+        told = {"class": type(error).__name__, "message": str(error), "hint": error.hint}
+        result = {"error": told | {"layers": list(getattr(error, "layers", ()))}}
     with replaced(path.parent / "result.json") as file:
         file.write(json.dumps(result).encode())
     return 1 if "error" in result else 0
 
 
-def _build(job: Mapping[str, Any], folder: Path, lines: BinaryIO) -> dict[str, Any]:
+def _run(job: Mapping[str, Any], folder: Path, lines: BinaryIO) -> dict[str, Any]:
     start = time.perf_counter()
-    try:
-        trt = importlib.import_module(job["module"])
-    except ImportError as error:
-        raise DeviceError(
-            f"cannot import {job['module']}: {error}", hint="install TensorRT on this machine"
-        ) from error
+    module, function = TASKS[job["task"]]
+    trt = imported(job["module"])
     log = log_of(trt)
-    log.verbose = job["verbose"]
-    network = networks.from_bytes((folder / "network.json").read_bytes())
-    weights = {
-        name: view for file in job["weights"] for name, view in open_safetensors(Path(file)).items()
-    }
-    cancelled = _cancelled_by_signal()
-    report = _reporter(lines, cancelled)
-    options = BuildOptions.from_json(job["options"])
+    log.verbose = job.get("verbose", False)
+    cancelled = _cancelled_by_signal() if hasattr(trt, "IProgressMonitor") else lambda: False
+    run = getattr(import_module(f"{__package__}.engines.{module}"), function)
     try:
-        with replaced(folder / "plan") as file:
-            size = write_plan(trt, network, weights, options, file, report)
+        result: dict[str, Any] = run(trt, job, folder, _reporter(lines, cancelled))
     except EngineBuildError as error:
         if cancelled():
-            raise EngineBuildError("the build was cancelled", hint="start it again") from error
+            raise BuildCancelled("the build was cancelled", hint="start it again") from error
         raise
-    except OSError as error:
-        raise cannot_write(folder / "plan", error) from error
-    return {
-        "plan_bytes": size,
+    return result | {
         "version": trt.__version__,
         "seconds": time.perf_counter() - start,
         "log": [f"{message.severity}: {message.text}" for message in log.messages],
@@ -99,9 +93,10 @@ def _reporter(
 
     def report(event: Mapping[str, Any]) -> bool:
         now = time.monotonic()
-        edge = event["step"] in (0, event["steps"])
-        if edge or now - last.get(event["phase"], 0.0) >= _PROGRESS_S:
-            last[event["phase"]] = now
+        phase = event.get("phase", "")
+        edge = event.get("step") in (None, 0, event.get("steps"))
+        if edge or now - last.get(phase, 0.0) >= _PROGRESS_S:
+            last[phase] = now
             lines.write(json.dumps(event).encode() + b"\n")
         return not cancelled()
 

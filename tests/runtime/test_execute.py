@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from trtpack_runtime.engines._execute import EngineRunner
+from trtpack_runtime.engines._load import deserialized
 from trtpack_runtime.errors import BundleError, DeviceError, InputMismatchError
 
 CPU = torch.device("cpu")
@@ -29,15 +30,14 @@ class Stream:
     def wait_stream(self, other: Stream) -> None:
         self._journal.append(f"{self.name} waits for {other.name}")
 
-    def wait_event(self, event: Any) -> None:
-        self._journal.append(f"{self.name} waits for the last call")
-
 
 class Context:
     """An execution context of the double."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine, self._shape, self._addresses = engine, (-1, -1), {}
+        self._engine = engine
+        self._shape: tuple[int, ...] = (-1, -1)
+        self._addresses: dict[str, int] = {}
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self._shape = shape
@@ -66,6 +66,7 @@ class Engine:
     """A deserialised engine of the double."""
 
     num_io_tensors = 2
+    num_optimization_profiles = 1
 
     def __init__(self, log: Any, journal: list[str]) -> None:
         self.log, self.journal, self.broken = log, journal, False
@@ -76,6 +77,9 @@ class Engine:
     def get_tensor_dtype(self, name: str) -> Any:
         return SimpleNamespace(name="FLOAT")
 
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (-1, 3)
+
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         return [(1, 3), (2, 3), (4, 3)]
 
@@ -85,6 +89,8 @@ class Engine:
 
 class Trt:
     """As much of a TensorRT module as running an engine takes."""
+
+    __version__ = "10.3.0.30"
 
     class ILogger:
         pass
@@ -97,7 +103,7 @@ class Trt:
             logger.log(SimpleNamespace(name=severity), text)
 
         def deserialize(blob: memoryview) -> Engine | None:
-            if bytes(blob) != b"plan":
+            if bytes(blob) != b"ptrt":
                 say("ERROR", "magic tag does not match")
                 return None
             self.engine = Engine(say, self._journal)
@@ -111,22 +117,21 @@ def journal(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What happened on streams, in order; the caller is on the default stream."""
     notes: list[str] = []
     default = Stream("the caller", notes)
-    event = SimpleNamespace(record=lambda stream: notes.append(f"{stream.name} notes the call"))
     for name, double in {
         "device": lambda device: torch.no_grad(),
         "current_stream": lambda: default,
         "default_stream": lambda: default,
         "Stream": lambda: Stream("the engine", notes),
-        "Event": lambda: event,
+        "is_current_stream_capturing": lambda: False,
     }.items():
         monkeypatch.setattr(torch.cuda, name, double)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
     return notes
 
 
-def runner(trt: Trt, blob: bytes = b"plan") -> EngineRunner:
+def runner(trt: Trt, blob: bytes = b"ptrt") -> EngineRunner:
     """A runner of the double."""
-    return EngineRunner(trt, memoryview(blob), ["x"], ["y"], CPU)
+    return EngineRunner(*deserialized(trt, memoryview(blob)), ["x"], ["y"], CPU)
 
 
 def test_numbers_of_several_shapes(journal: list[str]) -> None:
@@ -147,9 +152,7 @@ def test_the_default_stream_is_waited_for_and_waits(journal: list[str]) -> None:
     runner(Trt(journal))([torch.rand(1, 3)])
     assert journal == [
         "the engine waits for the caller",
-        "the engine waits for the last call",
         "runs",
-        "the engine notes the call",
         "the caller waits for the engine",
     ]
 
@@ -159,12 +162,21 @@ def test_a_stream_of_the_callers_is_used_as_it_is(
 ) -> None:
     own = Stream("the caller's own", journal)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: own)
-    runner(Trt(journal))([torch.rand(1, 3)])
-    assert journal == [
-        "the caller's own waits for the last call",
-        "runs",
-        "the caller's own notes the call",
-    ]
+    run = runner(Trt(journal))
+    run([torch.rand(1, 3)])
+    run([torch.rand(1, 3)])
+    assert journal == ["runs", "runs"]
+
+
+def test_a_call_on_another_stream_waits_for_the_last_one(
+    journal: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runner(Trt(journal))
+    for name in ("one", "two"):
+        stream = Stream(name, journal)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda stream=stream: stream)
+        run([torch.rand(1, 3)])
+    assert journal == ["runs", "two waits for one", "runs"]
 
 
 @pytest.mark.parametrize(
@@ -182,13 +194,13 @@ def test_a_wrong_input_is_refused(journal: list[str], value: torch.Tensor, messa
 
 
 def test_a_damaged_plan_is_told(journal: list[str]) -> None:
-    with pytest.raises(BundleError, match="cannot read the engine: magic tag does not match"):
-        runner(Trt(journal), b"plam")
+    with pytest.raises(BundleError, match="no plan, or a damaged one: magic tag does not match"):
+        runner(Trt(journal), b"none")
 
 
 def test_a_plan_of_another_segment_is_told(journal: list[str]) -> None:
     with pytest.raises(BundleError, match="another segment") as refusal:
-        EngineRunner(Trt(journal), memoryview(b"plan"), ["x"], ["z"], CPU)
+        EngineRunner(*deserialized(Trt(journal), memoryview(b"ptrt")), ["x"], ["z"], CPU)
     assert (refusal.value.wants, refusal.value.has) == (["x", "z"], ["x", "y"])
 
 

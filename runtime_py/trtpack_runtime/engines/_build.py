@@ -4,13 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO
 
+from trtpack_runtime import mapping
+from trtpack_runtime import network as networks
+from trtpack_runtime.atomic import cannot_write, replaced
 from trtpack_runtime.errors import EngineBuildError
 from trtpack_runtime.network import Network
+from trtpack_runtime.safetensors import open_safetensors
 
 from ._emit import Emitted, Weights, emit
+from ._options import BuildOptions as BuildOptions
+
+PLAN, TACTICS_IN, TACTICS_OUT = "plan", "tactics.in", "tactics.out"
+"""A build job's files beside ``network.json``: the plan, the timing cache before and after."""
 
 OnProgress = Callable[[Mapping[str, Any]], bool]
 """Told ``{"phase", "step", "steps"}``; answers whether the build goes on."""
@@ -18,40 +26,27 @@ OnProgress = Callable[[Mapping[str, Any]], bool]
 _HINT = "see the last lines of TensorRT above, or keep the operator in PyTorch with --torch-op"
 
 
-@dataclass(frozen=True)
-class BuildOptions:
-    """How TensorRT builds. None leaves TensorRT's own choice.
+def run(trt: Any, job: Mapping[str, Any], folder: Path, report: OnProgress) -> dict[str, Any]:
+    """The worker's task ``build``.
 
-    ``compute_capabilities`` are names such as ``"SM89"``; only TensorRT-RTX takes them.
-    ``tf32`` lets FLOAT products be rounded to TF32, which TensorRT does unless told not to.
+    Raises:
+        EngineBuildError: TensorRT refused.
+        DeviceError: there is no GPU for this TensorRT, or too small a one.
+        ConfigError: the disk refused.
     """
-
-    compute_capabilities: tuple[str, ...] = ()
-    optimization_level: int | None = None
-    workspace_bytes: int | None = None
-    tf32: bool = False
-    flags: tuple[str, ...] = field(default=())
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, for a build job and a compatibility record."""
-        return {
-            "compute_capabilities": list(self.compute_capabilities),
-            "optimization_level": self.optimization_level,
-            "workspace_bytes": self.workspace_bytes,
-            "tf32": self.tf32,
-            "flags": list(self.flags),
-        }
-
-    @staticmethod
-    def from_json(value: Mapping[str, Any]) -> BuildOptions:
-        """The inverse of ``to_json``."""
-        return BuildOptions(
-            tuple(value["compute_capabilities"]),
-            value["optimization_level"],
-            value["workspace_bytes"],
-            value["tf32"],
-            tuple(value["flags"]),
-        )
+    network = networks.from_bytes((folder / "network.json").read_bytes())
+    weights = {
+        name: view
+        for place in job["weights"]
+        for name, view in open_safetensors(mapping.from_json(place)).items()
+    }
+    options = BuildOptions.from_json(job["options"])
+    try:
+        with replaced(folder / PLAN) as file:
+            size = write_plan(trt, network, weights, options, file, report)
+    except OSError as error:
+        raise cannot_write(folder / PLAN, error) from error
+    return {"plan_bytes": size}
 
 
 def build_plan(

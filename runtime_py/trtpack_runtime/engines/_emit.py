@@ -21,9 +21,10 @@ from trtpack_runtime.errors import EngineBuildError
 from trtpack_runtime.layers import KINDS
 from trtpack_runtime.network import Constant, Layer, Network, Tensor
 
+from ._cuda import started
 from ._layers import EMITTERS
-from ._log import Log, log_of
-from ._memory import address
+from ._log import Log
+from ._memory import weights_at
 from ._shapes import Shapes
 
 Weights = Mapping[str, Any]
@@ -53,8 +54,7 @@ def emit(trt: Any, network: Network, weights: Weights) -> Emitted:
         EngineBuildError: TensorRT refused a layer; the message names it and its origin and ends
             with TensorRT's own words.
     """
-    log = log_of(trt)
-    builder = trt.Builder(log.logger)
+    log, builder = started(trt, "Builder")
     definition = builder.create_network(_creation_flags(trt))
     emitted = Emitted(trt, builder, definition, log, [weights])
     emitter = Emitter(emitted, network, weights)
@@ -170,11 +170,9 @@ class Emitter:
 
     def constant(self, dtype: str, shape: tuple[int, ...], values: tuple[float, ...]) -> Any:
         """A small constant made here, as a tensor."""
-        wide = dtype == "INT64" and hasattr(self.trt.DataType, "INT64")
-        code = {"FLOAT": "f", "INT64": "q" if wide else "i", "INT32": "i"}[dtype]
+        code = {"FLOAT": "f", "INT64": "q", "INT32": "i"}[dtype]
         packed = struct.pack(f"={len(values)}{code}", *values)
-        self._kept.append(packed)
-        weights = self.trt.Weights(self.dtype(dtype), address(packed), len(values))
+        weights = self._weights_at(dtype, packed, len(values), "a constant")
         return self.made(self.definition.add_constant(shape, weights)).get_output(0)
 
     def name(self, layer: Any, wanted: str) -> None:
@@ -218,11 +216,17 @@ class Emitter:
         wanted = DTYPES[constant.dtype].nbytes(count)
         if buffer.nbytes != wanted:
             raise self._error(f"{constant.data!r} has {buffer.nbytes} bytes, wanted {wanted}")
-        if constant.dtype == "INT64" and not hasattr(self.trt.DataType, "INT64"):
-            buffer = memoryview(_narrowed(buffer, constant))
-        self._kept.append(buffer)
-        weights = self.trt.Weights(self.dtype(constant.dtype), address(buffer), count)
+        weights = self._weights_at(constant.dtype, buffer, count, f"constant {constant.name!r}")
         self._read.append((operand, constant, weights))
+        return weights
+
+    def _weights_at(self, dtype: str, buffer: Any, count: int, what: str) -> Any:
+        self.dtype(dtype)
+        try:
+            weights, held = weights_at(self.trt, dtype, buffer, count)
+        except OverflowError as error:
+            raise self._error(f"{what} {error}") from error
+        self._kept.append(held)
         return weights
 
     def _hold_types(self, part: Any, layer: Layer) -> None:
@@ -269,15 +273,3 @@ def _creation_flags(trt: Any) -> int:
     flags = trt.NetworkDefinitionCreationFlag
     names = [name for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED") if hasattr(flags, name)]
     return sum(1 << int(getattr(flags, name)) for name in names)
-
-
-def _narrowed(buffer: memoryview, constant: Constant) -> bytes:
-    """INT64 values as INT32, for a release without INT64."""
-    values = struct.unpack(f"={len(buffer) // 8}q", buffer)
-    try:
-        return struct.pack(f"={len(values)}i", *values)
-    except struct.error as error:
-        raise EngineBuildError(
-            f"constant {constant.name!r} has values beyond 32 bits, this TensorRT has no INT64",
-            hint="choose a target with TensorRT 10 or later",
-        ) from error

@@ -4,69 +4,102 @@
 Only the name-based calls that every release from 8.6 on has are used. The engine works on the
 caller's current CUDA stream; where that is the default stream, on one of its own that waits for it
 and is waited for, since TensorRT synchronises the device on the default stream.
+
+A call does no more than it must: shapes are told to TensorRT when they change, addresses too, and
+the host never waits for the GPU, but for the range check of 64-bit integers that an engine of
+TensorRT 8 takes as 32-bit ones (one wait a call).
 """
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trtpack_runtime.dtypes import DTYPES, by_torch
 from trtpack_runtime.errors import BundleError, DeviceError, InputMismatchError
 
-from ._log import log_of
+from ._cuda import device_error
+from ._log import Log
 
 if TYPE_CHECKING:
     import torch
 
 _EMPTY_BYTES = 256
+Shape = tuple[int, ...]
+Ranges = Mapping[str, tuple[Shape, Shape]]
+
+
+class _Profile:
+    """One optimisation profile: the shapes it is for, its context, and what that was told last."""
+
+    def __init__(self, index: int, ranges: Ranges) -> None:
+        self.index, self.ranges = index, ranges
+        self.context: Any = None
+        self.shapes: tuple[Shape, ...] | None = None
+        self.outputs: tuple[Shape, ...] = ()
+        self.addresses: dict[str, int] = {}
+
+    def holds(self, names: Sequence[str], shapes: Sequence[Shape]) -> bool:
+        """Whether shapes lie within its ranges."""
+        return not any(self.why_not(name, shape) for name, shape in zip(names, shapes, strict=True))
+
+    def why_not(self, name: str, shape: Shape) -> bool:
+        """Whether an input's shape lies outside."""
+        low, high = self.ranges[name]
+        if len(shape) != len(low):
+            return True
+        return any(not a <= size <= b for a, size, b in zip(low, shape, high, strict=True))
+
+    @property
+    def width(self) -> int:
+        """How much it has to be ready for: elements of the largest shapes."""
+        return sum(math.prod(high) for _, high in self.ranges.values())
 
 
 class EngineRunner:
-    """A deserialised engine with one execution context; calls from several threads take turns."""
+    """A deserialised engine; calls from several threads take turns.
+
+    ``engine`` is TensorRT's engine, ``context`` the execution context of its first optimisation
+    profile; the others are made when first needed. ``inputs`` and ``outputs`` are the engine's
+    tensors in the caller's order.
+    """
 
     def __init__(
         self,
-        trt: Any,
-        blob: memoryview,
+        runtime: Any,
+        engine: Any,
+        log: Log,
         inputs: Sequence[str],
         outputs: Sequence[str],
         device: torch.device,
+        declared: Mapping[str, str] | None = None,
     ) -> None:
-        """Loads a plan; ``inputs`` and ``outputs`` are the engine's tensors in the caller's order.
+        """Makes room for an engine that ``_load.py`` deserialised.
+
+        ``declared`` are the types the caller uses; INT64 stands for INT32 where the engine has
+        that.
 
         Raises:
-            BundleError: TensorRT cannot read the plan, or its tensors are others.
+            BundleError: the engine's tensors are others.
             DeviceError: the GPU has no memory for it.
         """
-        import torch
-
-        self._log = log_of(trt)
-        self._device = device
-        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
-        before = len(self._log.errors)
         # a context, an engine and its runtime must go in this order
-        self._runtime = trt.Runtime(self._log.logger)
-        self._engine = self._runtime.deserialize_cuda_engine(blob)
-        if self._engine is None:
-            raise BundleError(
-                f"TensorRT cannot read the engine: {self._said(before)}",
-                hint="let this device build its own engine",
-            )
-        self._check_names()
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise DeviceError(
-                f"TensorRT cannot make room for the engine: {self._said(before)}",
-                hint="free GPU memory, or build for a smaller largest shape",
-            )
-        self._types = {
-            name: self._engine.get_tensor_dtype(name).name for name in (*inputs, *outputs)
-        }
+        self._runtime, self.engine, self._log = runtime, engine, log
+        self.inputs, self.outputs, self.device = tuple(inputs), tuple(outputs), device
+        _check_names(engine, {*inputs, *outputs})
+        self._types = {name: engine.get_tensor_dtype(name).name for name in (*inputs, *outputs)}
+        self._narrowed = self._narrow_inputs(declared or {})
+        self._widened = tuple(self._is_narrow(name, declared or {}) for name in outputs)
+        self._wanted = {n: "INT64" if n in self._narrowed else self._types[n] for n in inputs}
+        self._profiles = sorted(self._read_profiles(), key=lambda p: (p.width, p.index))
+        first = next(profile for profile in self._profiles if profile.index == 0)
+        self.context = first.context = self._new_context(0, None)
         self._lock = threading.Lock()
         self._own_stream: Any = None
-        self._last = torch.cuda.Event()
+        self._last_stream: Any = None
+        self._dtypes: dict[str, torch.dtype] = {}
         self._nothing: torch.Tensor | None = None
 
     def __call__(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -74,96 +107,218 @@ class EngineRunner:
 
         Raises:
             InputMismatchError: an input of another type or device, or outside the shapes the
-                engine was built for.
+                engine was built for, or with integers beyond 32 bits where it has no others.
             DeviceError: TensorRT cannot run it.
         """
         import torch
 
-        with self._lock, torch.cuda.device(self._device):
-            before = len(self._log.errors)
+        with self._lock, torch.cuda.device(self.device):
             held = [
-                self._bind(name, tensor, before)
-                for name, tensor in zip(self._inputs, inputs, strict=True)
+                self._ready(name, tensor) for name, tensor in zip(self.inputs, inputs, strict=True)
             ]
-            outputs = [self._allocate(name, before) for name in self._outputs]
-            self._enqueue([*held, *outputs], before)
+            if self._narrowed:
+                held = self._narrow(held)
+            stream, caller = self._streams()
+            profile = self._profile_for([tuple(tensor.shape) for tensor in held], stream)
+            outputs = [
+                torch.empty(shape, dtype=self._dtype(name), device=self.device)
+                for name, shape in zip(self.outputs, profile.outputs, strict=True)
+            ]
+            self._bind(profile, held, outputs)
+            self._enqueue(profile, stream, caller, [*held, *outputs])
+            if any(self._widened):
+                outputs = [
+                    tensor.long() if widened else tensor
+                    for tensor, widened in zip(outputs, self._widened, strict=True)
+                ]
         return outputs
 
-    def _enqueue(self, tensors: Sequence[torch.Tensor], before: int) -> None:
+    def _ready(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        have = by_torch(tensor.dtype).name
+        if have != self._wanted[name] or tensor.device != self.device:
+            raise InputMismatchError(
+                f"input {name}: wanted {self._wanted[name]} on {self.device}, "
+                f"got {have} on {tensor.device}",
+                hint="convert the input before the call",
+            )
+        return tensor.detach().contiguous()
+
+    def _narrow(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        """INT64 inputs as INT32; waits once for the GPU to say whether all values fit."""
+        import torch
+
+        found, lost = list(tensors), []
+        for i, name in enumerate(self.inputs):
+            if name in self._narrowed:
+                found[i] = tensors[i].to(torch.int32)
+                lost.append((found[i] != tensors[i]).any())
+        if _is_capturing():
+            return found  # a graph under capture cannot be waited for
+        if bool(torch.stack(lost).any()):
+            names = [n for n, flag in zip(self._narrowed, lost, strict=True) if bool(flag)]
+            raise InputMismatchError(
+                f"input {names[0]}: has integers beyond 32 bits, this engine's TensorRT has no "
+                "INT64",
+                hint="give values within 32 bits, or build for TensorRT 10 or later",
+            )
+        return found
+
+    def _profile_for(self, shapes: Sequence[Shape], stream: Any) -> _Profile:
+        """The narrowest profile that holds the shapes, told of them."""
+        for profile in self._profiles:
+            if profile.shapes == tuple(shapes):
+                return profile
+        for profile in self._profiles:
+            if profile.holds(self.inputs, shapes):
+                self._tell_shapes(profile, shapes, stream)
+                return profile
+        raise self._outside(shapes)
+
+    def _outside(self, shapes: Sequence[Shape]) -> InputMismatchError:
+        """What is wrong with shapes that no profile holds."""
+        given = dict(zip(self.inputs, shapes, strict=True))
+        wrong = [n for n, s in given.items() if all(p.why_not(n, s) for p in self._profiles)]
+        name = (wrong or list(self.inputs))[0]
+        ranges = " or ".join(
+            dict.fromkeys(
+                "from {} to {}".format(*(list(shape) for shape in profile.ranges[name]))
+                for profile in self._profiles
+            )
+        )
+        return InputMismatchError(
+            f"input {name}: the engine takes shapes {ranges}, got {list(given[name])}",
+            hint="build again with a wider --input range",
+        )
+
+    def _tell_shapes(self, profile: _Profile, shapes: Sequence[Shape], stream: Any) -> None:
+        if profile.context is None:
+            profile.context = self._new_context(profile.index, stream)
+        context, before = profile.context, len(self._log.errors)
+        profile.shapes = None
+        for name, shape in zip(self.inputs, shapes, strict=True):
+            if not context.set_input_shape(name, shape):
+                raise InputMismatchError(
+                    f"input {name}: the engine does not take the shape {list(shape)}: "
+                    f"{self._said(before)}",
+                    hint="build again with a wider --input range",
+                )
+        outputs = [tuple(context.get_tensor_shape(name)) for name in self.outputs]
+        for name, shape in zip(self.outputs, outputs, strict=True):
+            if any(size < 0 for size in shape):
+                raise DeviceError(
+                    f"output {name}: TensorRT does not know its shape: {self._said(before)}",
+                    hint="build the bundle again",
+                )
+        profile.outputs, profile.shapes = tuple(outputs), tuple(shapes)
+
+    def _bind(
+        self, profile: _Profile, inputs: list[torch.Tensor], outputs: list[torch.Tensor]
+    ) -> None:
+        known, context = profile.addresses, profile.context
+        for names, tensors in ((self.inputs, inputs), (self.outputs, outputs)):
+            for name, tensor in zip(names, tensors, strict=True):
+                address = tensor.data_ptr() or self._somewhere()
+                if known.get(name) != address:
+                    context.set_tensor_address(name, address)
+                    known[name] = address
+
+    def _streams(self) -> tuple[Any, Any]:
+        """The stream to work on, and the caller's."""
         import torch
 
         caller = torch.cuda.current_stream()
-        stream = caller
-        if caller == torch.cuda.default_stream():
-            self._own_stream = stream = self._own_stream or torch.cuda.Stream()
+        if caller != torch.cuda.default_stream():
+            return caller, caller
+        self._own_stream = self._own_stream or torch.cuda.Stream()
+        return self._own_stream, caller
+
+    def _enqueue(
+        self, profile: _Profile, stream: Any, caller: Any, tensors: Sequence[torch.Tensor]
+    ) -> None:
+        before = len(self._log.errors)
+        if stream is not caller:
             stream.wait_stream(caller)
-        # the context has one scratch memory: a call on another stream waits for the last one
-        stream.wait_event(self._last)
-        if not self._context.execute_async_v3(stream.cuda_stream):
-            raise DeviceError(
+        # a context has one scratch memory: a call waits for the last one on another stream
+        if self._last_stream not in (None, stream) and not _is_capturing():
+            stream.wait_stream(self._last_stream)
+        self._last_stream = stream
+        if not profile.context.execute_async_v3(stream.cuda_stream):
+            profile.shapes = None
+            profile.addresses.clear()
+            raise device_error(self._log.errors[before:]) or DeviceError(
                 f"TensorRT cannot run the engine: {self._said(before)}",
                 hint="run trtpack doctor to see what this device has",
             )
-        self._last.record(stream)
         if stream is not caller:
             for tensor in tensors:  # the allocator knows only the stream they were made on
                 tensor.record_stream(stream)
             caller.wait_stream(stream)
 
-    def _bind(self, name: str, tensor: torch.Tensor, before: int) -> torch.Tensor:
-        have = by_torch(tensor.dtype).name
-        if have != self._types[name] or tensor.device != self._device:
-            raise InputMismatchError(
-                f"input {name}: wanted {self._types[name]} on {self._device}, "
-                f"got {have} on {tensor.device}",
-                hint="convert the input before the call",
-            )
-        tensor = tensor.detach().contiguous()
-        if not self._context.set_input_shape(name, tuple(tensor.shape)):
-            low, _, high = (list(s) for s in self._engine.get_tensor_profile_shape(name, 0))
-            raise InputMismatchError(
-                f"input {name}: the engine takes shapes from {low} to {high}, "
-                f"got {list(tensor.shape)}: {self._said(before)}",
-                hint="build again with a wider --input range",
-            )
-        self._context.set_tensor_address(name, self._address(tensor))
-        return tensor
-
-    def _allocate(self, name: str, before: int) -> torch.Tensor:
-        import torch
-
-        shape = tuple(self._context.get_tensor_shape(name))
-        if any(size < 0 for size in shape):
+    def _new_context(self, index: int, stream: Any) -> Any:
+        before = len(self._log.errors)
+        context = self.engine.create_execution_context()
+        if context is not None and index:
+            if context.set_optimization_profile_async(index, stream.cuda_stream):
+                stream.synchronize()
+            else:
+                context = None
+        if context is None:
             raise DeviceError(
-                f"output {name}: TensorRT does not know its shape: {self._said(before)}",
-                hint="build the bundle again",
+                f"TensorRT cannot make room for the engine: {self._said(before)}",
+                hint="free GPU memory, or build for a smaller largest shape",
             )
-        dtype = getattr(torch, DTYPES[self._types[name]].torch)
-        tensor = torch.empty(shape, dtype=dtype, device=self._device)
-        self._context.set_tensor_address(name, self._address(tensor))
-        return tensor
+        return context
 
-    def _address(self, tensor: torch.Tensor) -> int:
-        """Where a tensor is; TensorRT takes no null, so an empty one is given some memory."""
-        if tensor.numel():
-            return tensor.data_ptr()
+    def _read_profiles(self) -> list[_Profile]:
+        profiles = []
+        for index in range(max(1, self.engine.num_optimization_profiles)):
+            ranges = {}
+            for name in self.inputs:
+                low = high = tuple(self.engine.get_tensor_shape(name))
+                if any(size < 0 for size in low):
+                    low, _, high = map(tuple, self.engine.get_tensor_profile_shape(name, index))
+                ranges[name] = (low, high)
+            profiles.append(_Profile(index, ranges))
+        return profiles
+
+    def _is_narrow(self, name: str, declared: Mapping[str, str]) -> bool:
+        return declared.get(name) == "INT64" and self._types[name] == "INT32"
+
+    def _narrow_inputs(self, declared: Mapping[str, str]) -> dict[str, None]:
+        """The inputs that are INT64 to the caller and INT32 to the engine."""
+        return {name: None for name in self.inputs if self._is_narrow(name, declared)}
+
+    def _dtype(self, name: str) -> torch.dtype:
+        if name not in self._dtypes:
+            import torch
+
+            self._dtypes[name] = getattr(torch, DTYPES[self._types[name]].torch)
+        return self._dtypes[name]
+
+    def _somewhere(self) -> int:
+        """Some memory for a tensor without elements; TensorRT takes no null."""
         if self._nothing is None:
             import torch
 
-            self._nothing = torch.empty(_EMPTY_BYTES, dtype=torch.uint8, device=self._device)
+            self._nothing = torch.empty(_EMPTY_BYTES, dtype=torch.uint8, device=self.device)
         return self._nothing.data_ptr()
-
-    def _check_names(self) -> None:
-        engine = self._engine
-        has = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
-        wants = {*self._inputs, *self._outputs}
-        if has != wants:
-            raise BundleError(
-                "the engine is of another segment",
-                hint="build the bundle again",
-                wants=sorted(wants),
-                has=sorted(has),
-            )
 
     def _said(self, before: int) -> str:
         return "; ".join(self._log.errors[before:][-3:]) or "it gave no reason"
+
+
+def _is_capturing() -> bool:
+    import torch
+
+    return torch.cuda.is_current_stream_capturing()
+
+
+def _check_names(engine: Any, wants: set[str]) -> None:
+    has = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
+    if has != wants:
+        raise BundleError(
+            "the engine is of another segment",
+            hint="build the bundle again",
+            wants=sorted(wants),
+            has=sorted(has),
+        )

@@ -7,18 +7,17 @@ TensorRT-RTX that built it; the GPU specialises it when it is loaded.
 
 from __future__ import annotations
 
-import importlib
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trtpack_runtime.errors import BundleError, DeviceError, InternalError
 from trtpack_runtime.network import Network
 
 from . import LoadContext, Runner, Verdict
 from ._build import BuildOptions
 from ._child import BuildJob, build_in_worker
+from ._load import load_engine
 
 MODULE = "tensorrt_rtx"
 CAPABILITIES: Mapping[str, str] = {
@@ -110,26 +109,8 @@ def check(record: Mapping[str, Any], facts: Mapping[str, Any]) -> Verdict:
 
 
 def load(blob: memoryview | Path | None, context: LoadContext) -> Runner:
-    """Deserialises the plan on the context's GPU."""
-    from ._execute import EngineRunner
-
-    network = context.network
-    if network is None or blob is None:
-        raise InternalError(f"segment {context.segment.name} is no built network")
-    if context.device.type != "cuda":
-        raise BundleError(
-            f"segment {context.segment.name} is an engine for a GPU, not for {context.device}",
-            hint="load the bundle with device='cuda'",
-        )
-    try:
-        trt = importlib.import_module(MODULE)
-    except ImportError as error:
-        raise DeviceError(
-            f"cannot import {MODULE}: {error}", hint="install tensorrt-rtx on this device"
-        ) from error
-    plan = memoryview(blob.read_bytes()) if isinstance(blob, Path) else blob
-    inputs = [tensor.name for tensor in network.inputs]
-    return EngineRunner(trt, plan, inputs, network.outputs, context.device)
+    """Deserialises the plan on the context's GPU; raises as ``tensorrt.load``."""
+    return load_engine(MODULE, blob, context)
 
 
 def _clauses(on_progress: Callable[[str], None]) -> Callable[[Mapping[str, Any]], None]:

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What CUDA's errors in TensorRT's log mean for this machine.
+
+Sources: CUDA runtime API, ``cudaError`` (the numbers); the texts are ``cudaGetErrorString``'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from trtpack_runtime.errors import DeviceError
+
+from ._log import Log, log_of
+
+_NUMBER = re.compile(r"(?:with error: |cudaError(?:_t)? |CUDA error )(\d+)")
+OUT_OF_MEMORY = 2
+_TEXTS = {
+    "CUDA driver version is insufficient": 35,
+    "no CUDA-capable device": 100,
+    "out of memory": OUT_OF_MEMORY,
+    "unknown error": 999,
+}
+_PROBLEMS = {
+    OUT_OF_MEMORY: (
+        "the GPU is out of memory",
+        "end other programs that use the GPU, or build for a smaller largest shape",
+    ),
+    35: (
+        "the NVIDIA driver is too old for this TensorRT",
+        "update the NVIDIA driver, or install a TensorRT made for its CUDA",
+    ),
+    46: ("another program holds the GPU for itself", "end the program that uses the GPU"),
+    100: ("there is no NVIDIA GPU", "run on a machine with a GPU, and give the container access"),
+    101: ("there is no GPU of that number", "unset CUDA_VISIBLE_DEVICES, or name a GPU there is"),
+    802: ("the GPUs are not ready yet", "start the fabric manager, then try again"),
+    803: (
+        "the NVIDIA driver's libraries and its kernel module differ",
+        "restart the machine after the driver's update",
+    ),
+    804: ("this CUDA does not run with this GPU's driver", "update the NVIDIA driver"),
+    999: ("the NVIDIA driver failed", "restart the machine, or load the driver again"),
+}
+
+
+def error_number(texts: Iterable[str]) -> int | None:
+    """The last CUDA error that lines of a log name."""
+    for text in reversed(list(texts)):
+        match = _NUMBER.search(text)
+        if match:
+            return int(match[1])
+        for words, number in _TEXTS.items():
+            if words in text:
+                return number
+    return None
+
+
+def device_error(texts: Iterable[str]) -> DeviceError | None:
+    """The machine's problem that lines of TensorRT's log tell; None where they tell another."""
+    said = list(texts)
+    problem = _PROBLEMS.get(error_number(said) or 0)
+    if problem is None:
+        return None
+    reason, hint = problem
+    return DeviceError(f"{reason}: TensorRT says {said[-1]}", hint=hint)
+
+
+def started(trt: Any, what: str) -> tuple[Log, Any]:
+    """``trt.Builder`` or ``trt.Runtime``, which start CUDA, with the log they write to.
+
+    Raises:
+        DeviceError: there is no GPU, or its driver does not serve this TensorRT.
+    """
+    log = log_of(trt)
+    before = len(log.errors)
+    try:
+        made = getattr(trt, what)(log.logger)
+    except (TypeError, RuntimeError):  # pybind's words for a null pointer
+        made = None
+    if made is not None:
+        return log, made
+    said = log.errors[before:]
+    error = device_error(said)
+    if error is not None:
+        raise error
+    raise DeviceError(
+        f"TensorRT {trt.__version__} does not start: {'; '.join(said[-3:]) or 'it gave no reason'}",
+        hint="run trtpack doctor to see what this machine has",
+    )

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deserialises a plan, gives it the bundle's weights where it has none, and makes a runner of it;
+shared by ``tensorrt`` and ``tensorrt-rtx``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trtpack_runtime.dtypes import by_safetensors
+from trtpack_runtime.errors import BundleError, DeviceError, InternalError
+
+from . import LoadContext
+from ._cuda import device_error, started
+from ._execute import EngineRunner
+from ._find import imported
+from ._log import Log
+from ._memory import weights_at
+
+_MARK = b"trt"
+_WANTS = (
+    (re.compile(r"expecting library version ([\d.]+) got ([\d.]+)"), "TensorRT"),
+    (re.compile(r"expecting compute ([\d.]+) got compute ([\d.]+)"), "SM"),
+    (re.compile(r"Current Version: (\d+), Serialized Engine Version: (\d+)"), "plan format"),
+)
+"""How TensorRT says what it has (first) and what a plan wants (second)."""
+
+
+def load_engine(module: str, blob: memoryview | Path | None, context: LoadContext) -> EngineRunner:
+    """Deserialises a plan on the context's GPU with the TensorRT called ``module``.
+
+    Raises:
+        BundleError: the plan is damaged, or of another TensorRT or GPU, or weights are missing.
+        DeviceError: there is no such TensorRT here, or the GPU has no memory for the plan.
+    """
+    name, network = context.segment.name, context.network
+    if network is None or blob is None:
+        raise InternalError(f"segment {name} is no built network")
+    if context.device.type != "cuda":
+        raise BundleError(
+            f"segment {name} is an engine for a GPU, not for {context.device}",
+            hint="load the bundle with device='cuda'",
+        )
+    trt = imported(module)
+    import torch
+
+    with torch.cuda.device(context.device):  # TensorRT works on the current device
+        plan = memoryview(blob.read_bytes()) if isinstance(blob, Path) else blob
+        runtime, engine, log = deserialized(trt, plan, context.record, trust=context.trust)
+        if context.record.get("refit"):
+            refit(trt, engine, log, context.weights)
+        declared = {tensor.name: tensor.dtype for tensor in network.inputs}
+        declared |= {output: network.tensors[output].dtype for output in network.outputs}
+        inputs = [tensor.name for tensor in network.inputs]
+        return EngineRunner(runtime, engine, log, inputs, network.outputs, context.device, declared)
+
+
+def deserialized(
+    trt: Any, plan: memoryview, record: Mapping[str, Any] | None = None, *, trust: bool = False
+) -> tuple[Any, Any, Log]:
+    """A plan's runtime and engine, and the log they write to.
+
+    Args:
+        trt: the TensorRT module.
+        plan: the serialised engine.
+        record: its compatibility record, for errors.
+        trust: whether machine code inside the plan may run, as a version-compatible one has it.
+
+    Raises:
+        BundleError: TensorRT cannot read the plan; ``wants`` and ``has`` say why where it tells.
+        DeviceError: there is no GPU, or it has no memory for the plan.
+    """
+    log, runtime = started(trt, "Runtime")
+    if trust and hasattr(runtime, "engine_host_code_allowed"):
+        runtime.engine_host_code_allowed = True
+    core = ((record or {}).get("options") or {}).get("dla_core")
+    if core is not None:
+        runtime.DLA_core = core
+    before = len(log.errors)
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise _unreadable(trt, plan, record or {}, log.errors[before:])
+    return runtime, engine, log
+
+
+def refit(trt: Any, engine: Any, log: Log, weights: Mapping[str, Any]) -> None:
+    """Gives an engine its weights, by the names the stored tensors have.
+
+    Raises:
+        BundleError: the bundle lacks one of them, or it is of another type or size.
+        DeviceError: the GPU has no memory for it.
+    """
+    before = len(log.errors)
+    refitter = trt.Refitter(engine, log.logger)
+    kept = []
+    for name in refitter.get_all_weights():
+        if name not in weights:
+            continue
+        view = weights[name]
+        given, held = weights_at(trt, by_safetensors(view.dtype).name, view.buffer)
+        kept.append(held)
+        if not refitter.set_named_weights(name, given):
+            raise _not_refitted(f"TensorRT does not take {name!r}", log.errors[before:])
+    missing = sorted(refitter.get_missing_weights())
+    if missing:
+        raise BundleError(
+            f"the engine needs {len(missing)} weights that are not in the bundle, "
+            f"such as {missing[0]!r}",
+            hint="build the bundle again",
+            wants=missing,
+            has=len(weights),
+        )
+    if not refitter.refit_cuda_engine():
+        raise _not_refitted("TensorRT cannot refit the engine", log.errors[before:])
+
+
+def _not_refitted(problem: str, said: list[str]) -> BundleError | DeviceError:
+    error = device_error(said)
+    if error is not None:
+        return error
+    return BundleError(
+        f"{problem}: {'; '.join(said[-3:]) or 'it gave no reason'}", hint="build the bundle again"
+    )
+
+
+def _unreadable(
+    trt: Any, plan: memoryview, record: Mapping[str, Any], said: list[str]
+) -> BundleError | DeviceError:
+    """Why a plan could not be read: the machine, another version or GPU, or damage."""
+    rebuild = "let this device build its own engine"
+    for pattern, what in _WANTS:
+        for text in said:
+            match = pattern.search(text)
+            if match:
+                return BundleError(
+                    f"the engine wants {what} {match[2]}, this machine has {match[1]}",
+                    hint=rebuild,
+                    wants=f"{what} {match[2]}",
+                    has=f"{what} {match[1]}",
+                )
+    words = "; ".join(said[-3:]) or "it gave no reason"
+    if bytes(plan[1:4]) != _MARK:
+        return BundleError(
+            f"TensorRT cannot read the engine: this is no plan, or a damaged one: {words}",
+            hint=rebuild,
+        )
+    error = device_error(said)
+    if error is not None:
+        return error
+    version = record.get("tensorrt") or record.get("tensorrt_rtx")
+    return BundleError(
+        f"TensorRT cannot read the engine: {words}",
+        hint=rebuild,
+        wants=version and f"TensorRT {version}",
+        has=f"TensorRT {trt.__version__}",
+    )
