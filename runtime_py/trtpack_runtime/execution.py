@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,12 +31,24 @@ class LoadedSegment:
     run: Runner
 
 
+Watch = Callable[[LoadedSegment], Runner]
+"""Answers what is called in place of a segment's ``run``."""
+
+
 @dataclass(frozen=True)
 class Segments:
     """Every segment of a variant by method, with the stored tensors they read."""
 
     methods: Mapping[str, tuple[LoadedSegment, ...]]
     constants: Mapping[str, torch.Tensor]
+
+    def watched(self, watch: Watch) -> Segments:
+        """The same segments, each run as ``watch`` says."""
+        methods = {
+            method: tuple(replace(segment, run=watch(segment)) for segment in segments)
+            for method, segments in self.methods.items()
+        }
+        return replace(self, methods=methods)
 
     def run(
         self,

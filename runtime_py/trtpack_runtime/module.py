@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn
@@ -18,7 +19,7 @@ from . import smoke, treespec
 from .bundle import Bundle, open_bundle
 from .device import facts
 from .errors import BundleError, ConfigError, DeviceError
-from .execution import LoadedSegment, Segments, load_segments
+from .execution import LoadedSegment, Segments, Watch, load_segments
 from .input_check import check_inputs
 from .manifest import Method
 from .resolve import Choice, check_requirements, choose, resolve, untrusted_members
@@ -165,6 +166,16 @@ class BundleModule(torch.nn.Module):
         check_inputs(self._described(method).inputs, inputs, self._device)
         results = self._run(method, inputs)
         return [value for value in results if isinstance(value, torch.Tensor)]
+
+    @contextmanager
+    def watching(self, watch: Watch) -> Iterator[None]:
+        """Runs every segment as ``watch`` says, until the block ends."""
+        before = self._segments
+        self._segments = before.watched(watch)
+        try:
+            yield
+        finally:
+            self._segments = before
 
     def smoke(self, method: str | None = None) -> SmokeReport:
         """Replays the golden samples of a method, or of all, each from fresh state; the state is
