@@ -8,10 +8,11 @@ TensorRT-RTX that built it; the GPU specialises it when it is loaded.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trtpack_runtime.mapping import FilePart
 from trtpack_runtime.network import Network
 
 from . import LoadContext, Runner, Verdict
@@ -68,13 +69,37 @@ def build(
         optimization_level=optimization_level,
         workspace_bytes=workspace_bytes,
     )
-    job = BuildJob(MODULE, network, (weights,), plan, options, name or plan.stem, verbose)
-    result = build_in_worker(job, _clauses(on_progress) if on_progress else None)
+    return build_with(
+        network,
+        (weights,),
+        plan,
+        options=options,
+        on_progress=_clauses(on_progress) if on_progress else None,
+        on_log=on_log,
+        verbose=verbose,
+        name=name,
+    )
+
+
+def build_with(
+    network: Network,
+    weights: Sequence[Path | FilePart],
+    plan: Path,
+    *,
+    options: BuildOptions,
+    on_progress: Callable[[Mapping[str, Any]], None] | None = None,
+    on_log: Callable[[str], None] | None = None,
+    verbose: bool = False,
+    name: str | None = None,
+) -> dict[str, Any]:
+    """As ``build``, with all options, several files of weights and progress as TensorRT tells."""
+    job = BuildJob(MODULE, network, tuple(weights), plan, options, name or plan.stem, verbose)
+    result = build_in_worker(job, on_progress)
     for line in result.log if on_log else ():
         on_log(line)  # type: ignore[misc]
     return {
         "tensorrt_rtx": result.version,
-        "compute_capabilities": list(compute_capabilities),
+        "compute_capabilities": list(options.compute_capabilities),
         "os": platform.system().lower(),
         "arch": platform.machine(),
         "options": {
