@@ -57,6 +57,10 @@ class BuildCancelled(EngineBuildError):
     """A build that was stopped before its end."""
 
 
+class BuildKilled(EngineBuildError):
+    """A build whose process the system ended, mostly for want of memory."""
+
+
 class BundleError(TrtpackError):
     """A bundle that is corrupt, incompatible or not trusted.
 

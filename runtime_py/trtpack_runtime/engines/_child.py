@@ -20,7 +20,7 @@ from typing import Any
 
 from trtpack_runtime import errors, mapping
 from trtpack_runtime.atomic import cannot_write
-from trtpack_runtime.errors import BuildCancelled, EngineBuildError, TrtpackError
+from trtpack_runtime.errors import BuildCancelled, BuildKilled, EngineBuildError, TrtpackError
 from trtpack_runtime.network import Network
 
 from ._build import PLAN, TACTICS_IN, TACTICS_OUT, BuildOptions
@@ -247,7 +247,7 @@ def _died(work: str, status: int, stderr: bytes) -> EngineBuildError:
     if -status in (signal.SIGINT, signal.SIGTERM):
         return BuildCancelled(f"{work} was stopped", hint="start it again")
     if status == -signal.SIGKILL:
-        return EngineBuildError(
+        return BuildKilled(
             f"{work} was killed{said}",
             hint="free memory, or give the build a smaller workspace; it most likely ran out",
         )
