@@ -123,6 +123,11 @@ class BundleModule(torch.nn.Module):
         return self._device
 
     @property
+    def stored(self) -> Mapping[str, torch.Tensor]:
+        """Every stored tensor by its name in the weight store, where it runs."""
+        return dict(self._stored)
+
+    @property
     def methods(self) -> tuple[str, ...]:
         """The names of its methods."""
         return tuple(self._programs)
