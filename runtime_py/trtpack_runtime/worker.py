@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 from .atomic import replaced
 from .engines._find import imported
 from .engines._log import log_of
-from .errors import BuildCancelled, EngineBuildError, TrtpackError
+from .errors import BuildCancelled, TrtpackError
 
 TASKS: Mapping[str, tuple[str, str]] = {
     "build": ("_build", "run"),
@@ -67,7 +67,7 @@ def _run(job: Mapping[str, Any], folder: Path, lines: BinaryIO) -> dict[str, Any
     run = getattr(import_module(f"{__package__}.engines.{module}"), function)
     try:
         result: dict[str, Any] = run(trt, job, folder, _reporter(lines, cancelled))
-    except EngineBuildError as error:
+    except TrtpackError as error:
         if cancelled():
             raise BuildCancelled("the build was cancelled", hint="start it again") from error
         raise

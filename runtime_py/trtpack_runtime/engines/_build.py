@@ -3,19 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from trtpack_runtime import mapping
 from trtpack_runtime import network as networks
 from trtpack_runtime.atomic import cannot_write, replaced
-from trtpack_runtime.errors import EngineBuildError
+from trtpack_runtime.errors import DeviceError, EngineBuildError
 from trtpack_runtime.network import Network
 from trtpack_runtime.safetensors import open_safetensors
 
+from ._config import check_release, configure
+from ._cuda import device_error
 from ._emit import Emitted, Weights, emit
+from ._estimate import available_bytes, check_memory
 from ._options import BuildOptions as BuildOptions
+from ._release import is_rtx
+from ._timing import entries_of, tactics_of, use_tactics
 
 PLAN, TACTICS_IN, TACTICS_OUT = "plan", "tactics.in", "tactics.out"
 """A build job's files beside ``network.json``: the plan, the timing cache before and after."""
@@ -24,6 +31,9 @@ OnProgress = Callable[[Mapping[str, Any]], bool]
 """Told ``{"phase", "step", "steps"}``; answers whether the build goes on."""
 
 _HINT = "see the last lines of TensorRT above, or keep the operator in PyTorch with --torch-op"
+_LOOKED_AT, _SHOWN = 20, 3
+_AT = r"(?<![\w/])(?<!(?<!\.)\.){}(?![\w/]|\.\w)"
+"""A layer's whole name; TensorRT writes the ends of a range of layers as ``first...last``."""
 
 
 def run(trt: Any, job: Mapping[str, Any], folder: Path, report: OnProgress) -> dict[str, Any]:
@@ -41,12 +51,36 @@ def run(trt: Any, job: Mapping[str, Any], folder: Path, report: OnProgress) -> d
         for name, view in open_safetensors(mapping.from_json(place)).items()
     }
     options = BuildOptions.from_json(job["options"])
+    memory_bytes = job.get("memory_bytes")
+    if memory_bytes is not None:
+        check_memory(network, memory_bytes)
+    known = folder / TACTICS_IN
+    emitted, config = prepare(
+        trt,
+        network,
+        weights,
+        _within(options, memory_bytes),
+        on_progress=report,
+        tactics=known.read_bytes() if known.exists() else None,
+        workspace_bytes=available_bytes() // 2 if job.get("integrated") else None,
+    )
     try:
         with replaced(folder / PLAN) as file:
-            size = write_plan(trt, network, weights, options, file, report)
+            size = write_plan(network, emitted, config, file)
+        tactics = tactics_of(trt, config)
+        if tactics is not None:
+            (folder / TACTICS_OUT).write_bytes(tactics)
     except OSError as error:
         raise cannot_write(folder / PLAN, error) from error
-    return {"plan_bytes": size}
+    return {"plan_bytes": size, "entries": entries_of(trt, config)}
+
+
+def _within(options: BuildOptions, memory_bytes: int | None) -> BuildOptions:
+    """The options with no more scratch memory than the GPU has."""
+    asked = options.workspace_bytes
+    if memory_bytes is None or asked is None or asked <= memory_bytes:
+        return options
+    return replace(options, workspace_bytes=memory_bytes)
 
 
 def build_plan(
@@ -60,61 +94,111 @@ def build_plan(
 
     Raises:
         EngineBuildError: TensorRT refused a layer, an option or the whole, with its last errors.
+        DeviceError: there is no GPU for this TensorRT.
     """
-    emitted, config = _prepared(trt, network, weights, options, on_progress)
-    plan = emitted.builder.build_serialized_network(emitted.definition, config)
-    if plan is None:
-        raise _no_engine(emitted)
-    return plan
+    prepared = prepare(trt, network, weights, options, on_progress=on_progress)
+    return _plan_of(network, *prepared)
 
 
-def write_plan(
-    trt: Any,
-    network: Network,
-    weights: Weights,
-    options: BuildOptions,
-    file: BinaryIO,
-    on_progress: OnProgress | None = None,
-) -> int:
-    """Builds into a file and answers the plan's size in bytes.
+def write_plan(network: Network, emitted: Emitted, config: Any, file: BinaryIO) -> int:
+    """Builds what ``prepare`` made into a file and answers the plan's size in bytes.
 
     TensorRT 10.13 and later write piece by piece and never hold the whole plan beside the weights.
 
     Raises:
-        EngineBuildError: as ``build_plan``.
+        EngineBuildError: TensorRT refused the whole, with its last errors.
         OSError: the disk refused.
     """
+    trt = emitted.trt
     if not hasattr(trt, "IStreamWriter"):
-        return file.write(build_plan(trt, network, weights, options, on_progress))
-    emitted, config = _prepared(trt, network, weights, options, on_progress)
+        return file.write(_plan_of(network, emitted, config))
     writer = _stream(trt, file)
     built = emitted.builder.build_serialized_network_to_stream(emitted.definition, config, writer)
     if writer.error is not None:
         raise writer.error
     if not built:
-        raise _no_engine(emitted)
+        raise _no_engine(network, emitted)
     return int(writer.size)
 
 
-def _prepared(
+def prepare(
     trt: Any,
     network: Network,
     weights: Weights,
     options: BuildOptions,
-    on_progress: OnProgress | None,
+    *,
+    on_progress: OnProgress | None = None,
+    tactics: bytes | None = None,
+    workspace_bytes: int | None = None,
 ) -> tuple[Emitted, Any]:
-    emitted = emit(trt, network, weights)
+    """The definition and the configuration of a build.
+
+    Args:
+        trt: the TensorRT module.
+        network: the portable network.
+        weights: its stored tensors by name.
+        options: how TensorRT builds.
+        on_progress: told what TensorRT does, from 10.0 on.
+        tactics: a serialised timing cache to begin with.
+        workspace_bytes: the most scratch memory a layer may take, where the options do not say.
+
+    Raises:
+        EngineBuildError: TensorRT refused a layer or an option.
+        DeviceError: there is no GPU for this TensorRT.
+    """
+    check_release(trt, options)
+    weak = options.dla_core is not None and hasattr(trt.BuilderFlag, "OBEY_PRECISION_CONSTRAINTS")
+    emitted = emit(
+        trt,
+        network,
+        weights,
+        strong=False if weak else None,
+        refittable=options.weights != "inside",
+        debug=options.debug,
+    )
     config = emitted.builder.create_builder_config()
-    _configure(emitted, config, network, options)
+    configure(emitted, config, network, options, workspace_bytes=workspace_bytes)
+    use_tactics(emitted, config, tactics, locked=options.locked)
     if on_progress is not None and hasattr(trt, "IProgressMonitor"):
         config.progress_monitor = monitor = _monitor(trt, on_progress)
         emitted.kept.append(monitor)
     return emitted, config
 
 
-def _no_engine(emitted: Emitted) -> EngineBuildError:
+def _plan_of(network: Network, emitted: Emitted, config: Any) -> Any:
+    plan = emitted.builder.build_serialized_network(emitted.definition, config)
+    if plan is None:
+        raise _no_engine(network, emitted)
+    return plan
+
+
+def _no_engine(network: Network, emitted: Emitted) -> EngineBuildError | DeviceError:
     said = emitted.log.errors[-3:] or emitted.log.tail(3) or ["it gave no reason"]
-    return EngineBuildError("TensorRT built no engine: " + "; ".join(said), hint=_HINT)
+    # without a GPU, TensorRT-RTX builds and complains about CUDA all the same
+    machine = None if is_rtx(emitted.trt) else device_error(emitted.log.errors[-3:])
+    if machine is not None:
+        return machine
+    layers = layers_named(network, emitted.log.errors[-_LOOKED_AT:])
+    text = "TensorRT built no engine" + _places(network, layers) + ": " + "; ".join(said)
+    return EngineBuildError(text, hint=_HINT, layers=layers)
+
+
+def layers_named(network: Network, texts: Sequence[str]) -> tuple[str, ...]:
+    """The network's layers that lines of TensorRT's log name, in the network's order."""
+    joined = "\n".join(texts)
+    return tuple(
+        layer.name
+        for layer in network.layers
+        if layer.name in joined and re.search(_AT.format(re.escape(layer.name)), joined)
+    )
+
+
+def _places(network: Network, layers: tuple[str, ...]) -> str:
+    """Where the user's model has these layers."""
+    origins = {layer.name: layer.origin for layer in network.layers}
+    shown = [f"{name} ({origins[name]})" if origins[name] else name for name in layers[:_SHOWN]]
+    more = f" and {len(layers) - _SHOWN} more layers" if len(layers) > _SHOWN else ""
+    return f" of {', '.join(shown)}{more}" if shown else ""
 
 
 def _stream(trt: Any, file: BinaryIO) -> Any:
@@ -136,62 +220,6 @@ def _stream(trt: Any, file: BinaryIO) -> Any:
             return len(data)
 
     return Stream()
-
-
-def _configure(emitted: Emitted, config: Any, network: Network, options: BuildOptions) -> None:
-    trt, before = emitted.trt, len(emitted.log.errors)
-    flags = trt.BuilderFlag
-    if not options.tf32:
-        config.clear_flag(flags.TF32)
-    for name in (*options.flags, *_typing_flags(trt, network)):
-        if not hasattr(flags, name):
-            raise EngineBuildError(f"this TensorRT has no build flag {name}", hint=_HINT)
-        config.set_flag(getattr(flags, name))
-    if options.optimization_level is not None:
-        config.builder_optimization_level = options.optimization_level
-    if options.workspace_bytes is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
-    if options.compute_capabilities:
-        _set_capabilities(trt, config, options.compute_capabilities)
-    _add_profiles(emitted, config, network)
-    if len(emitted.log.errors) > before:
-        said = "; ".join(emitted.log.errors[before:])
-        raise EngineBuildError(f"TensorRT refused a build option: {said}", hint=_HINT)
-
-
-def _typing_flags(trt: Any, network: Network) -> list[str]:
-    """Without strong typing, the precisions the network needs and the order to obey them."""
-    if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
-        return []
-    types = {tensor.dtype for tensor in network.tensors.values()}
-    return ["OBEY_PRECISION_CONSTRAINTS"] + (["FP16"] if "HALF" in types else [])
-
-
-def _set_capabilities(trt: Any, config: Any, names: tuple[str, ...]) -> None:
-    if not hasattr(trt, "ComputeCapability"):
-        raise EngineBuildError(
-            "only TensorRT-RTX builds for a named compute capability", hint=_HINT
-        )
-    config.num_compute_capabilities = len(names)
-    for index, name in enumerate(names):
-        known = trt.ComputeCapability.__members__
-        if name not in known or not config.set_compute_capability(known[name], index):
-            raise EngineBuildError(
-                f"this TensorRT-RTX cannot build for {name}, it knows {', '.join(known)}",
-                hint="choose another target",
-            )
-
-
-def _add_profiles(emitted: Emitted, config: Any, network: Network) -> None:
-    for shapes in network.profiles:
-        profile = emitted.builder.create_optimization_profile()
-        for name, (smallest, usual, largest) in shapes.shapes.items():
-            profile.set_shape(name, smallest, usual, largest)
-        if config.add_optimization_profile(profile) < 0:
-            raise EngineBuildError(
-                f"TensorRT refused the shape ranges {dict(shapes.shapes)}",
-                hint="give each dynamic input min <= opt <= max",
-            )
 
 
 def _monitor(trt: Any, on_progress: OnProgress) -> Any:

@@ -4,14 +4,17 @@
 Needs only the standard library and a TensorRT module, which the caller imports and passes as
 ``trt``: ``tensorrt`` 8.6 to 11.x or ``tensorrt_rtx``. Enum values are looked up by name, since
 their numbers change between releases. Types are declared in the network; TensorRT 10 and later are
-told to follow them (strong typing), 8.6 is held to them layer by layer.
+told to follow them (strong typing), 8.6 is held to them layer by layer (``_weak.py``).
+
+TensorRT 8.6 has no INT64: what the network declares so is INT32 there, from the engine's inputs to
+its outputs, and constants are narrowed. The runner (``_execute.py``) converts at the border.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +28,9 @@ from ._cuda import started
 from ._layers import EMITTERS
 from ._log import Log
 from ._memory import weights_at
+from ._release import is_rtx
 from ._shapes import Shapes
+from ._weak import hold_types, is_mixed
 
 Weights = Mapping[str, Any]
 """Stored name -> an object with the buffer protocol, or with ``.buffer`` that has it."""
@@ -33,6 +38,7 @@ Weights = Mapping[str, Any]
 _WEIGHTS_WHERE_CONSTANT = frozenset({"kernel"})
 _NAMELESS = frozenset({"power"})
 """TensorRT does not find these weights again when it is told their name."""
+_METADATA_LENGTH = 1000
 _HINT = "keep the operator in PyTorch with --torch-op, or report the layer"
 
 
@@ -44,19 +50,41 @@ class Emitted:
     builder: Any
     definition: Any
     log: Log
+    strong: bool = True
+    """Whether TensorRT follows the network's types by itself."""
     kept: list[Any] = field(default_factory=list)
 
 
-def emit(trt: Any, network: Network, weights: Weights) -> Emitted:
+def emit(
+    trt: Any,
+    network: Network,
+    weights: Weights,
+    *,
+    strong: bool | None = None,
+    refittable: bool = False,
+    debug: Sequence[str] = (),
+) -> Emitted:
     """The network as TensorRT's own definition; weights are passed by address, never copied.
+
+    Args:
+        trt: the TensorRT module.
+        network: the portable network.
+        weights: its stored tensors by name.
+        strong: whether TensorRT follows the network's types by itself; None where it can. A DLA
+            before TensorRT 11 takes only networks held to their types layer by layer.
+        refittable: marks the stored tensors as replaceable, where single ones can be marked.
+        debug: tensors to watch while the engine runs.
 
     Raises:
         EngineBuildError: TensorRT refused a layer; the message names it and its origin and ends
             with TensorRT's own words.
+        DeviceError: there is no GPU for this TensorRT.
     """
+    if strong is None:
+        strong = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
     log, builder = started(trt, "Builder")
-    definition = builder.create_network(_creation_flags(trt))
-    emitted = Emitted(trt, builder, definition, log, [weights])
+    definition = builder.create_network(_creation_flags(trt, strong))
+    emitted = Emitted(trt, builder, definition, log, strong, [weights])
     emitter = Emitter(emitted, network, weights)
     for tensor in network.inputs:
         emitter.add_input(tensor)
@@ -64,7 +92,9 @@ def emit(trt: Any, network: Network, weights: Weights) -> Emitted:
         emitter.add_layer(layer)
     for name in network.outputs:
         emitter.mark_output(network.tensors[name])
-    emitter.name_weights()
+    for name in debug:
+        emitter.watch(name)
+    emitter.name_weights(refittable=refittable)
     return emitted
 
 
@@ -79,8 +109,9 @@ class Emitter:
         self._tensors: dict[str, Any] = {}
         self._read: list[tuple[str, Constant, Any]] = []
         self._names = {layer.name: 1 for layer in network.layers}
-        self._where = "the network"
-        self._strong = hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+        self._where, self._layer, self._errors_before = "the network", "", len(emitted.log.errors)
+        self._strong = emitted.strong
+        self._mixed = not emitted.strong and is_mixed(network)
 
     # what TensorRT is given
 
@@ -98,9 +129,8 @@ class Emitter:
 
     def add_layer(self, layer: Layer) -> None:
         """Adds one layer and holds its outputs against what the network declares."""
-        with self._blaming(
-            f"{layer.kind} {layer.name!r}" + f" ({layer.origin})" * bool(layer.origin)
-        ):
+        where = f"{layer.kind} {layer.name!r}" + f" ({layer.origin})" * bool(layer.origin)
+        with self._blaming(where, layer.name):
             if layer.kind not in EMITTERS:
                 raise self._error("this release of trtpack-runtime cannot emit that kind")
             if not self.has(f"add_{layer.kind}"):
@@ -109,9 +139,9 @@ class Emitter:
             outputs = EMITTERS[layer.kind](self, **operands, **layer.attributes)
             for part in outputs.layers:
                 part.name = layer.name
-                if hasattr(part, "metadata"):
-                    part.metadata = layer.origin
-                self._hold_types(part, layer)
+                part.metadata = layer.origin[:_METADATA_LENGTH]
+                if self._mixed:
+                    hold_types(self, part, layer, self._network)
             for name, tensor in zip(layer.outputs, outputs.tensors, strict=True):
                 tensor.name = name
                 self._hold_against(self._network.tensors[name], tensor)
@@ -121,14 +151,23 @@ class Emitter:
         """Makes a layer's output one of the network's, in the declared type."""
         with self._blaming(f"output {tensor}"):
             self.definition.mark_output(self._tensors[tensor.name])
-            if not self._strong:
+            if not self._strong:  # it would be FLOAT
                 self._tensors[tensor.name].dtype = self.dtype(tensor.dtype)
 
-    def name_weights(self) -> None:
+    def watch(self, name: str) -> None:
+        """Makes a tensor one that can be read while the engine runs."""
+        with self._blaming(f"debug tensor {name!r}"):
+            if name not in self._tensors:
+                raise self._error("the network has no such tensor")
+            if not self.definition.mark_debug(self._tensors[name]):
+                raise self._error("TensorRT does not take it")
+
+    def name_weights(self, *, refittable: bool) -> None:
         """Gives weights their stored name, by which they can be refitted.
 
         TensorRT knows weights by address and refuses a name where two types are read from one
-        address; such bytes stay without.
+        address; such bytes stay without. Where single weights can be made replaceable, those with
+        a name are.
         """
         forms: dict[str, set[tuple[str, int]]] = {}
         for _, constant, _ in self._read:
@@ -138,7 +177,10 @@ class Emitter:
             if operand in _NAMELESS or len(forms[constant.data]) > 1 or 0 in constant.shape:
                 continue
             with self._blaming(f"constant {constant.name!r}"):
-                self.definition.set_weights_name(weights, constant.data)
+                if not self.definition.set_weights_name(weights, constant.data):
+                    raise self._error("TensorRT does not take its name")
+                if refittable and self.has("mark_weights_refittable"):
+                    self.definition.mark_weights_refittable(constant.data)
 
     # what emitting functions use
 
@@ -188,6 +230,9 @@ class Emitter:
         """A value as a TensorRT tensor; a constant becomes a layer when first read as one."""
         if name not in self._tensors:
             constant = self._network.constants[name]
+            if constant.dtype == "BOOL" and not is_rtx(self.trt):  # NvInfer.h: no BOOL constants
+                self._tensors[name] = self._truths(constant)
+                return self._tensors[name]
             weights = self._of(constant)
             added = self.made(self.definition.add_constant(constant.shape, weights))
             self.name(added, f"constant {name}")
@@ -208,15 +253,34 @@ class Emitter:
             raise self._error(f"TensorRT takes {name} as weights, so it must be a constant")
         return self.tensor(value)
 
-    def _of(self, constant: Constant, operand: str = "") -> Any:
-        """The constant's bytes, by address."""
+    def _truths(self, constant: Constant) -> Any:
+        """A BOOL constant, as numbers and a cast."""
+        numbers = struct.pack(f"={math.prod(constant.shape)}i", *self._bytes(constant))
+        weights = self._weights_at(
+            "INT32", numbers, math.prod(constant.shape), f"constant {constant.name!r}"
+        )
+        added = self.made(self.definition.add_constant(constant.shape, weights))
+        self.name(added, f"constant {constant.name}")
+        cast = self.made(self.definition.add_cast(added.get_output(0), self.dtype("BOOL")))
+        self.name(cast, f"truths {constant.name}")
+        return cast.get_output(0)
+
+    def _bytes(self, constant: Constant) -> memoryview:
+        """The constant's stored bytes."""
         stored: Any = self._weights[constant.data]
         buffer = memoryview(stored.buffer if hasattr(stored, "buffer") else stored)
         count = math.prod(constant.shape)
         wanted = DTYPES[constant.dtype].nbytes(count)
         if buffer.nbytes != wanted:
             raise self._error(f"{constant.data!r} has {buffer.nbytes} bytes, wanted {wanted}")
-        weights = self._weights_at(constant.dtype, buffer, count, f"constant {constant.name!r}")
+        return buffer.cast("B")
+
+    def _of(self, constant: Constant, operand: str = "") -> Any:
+        """The constant as weights, by address."""
+        count = math.prod(constant.shape)
+        weights = self._weights_at(
+            constant.dtype, self._bytes(constant), count, f"constant {constant.name!r}"
+        )
         self._read.append((operand, constant, weights))
         return weights
 
@@ -228,16 +292,6 @@ class Emitter:
             raise self._error(f"{what} {error}") from error
         self._kept.append(held)
         return weights
-
-    def _hold_types(self, part: Any, layer: Layer) -> None:
-        """Without strong typing, every layer is told the types the network declares."""
-        if self._strong:
-            return
-        for index, name in enumerate(layer.outputs):
-            declared = self._network.tensors[name].dtype
-            if declared in ("FLOAT", "HALF") and layer.kind not in ("cast", "shuffle", "slice"):
-                part.precision = self.dtype(declared)
-            part.set_output_type(index, self.dtype(declared))
 
     def _hold_against(self, declared: Tensor, made: Any) -> None:
         shape: tuple[int, ...] = tuple(made.shape)
@@ -252,12 +306,12 @@ class Emitter:
             raise self._error(f"wanted {declared}, TensorRT answers {made.dtype.name}{list(shape)}")
 
     @contextmanager
-    def _blaming(self, where: str) -> Iterator[None]:
+    def _blaming(self, where: str, layer: str = "") -> Iterator[None]:
         """Raises for any error TensorRT logs meanwhile: setters refuse a value without a word."""
-        self._where, self._errors_before = where, len(self._log.errors)
+        self._where, self._layer, self._errors_before = where, layer, len(self._log.errors)
         try:
             yield
-        except RuntimeError as error:  # what the bindings raise for the shape of a wrong layer
+        except (RuntimeError, ValueError) as error:  # the bindings' words for a wrong argument
             raise self._error(str(error)) from error
         if len(self._log.errors) > self._errors_before:
             raise self._error("TensorRT refused it")
@@ -265,11 +319,11 @@ class Emitter:
     def _error(self, problem: str) -> EngineBuildError:
         said = self._log.errors[self._errors_before :]
         text = "; ".join([f"{self._where}: {problem}", *said[-3:]])
-        return EngineBuildError(text, hint=_HINT)
+        return EngineBuildError(text, hint=_HINT, layers=(self._layer,) if self._layer else ())
 
 
-def _creation_flags(trt: Any) -> int:
+def _creation_flags(trt: Any, strong: bool) -> int:
     """Explicit batch and strong typing, by the names this release has: their numbers changed."""
     flags = trt.NetworkDefinitionCreationFlag
-    names = [name for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED") if hasattr(flags, name)]
-    return sum(1 << int(getattr(flags, name)) for name in names)
+    wanted = ("EXPLICIT_BATCH", *(("STRONGLY_TYPED",) if strong else ()))
+    return sum(1 << int(getattr(flags, name)) for name in wanted if hasattr(flags, name))

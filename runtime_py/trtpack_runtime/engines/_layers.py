@@ -200,7 +200,7 @@ def reduce(e: Emitter, input: Any, op: str, axes: Ints, keep_dims: bool) -> Adde
 def topk(e: Emitter, input: Any, op: str, k: int, axes: Ints, indices_type: str = "INT32") -> Added:
     layer = e.made(e.definition.add_topk(input, e.enum("TopKOperation", op), k, mask(axes)))
     values, indices = layer.get_output(0), layer.get_output(1)
-    if indices_type == "INT32":
+    if e.dtype(indices_type) == e.dtype("INT32"):
         return Added((layer,), (values, indices))
     if hasattr(layer, "indices_type"):
         layer.indices_type = e.dtype(indices_type)
@@ -286,6 +286,8 @@ def select(e: Emitter, condition: Any, then_input: Any, else_input: Any) -> Adde
 
 @emitter
 def cast(e: Emitter, input: Any, to_type: str) -> Added:
+    if to_type == "INT64" and input.dtype == e.dtype(to_type):  # INT32 where there is no INT64
+        return identity(e, input)
     return one(e, e.definition.add_cast(input, e.dtype(to_type)))
 
 

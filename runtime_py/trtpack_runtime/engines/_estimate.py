@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What memory a network needs at the least, before TensorRT is asked.
+
+The bound is what no fusion can save:
+
+    weights, each stored tensor once
+  + the most that lives at one time of: network inputs, network outputs, and what convolutions read
+    and write, each at the largest shape of any profile
+
+Chains of pointwise layers, products and softmaxes may become one kernel, so what passes between
+them is not counted. A build that fits this may still fail; one that does not fit cannot succeed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from trtpack_runtime import dims
+from trtpack_runtime.dtypes import DTYPES
+from trtpack_runtime.errors import DeviceError
+from trtpack_runtime.network import Network, Profile, Tensor
+
+_STORED = frozenset({"convolution_nd", "deconvolution_nd"})
+_UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+def least_bytes(network: Network) -> int:
+    """The lower bound, in bytes."""
+    profiles: Iterable[Profile | None] = network.profiles or (None,)
+    return weight_bytes(network) + max(_activation_bytes(network, p) for p in profiles)
+
+
+def weight_bytes(network: Network) -> int:
+    """The bytes of the stored tensors that a network reads."""
+    sizes = {
+        constant.data: DTYPES[constant.dtype].nbytes(math.prod(constant.shape))
+        for constant in network.constants.values()
+    }
+    return sum(sizes.values())
+
+
+def check_memory(network: Network, memory_bytes: int) -> None:
+    """Refuses a network that surely does not fit.
+
+    Raises:
+        DeviceError: it says how much it needs and how much there is.
+    """
+    needs = least_bytes(network)
+    if needs > memory_bytes:
+        raise DeviceError(
+            f"this network needs about {_text(needs)}, the GPU has {_text(memory_bytes)}",
+            hint="build for a smaller largest shape or in half precision, or for a larger GPU",
+        )
+
+
+def available_bytes(root: Path = Path("/")) -> int:
+    """The host's memory that can be had without swapping; on a Jetson the GPU's too."""
+    text = (root / "proc/meminfo").read_text(encoding="utf-8")
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else 0
+
+
+def _activation_bytes(network: Network, profile: Profile | None) -> int:
+    """The most that lives at one time of the tensors no fusion can save."""
+    if profile is None and not network.is_static:
+        return 0
+    sizes = _sizes(network, profile)
+    outputs = set(network.outputs)
+    stored = {tensor.name for tensor in network.inputs} | outputs
+    last: dict[str, int] = {}
+    for i, layer in enumerate(network.layers):
+        last.update(dict.fromkeys(layer.operand_names(), i))
+        if layer.kind in _STORED:
+            stored |= {name for name in layer.operand_names() if name in sizes}
+            stored |= set(layer.outputs)
+    live = {tensor.name for tensor in network.inputs}
+    most = sum(sizes[name] for name in live)
+    for i, layer in enumerate(network.layers):
+        live |= stored & set(layer.outputs)
+        most = max(most, sum(sizes[name] for name in live))
+        live = {name for name in live if name in outputs or last.get(name, -1) > i}
+    return most
+
+
+def _sizes(network: Network, profile: Profile | None) -> Mapping[str, int]:
+    """The bytes of every tensor at the profile's largest shapes."""
+    largest = {
+        tensor.name: profile.shapes[tensor.name][2]
+        if profile is not None and tensor.name in profile.shapes
+        else tuple(size for size in tensor.shape if isinstance(size, int))
+        for tensor in network.inputs
+    }
+    known: dict[tuple[str, int], int] = {
+        (name, axis): size for name, shape in largest.items() for axis, size in enumerate(shape)
+    }
+
+    def nbytes(tensor: Tensor) -> int:
+        shape = [
+            size if isinstance(size, int) else dims.evaluate(size, lambda n, a: known[n, a])
+            for size in tensor.shape
+        ]
+        return DTYPES[tensor.dtype].nbytes(math.prod(shape))
+
+    return {t.name: nbytes(t) for t in (*network.inputs, *network.tensors.values())}
+
+
+def _text(count: int) -> str:
+    for unit, name in _UNITS:
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} bytes"

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The timing cache of one build: what tactics are known before it, and what it measured.
+
+Sources: ``NvInfer.h``, ``IBuilderConfig::createTimingCache`` (a cache belongs to the TensorRT and
+the GPU that filled it), ``ITimingCache::queryKeys`` (editable caches, from 10.8). TensorRT-RTX has
+the calls, but no cache behind them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trtpack_runtime.errors import EngineBuildError
+
+from ._emit import Emitted
+from ._release import is_rtx
+
+_HINT = "build without --locked, or give the timing cache of this GPU and this TensorRT"
+
+
+def use_tactics(emitted: Emitted, config: Any, tactics: bytes | None, *, locked: bool) -> None:
+    """Begins with known tactics, or with none; a cache that does not fit is left, and that is said.
+
+    Raises:
+        EngineBuildError: ``locked``, and there is no cache that fits.
+    """
+    if is_rtx(emitted.trt):
+        if locked:
+            raise EngineBuildError("TensorRT-RTX has no timing cache to lock", hint=_HINT)
+        return
+    flag = getattr(emitted.trt.BuilderFlag, "EDITABLE_TIMING_CACHE", None)
+    if flag is not None:
+        config.set_flag(flag)
+    if locked and tactics is None:
+        raise EngineBuildError("there is no timing cache for this GPU to lock", hint=_HINT)
+    if tactics is not None:
+        problem = _taken(emitted, config, tactics)
+        if problem is None:
+            return
+        if locked:
+            raise EngineBuildError(f"the timing cache {problem}", hint=_HINT)
+        emitted.log.take("WARNING", f"the timing cache {problem}; measuring anew")
+    _taken(emitted, config, b"")
+
+
+def _taken(emitted: Emitted, config: Any, tactics: bytes) -> str | None:
+    """Gives TensorRT a cache; what is wrong with it, None where nothing is."""
+    errors = emitted.log.errors
+    before = len(errors)
+    cache = config.create_timing_cache(tactics)
+    if cache is None or len(errors) > before:
+        problem = "is damaged, or of another TensorRT"
+    elif not config.set_timing_cache(cache, False) or len(errors) > before:
+        problem = "is of another GPU or another TensorRT"
+    else:
+        return None
+    said = "; ".join(errors[before:])
+    del errors[before:]  # they are no errors of the build
+    return f"{problem} ({said})" if said else problem
+
+
+def tactics_of(trt: Any, config: Any) -> bytes | None:
+    """The cache as it is after the build; None where this TensorRT has none."""
+    if is_rtx(trt):
+        return None
+    cache = config.get_timing_cache()
+    return None if cache is None else bytes(cache.serialize())
+
+
+def entries_of(trt: Any, config: Any) -> list[dict[str, Any]] | None:
+    """What an editable cache holds; None where it cannot be read.
+
+    ``key`` and ``tactic`` (a 64-bit hash) are hexadecimal, ``time_ms`` is milliseconds.
+    """
+    cache = config.get_timing_cache() if not is_rtx(trt) else None
+    if cache is None or not hasattr(cache, "queryKeys"):
+        return None
+    entries = []
+    for key in cache.queryKeys():
+        value = cache.query(key)
+        entries.append(
+            {"key": str(key), "tactic": f"{value.tacticHash:#018x}", "time_ms": value.timingMSec}
+        )
+    return sorted(entries, key=lambda entry: str(entry["key"]))

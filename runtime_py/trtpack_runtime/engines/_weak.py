@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Holds a weakly typed network to the types it declares: TensorRT 8.6, and DLAs before 11.
+
+TensorRT is told the precision every layer computes in and the type of what it answers, with the
+flag OBEY_PRECISION_CONSTRAINTS. A network in FLOAT alone needs none of it, since no flag lets
+TensorRT use anything smaller.
+
+Sources: ``NvInfer.h`` 8.6, ``ILayer::setPrecision``, ``ILayer::setOutputType`` (not for the indices
+of top-k, nor for what computes shapes).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trtpack_runtime.network import Layer, Network
+
+if TYPE_CHECKING:
+    from ._emit import Emitter
+
+_FLOATS = ("FLOAT", "HALF", "BF16")
+_CONVERTS = frozenset({"cast", "quantize", "dequantize"})
+"""Kinds whose types follow from what they are told anyway."""
+_MOVES = frozenset({"shuffle", "slice", "concatenation", "gather", "scatter", "select", "identity"})
+"""Kinds that compute nothing, so have no precision."""
+
+
+def is_mixed(network: Network) -> bool:
+    """Whether TensorRT is allowed anything but FLOAT, so has to be held."""
+    types = {tensor.dtype for tensor in (*network.inputs, *network.tensors.values())}
+    types |= {constant.dtype for constant in network.constants.values()}
+    return not types.isdisjoint({"HALF", "BF16", "INT8", "FP8"})
+
+
+def hold_types(emitter: Emitter, part: Any, layer: Layer, network: Network) -> None:
+    """Tells TensorRT the precision and the output types of one layer."""
+    if layer.kind in _CONVERTS:
+        return
+    precision = _precision(layer, network)
+    if precision is not None and layer.kind not in _MOVES:
+        part.precision = emitter.dtype(precision)
+    for index, name in enumerate(layer.outputs):
+        declared = network.tensors[name].dtype
+        if declared in _FLOATS:
+            part.set_output_type(index, emitter.dtype(declared))
+
+
+def _precision(layer: Layer, network: Network) -> str | None:
+    """The type a layer computes in: its first floating-point operand's, else its output's."""
+    for name in (*layer.operand_names(), *layer.outputs):
+        dtype = network.tensor(name).dtype
+        if dtype in _FLOATS:
+            return dtype
+    return None
