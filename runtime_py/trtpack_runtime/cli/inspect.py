@@ -14,6 +14,7 @@ import click
 from .. import network, program
 from ..bundle import Bundle, open_bundle
 from ..dims import dim
+from ..errors import ConfigError
 from ..manifest import EngineRef, Method, TensorSpec, Variant
 from .text import clean, columns, plural, shape, size, wrapped
 
@@ -21,6 +22,7 @@ EXAMPLES = """\b
 Examples:
   trtpack inspect bundle.tar
   trtpack inspect --members bundle.tar
+  trtpack inspect bundle.tar --engine forward_0 --target h200
   trtpack inspect --json bundle.tar | jq '.variants | keys'
 """
 
@@ -32,17 +34,59 @@ _SHOWN_OPERATORS = 12
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--members", is_flag=True, help="List every member with its size and digest.")
 @click.option("--operators", is_flag=True, help="List every operator, not only the most frequent.")
-def inspect(bundle: Path, as_json: bool, members: bool, operators: bool) -> None:
+@click.option(
+    "--engine",
+    "segment",
+    metavar="SEGMENT",
+    help="Show a TensorRT engine: layers, tactics, formats, memory. Needs its TensorRT and a GPU.",
+)
+@click.option("--target", metavar="NAME", help="The variant the segment of --engine is of.")
+@click.option("--trust", is_flag=True, help="Let code inside the engine run, for --engine.")
+def inspect(
+    bundle: Path,
+    as_json: bool,
+    members: bool,
+    operators: bool,
+    segment: str | None,
+    target: str | None,
+    trust: bool,
+) -> None:
     """Show what BUNDLE holds: targets, segments, operators, sizes, digests, inputs and outputs.
 
-    Nothing is loaded or run; neither PyTorch nor TensorRT is needed.
+    Nothing is loaded or run, and neither PyTorch nor TensorRT is needed, but for --engine.
     """
     opened = open_bundle(bundle)
+    if segment is not None:
+        _inspect_engine(opened, segment, target, trust, as_json)
+        return
+    if target is not None or trust:
+        raise ConfigError(
+            "--target and --trust are for the engine of a segment", hint="add --engine SEGMENT"
+        )
     described = describe(opened)
     if as_json:
         click.echo(json.dumps(described, indent=2))
         return
     for part in _parts(opened, described, members, operators):
+        click.echo(part)
+
+
+def _inspect_engine(
+    bundle: Bundle, segment: str, target: str | None, trust: bool, as_json: bool
+) -> None:
+    from ..device import facts
+    from ..engine_layers import inspect_engine
+    from ..segments import find_segment
+    from .engine_text import inspected
+
+    found = find_segment(bundle, segment, target)
+    engine = inspect_engine(bundle, found, facts(), trust=trust)
+    if as_json:
+        about = {"target": found.variant, "segment": found.name, "engine": found.kind}
+        click.echo(json.dumps(about | engine.to_json(), indent=2))
+        return
+    member = found.ref.member if found.ref is not None else None
+    for part in inspected(found, engine, bundle.entries[member or ""].size):
         click.echo(part)
 
 

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layers of a built engine, with the modules of the model they came from."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .bundle import Bundle
+from .engines import Verdict, engine
+from .engines._child import ask
+from .errors import BundleError, ConfigError, DeviceError
+from .manifest import EngineRef
+from .origins import Origin, Origins
+from .segments import TENSORRT_KINDS, FoundSegment
+
+_BITS = (
+    (re.compile(r"FP32|Float\b|INT32|Int32", re.IGNORECASE), 32),
+    (re.compile(r"FP16|BF16|Half|BFloat16", re.IGNORECASE), 16),
+    (re.compile(r"INT64", re.IGNORECASE), 64),
+    (re.compile(r"INT8|FP8|BOOL|UINT8", re.IGNORECASE), 8),
+)
+
+
+@dataclass(frozen=True)
+class EngineTensor:
+    """A tensor between an engine's layers: ``format`` is TensorRT's words for layout and type."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: str
+
+    @property
+    def nbytes(self) -> int | None:
+        """Its size without padding; None where a size is open or the type unknown."""
+        if any(size < 0 for size in self.shape):
+            return None
+        for pattern, bits in _BITS:
+            if pattern.search(self.format):
+                return math.prod(self.shape) * bits // 8
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"name": self.name, "shape": list(self.shape), "format": self.format}
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """A layer of an engine. Of an engine without details only the name is known.
+
+    ``weights`` counts the numbers of its weights; ``origins`` are the network's layers in it.
+    """
+
+    name: str
+    kind: str = ""
+    tactic: str = ""
+    inputs: tuple[EngineTensor, ...] = ()
+    outputs: tuple[EngineTensor, ...] = ()
+    weights: int = 0
+    origins: tuple[Origin, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "name": self.name,
+            "kind": self.kind or None,
+            "tactic": self.tactic or None,
+            "inputs": [tensor.to_json() for tensor in self.inputs],
+            "outputs": [tensor.to_json() for tensor in self.outputs],
+            "weights": self.weights,
+            "origins": [origin.to_json() for origin in self.origins],
+        }
+
+
+@dataclass(frozen=True)
+class InspectedEngine:
+    """What TensorRT tells of an engine; ``figures`` and ``tensors`` as ``engines/_inspect.py``."""
+
+    version: str
+    layers: tuple[EngineLayer, ...]
+    tensors: tuple[Mapping[str, Any], ...]
+    figures: Mapping[str, Any]
+
+    @property
+    def detailed(self) -> bool:
+        """Whether more than the layers' names is known."""
+        return any(layer.kind for layer in self.layers)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "version": self.version,
+            "detailed": self.detailed,
+            "figures": dict(self.figures),
+            "tensors": [dict(tensor) for tensor in self.tensors],
+            "layers": [layer.to_json() for layer in self.layers],
+        }
+
+
+def read_layers(information: Sequence[Any], origins: Origins) -> tuple[EngineLayer, ...]:
+    """The inspector's layers, each an object or only a name."""
+    return tuple(_layer(item, origins) for item in information)
+
+
+def inspect_engine(
+    bundle: Bundle, found: FoundSegment, facts: Mapping[str, Any], *, trust: bool = False
+) -> InspectedEngine:
+    """Has TensorRT read the engine of a segment, in a child process.
+
+    Raises:
+        ConfigError: it is no TensorRT engine.
+        BundleError: there is no engine yet, or one of another version or machine.
+        DeviceError: this machine cannot read it: no GPU, or no TensorRT.
+    """
+    ref = found.ref
+    if ref is None or ref.kind not in TENSORRT_KINDS or found.network is None:
+        raise ConfigError(
+            f"{found} runs by {ref.kind if ref else 'reference'}, which has no layers of its own",
+            hint="name a segment with a TensorRT engine, see them with: trtpack inspect",
+        )
+    member = built_member(found, ref)
+    module = engine(ref.kind)
+    verdict = module.check(ref.record, facts)
+    if not verdict.usable:
+        raise cannot_read(found, verdict)
+    told = ask(
+        module.MODULE,  # type: ignore[attr-defined]
+        "inspect",
+        {"trust": trust},
+        name=str(found),
+        inputs={"plan": bytes(bundle.member(member))},
+    )
+    layers = read_layers(told["layers"], Origins(found.network))
+    return InspectedEngine(told["version"], layers, tuple(told["tensors"]), told["engine"])
+
+
+def built_member(found: FoundSegment, ref: EngineRef) -> str:
+    """The member that holds a segment's engine; BundleError where there is none."""
+    if ref.member is None:
+        raise BundleError(
+            f"{found} has no engine yet: {ref.deferred or 'none was built'}",
+            hint="build it on the device with: trtpack finish",
+        )
+    return ref.member
+
+
+def cannot_read(found: FoundSegment, verdict: Verdict) -> BundleError | DeviceError:
+    """Why an engine cannot be used here."""
+    message = f"cannot read the engine of {found} here: {verdict.reason}"
+    if verdict.fit == "rebuild":
+        return BundleError(message, hint="run this on the machine that it was built for")
+    return DeviceError(
+        message, hint="run this on the device, trtpack doctor shows what a machine has"
+    )
+
+
+def _layer(item: Any, origins: Origins) -> EngineLayer:
+    if not isinstance(item, Mapping):
+        return EngineLayer(str(item), origins=origins.of(str(item)))
+    name = str(item.get("Name", ""))
+    weights = (item.get(key) for key in ("Weights", "Bias"))
+    return EngineLayer(
+        name,
+        kind=str(item.get("LayerType", "")),
+        tactic=str(item.get("TacticName") or item.get("TacticValue") or ""),
+        inputs=_tensors(item.get("Inputs")),
+        outputs=_tensors(item.get("Outputs")),
+        weights=sum(int(w.get("Count", 0)) for w in weights if isinstance(w, Mapping)),
+        origins=origins.of(name, str(item.get("Metadata", ""))),
+    )
+
+
+def _tensors(items: Any) -> tuple[EngineTensor, ...]:
+    if not isinstance(items, Sequence) or isinstance(items, str):
+        return ()
+    return tuple(
+        EngineTensor(
+            str(item.get("Name", "")),
+            tuple(int(size) for size in item.get("Dimensions") or ()),
+            str(item.get("Format/Datatype") or item.get("Format") or ""),
+        )
+        for item in items
+        if isinstance(item, Mapping)
+    )

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What TensorRT tells of an engine, read by its ``IEngineInspector`` in a child process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from trtpack_runtime.errors import BundleError
+
+from ._cuda import device_error, started
+
+PLAN = "plan"
+"""The engine's file in the job's folder."""
+
+
+def run(
+    trt: Any, job: Mapping[str, Any], folder: Path, report: Callable[[Mapping[str, Any]], bool]
+) -> dict[str, Any]:
+    """The worker's task ``inspect``; ``job["trust"]`` lets code inside the engine run.
+
+    Answers ``layers``, as the inspector gives them: objects where the engine was built with
+    details, else names; ``tensors``, the engine's inputs and outputs; and ``engine``, its figures.
+
+    Raises:
+        BundleError: TensorRT cannot read the plan.
+        DeviceError: there is no GPU that this TensorRT can use.
+    """
+    log, runtime = started(trt, "Runtime")
+    if job.get("trust"):
+        runtime.engine_host_code_allowed = True
+    before = len(log.errors)
+    engine = runtime.deserialize_cuda_engine((folder / PLAN).read_bytes())
+    if engine is None:
+        said = log.errors[before:]
+        raise device_error(said) or BundleError(
+            f"TensorRT {trt.__version__} cannot read the engine: "
+            f"{'; '.join(said[-3:]) or 'it gave no reason'}",
+            hint="let this machine build its own engine",
+        )
+    layers = _layers(trt, engine)
+    return {"layers": layers, "tensors": _tensors(engine), "engine": _figures(engine)}
+
+
+def _layers(trt: Any, engine: Any) -> list[Any]:
+    inspector = engine.create_engine_inspector()
+    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    try:
+        layers: list[Any] = json.loads(text)["Layers"]
+    except (ValueError, KeyError, TypeError):  # names with a quote are not escaped everywhere
+        oneline = trt.LayerInformationFormat.ONELINE
+        return [
+            str(inspector.get_layer_information(index, oneline)).strip()
+            for index in range(engine.num_layers)
+        ]
+    return layers
+
+
+def _tensors(engine: Any) -> list[dict[str, Any]]:
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    return [
+        {
+            "name": name,
+            "mode": engine.get_tensor_mode(name).name.lower(),
+            "dtype": engine.get_tensor_dtype(name).name,
+            "shape": list(engine.get_tensor_shape(name)),
+            "format": str(engine.get_tensor_format_desc(name)),
+        }
+        for name in names
+    ]
+
+
+def _figures(engine: Any) -> dict[str, Any]:
+    """Memory in bytes; None where this release does not tell."""
+    memory = getattr(engine, "device_memory_size_v2", None)
+    if memory is None:
+        memory = getattr(engine, "device_memory_size", None)
+    return {
+        "layers": engine.num_layers,
+        "device_memory_bytes": None if memory is None else int(memory),
+        "profiles": engine.num_optimization_profiles,
+        "refittable": bool(engine.refittable),
+        "verbosity": engine.profiling_verbosity.name,
+    }
