@@ -454,7 +454,10 @@ row(
 def _scaled(layer: Any) -> Read:
     dtype = layer._value("to_type") or layer._types.get(0) or layer._usual_type()
     given = _optional(layer, ("axis",), {"output_type": dtype.name})
-    return {"input": _input(layer), "scale": _input(layer, 1)}, given
+    scale = _input(layer, 1)
+    if layer._release == "8.6" and scale.dtype != "FLOAT":
+        raise ValueError(f"the scale must be FLOAT, got {scale.dtype}")
+    return {"input": _input(layer), "scale": scale}, given
 
 
 for _name in ("Quantize", "Dequantize"):
