@@ -65,6 +65,8 @@ class DeviceFacts:
     gpus: tuple[Gpu, ...]
     jetson: Jetson | None
     problems: tuple[str, ...] = ()
+    tensorrt_cuda: str | None = None
+    """The major release of CUDA that ``tensorrt`` is for, where its package's name tells it."""
 
     def to_json(self) -> dict[str, Any]:
         """The facts as plain JSON values, as engines compare them."""
@@ -101,6 +103,7 @@ def look(root: Path = Path("/")) -> DeviceFacts:
         gpus=found.gpus,
         jetson=jetson(root),
         problems=(found.problem,) if found.problem else (),
+        tensorrt_cuda=_find.cuda_of(),
     )
 
 

@@ -26,8 +26,8 @@ _SINCE = {
     (_FLAG, "VERSION_COMPATIBLE"): "8.6",
     (_FLAG, "ERROR_ON_TIMING_CACHE_MISS"): "10.0",
     (_FLAG, "WEIGHT_STREAMING"): "10.0",
-    (_FLAG, "STRICT_NANS"): "10.4",
-    (_FLAG, "DISTRIBUTIVE_INDEPENDENCE"): "10.10",
+    (_FLAG, "STRICT_NANS"): "10.6",
+    (_FLAG, "DISTRIBUTIVE_INDEPENDENCE"): "10.12",
     ("HardwareCompatibilityLevel", "SAME_COMPUTE_CAPABILITY"): "10.9",
     ("ComputeCapability", ""): "TensorRT-RTX",
     ("INetworkDefinition", "mark_debug"): "10.0",
@@ -66,9 +66,10 @@ def check_release(trt: Any, options: BuildOptions) -> None:
     ]
     for wanted, what, kind, member in needed:
         if wanted and not _has(trt, kind, member):
-            since = _SINCE.get((kind, member), "another TensorRT")
+            since = _SINCE.get((kind, member))
+            other = f", {since} has" if since else ""
             raise EngineBuildError(
-                f"TensorRT {trt.__version__} does not have {what}, {since} does", hint=_HINT
+                f"TensorRT {trt.__version__} does not have {what}{other}", hint=_HINT
             )
     if options.version_compatible and options.weights != "inside" and major(trt) < 10:
         raise EngineBuildError(

@@ -107,6 +107,7 @@ class Emitter:
         self._log, self._kept = emitted.log, emitted.kept
         self._network, self._weights = network, weights
         self._tensors: dict[str, Any] = {}
+        self._stored: dict[tuple[str, str, int], Any] = {}
         self._read: list[tuple[str, Constant, Any]] = []
         self._names = {layer.name: 1 for layer in network.layers}
         self._where, self._layer, self._errors_before = "the network", "", len(emitted.log.errors)
@@ -139,7 +140,8 @@ class Emitter:
             outputs = EMITTERS[layer.kind](self, **operands, **layer.attributes)
             for part in outputs.layers:
                 part.name = layer.name
-                part.metadata = layer.origin[:_METADATA_LENGTH]
+                if hasattr(part, "metadata"):  # IAttention has it from 10.15 on
+                    part.metadata = layer.origin[:_METADATA_LENGTH]
                 if self._mixed:
                     hold_types(self, part, layer, self._network)
             for name, tensor in zip(layer.outputs, outputs.tensors, strict=True):
@@ -173,9 +175,13 @@ class Emitter:
         for _, constant, _ in self._read:
             form = (constant.dtype, math.prod(constant.shape))
             forms.setdefault(constant.data, set()).add(form)
+        done: set[str] = set()
         for operand, constant, weights in self._read:
             if operand in _NAMELESS or len(forms[constant.data]) > 1 or 0 in constant.shape:
                 continue
+            if constant.data in done:
+                continue
+            done.add(constant.data)
             with self._blaming(f"constant {constant.name!r}"):
                 if not self.definition.set_weights_name(weights, constant.data):
                     raise self._error("TensorRT does not take its name")
@@ -276,13 +282,14 @@ class Emitter:
         return buffer.cast("B")
 
     def _of(self, constant: Constant, operand: str = "") -> Any:
-        """The constant as weights, by address."""
+        """The constant as weights, by address; one stored tensor stays at one address."""
         count = math.prod(constant.shape)
-        weights = self._weights_at(
-            constant.dtype, self._bytes(constant), count, f"constant {constant.name!r}"
-        )
-        self._read.append((operand, constant, weights))
-        return weights
+        form = (constant.data, constant.dtype, count)
+        if form not in self._stored:
+            buffer, what = self._bytes(constant), f"constant {constant.name!r}"
+            self._stored[form] = self._weights_at(constant.dtype, buffer, count, what)
+        self._read.append((operand, constant, self._stored[form]))
+        return self._stored[form]
 
     def _weights_at(self, dtype: str, buffer: Any, count: int, what: str) -> Any:
         self.dtype(dtype)

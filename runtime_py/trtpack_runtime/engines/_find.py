@@ -62,6 +62,17 @@ def installed(module: str, root: Path = _ROOT) -> str | None:
     return None if found is None else found.version
 
 
+def cuda_of(path: list[str] | None = None) -> str | None:
+    """The major release of CUDA that the installed TensorRT is for, where its name tells ("13")."""
+    searched = sys.path if path is None else path
+    found = [
+        release
+        for release in ("11", "12", "13")
+        if any(metadata.distributions(name=f"tensorrt-cu{release}", path=searched))
+    ]
+    return found[0] if len(found) == 1 else None
+
+
 def imported(module: str, root: Path = _ROOT) -> Any:
     """Imports a TensorRT module, from the system's folder where it is only there.
 

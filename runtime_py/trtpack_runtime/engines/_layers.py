@@ -420,12 +420,16 @@ def attention(
 
 
 def _scaled(e: Emitter, method: str, input: Any, scale: Any, dtype: str, axis: int | None) -> Added:
-    typed = hasattr(e.trt.IQuantizeLayer, "to_type")
-    added = one(
-        e, getattr(e.definition, method)(input, scale, *((e.dtype(dtype),) if typed else ()))
-    )
+    add = getattr(e.definition, method)
+    if hasattr(e.trt.IQuantizeLayer, "to_type"):
+        added = one(e, add(input, scale, e.dtype(dtype)))
+    else:  # release 8 scales in FLOAT, to and from INT8
+        added = one(e, add(input, _cast(e, scale, "FLOAT")))
+    layer = added.layers[0]
     if axis is not None:
-        added.layers[0].axis = axis
+        layer.axis = axis
+    if dtype in ("HALF", "BF16") and not hasattr(e.trt.IQuantizeLayer, "to_type"):
+        return Added((layer,), (_cast(e, added.tensors[0], dtype),))
     return added
 
 

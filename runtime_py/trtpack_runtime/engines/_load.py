@@ -19,6 +19,7 @@ from ._execute import EngineRunner
 from ._find import imported
 from ._log import Log
 from ._memory import weights_at
+from ._options import BuildOptions
 
 _MARK = b"trt"
 _WANTS = (
@@ -71,14 +72,22 @@ def deserialized(
 
     Raises:
         BundleError: TensorRT cannot read the plan; ``wants`` and ``has`` say why where it tells.
+            Or it holds machine code and is not trusted.
         DeviceError: there is no GPU, or it has no memory for the plan.
     """
+    options = BuildOptions.from_json((record or {}).get("options") or {})
+    has_code = options.version_compatible and "EXCLUDE_LEAN_RUNTIME" not in options.flags
+    if has_code and not trust:
+        raise BundleError(
+            "the engine is version-compatible, so it holds machine code that this machine did "
+            "not build",
+            hint="add --trust if you trust who built it",
+        )
     log, runtime = started(trt, "Runtime")
-    if trust and hasattr(runtime, "engine_host_code_allowed"):
+    if has_code:
         runtime.engine_host_code_allowed = True
-    core = ((record or {}).get("options") or {}).get("dla_core")
-    if core is not None:
-        runtime.DLA_core = core
+    if options.dla_core is not None:
+        runtime.DLA_core = options.dla_core
     before = len(log.errors)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:

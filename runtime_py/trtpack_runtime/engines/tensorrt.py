@@ -131,7 +131,7 @@ def check(record: Mapping[str, Any], facts: Mapping[str, Any]) -> Verdict:
     if reason is not None:
         return Verdict("impossible", reason)
     wants = {key: _text(record, key) for key in ("tensorrt", "sm", "device", "os", "arch")}
-    options = BuildOptions.from_json(record.get("options") or {})
+    options = _options(record)
     for what in ("os", "arch"):
         if wants[what] != facts[what]:
             return Verdict("rebuild", f"built for {wants[what]}, this machine is {facts[what]}")
@@ -270,6 +270,15 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _sm(sm: str) -> str:
     return _ONE_DEVICE.get(sm, sm)
+
+
+def _options(record: Mapping[str, Any]) -> BuildOptions:
+    try:
+        return BuildOptions.from_json(record["options"])
+    except (KeyError, TypeError) as error:
+        raise BundleError(
+            "the record of a tensorrt engine has no build options", hint="build the bundle again"
+        ) from error
 
 
 def _text(record: Mapping[str, Any], key: str) -> str:
