@@ -25,6 +25,9 @@ from .converters.symbols import Symbols, UnknownSymbolError
 from .options import SizeRange
 from .target import Target
 
+Ranges = Mapping[str, SizeRange]
+"""The sizes that each size symbol of a graph takes."""
+
 
 @dataclass(frozen=True)
 class Passed:
@@ -57,18 +60,29 @@ class ConversionError(Exception):
 def convert(
     graph_module: fx.GraphModule,
     target: Target,
-    ranges: Mapping[str, SizeRange],
+    ranges: Ranges,
     recipes: Mapping[str, dict[str, Any]] | None = None,
+    profiles: Sequence[Ranges] = (),
 ) -> ConvertedSegment:
     """The portable network of a graph whose every node has a converter.
 
-    ``ranges`` gives each size symbol's (min, opt, max), from which the profile follows;
-    ``recipes`` tells how constants that lowering derived follow from the parameters.
+    ``ranges`` gives each size symbol's (min, opt, max), from which the profile follows, and
+    ``profiles`` the same for each further profile; ``recipes`` tells how constants that lowering
+    derived follow from the parameters.
 
     Raises:
         ConversionError: a node turned out to be impossible; it carries the reason.
     """
-    return _Conversion(graph_module, target, ranges, recipes or {}).run()
+    return _Conversion(graph_module, target, ranges, recipes or {}, profiles).run()
+
+
+def node_of(layer: str) -> str:
+    """The graph node that a network's layer was made for.
+
+    A layer is named after its scope, ``module.path/node``, with a number behind it where a node
+    takes several (``module.path/node.2``).
+    """
+    return layer.rpartition("/")[2].partition(".")[0]
 
 
 class _Conversion:
@@ -76,10 +90,12 @@ class _Conversion:
         self,
         graph_module: fx.GraphModule,
         target: Target,
-        ranges: Mapping[str, SizeRange],
+        ranges: Ranges,
         recipes: Mapping[str, dict[str, Any]],
+        profiles: Sequence[Ranges],
     ) -> None:
         self.graph_module, self.ranges, self.recipes = graph_module, ranges, recipes
+        self.profiles = profiles
         self.placeholders = [n for n in graph_module.graph.nodes if n.op == "placeholder"]
         self.symbols = Symbols.of(graph_module)
         self.recorder, self.constants = Recorder(), Constants()
@@ -96,13 +112,21 @@ class _Conversion:
                 self.values[node] = self._call(node)
         outputs = self._outputs()
         names = [name for name in outputs if isinstance(name, str)]
-        _, profile = signature(self.graph_module, self.ranges)
-        network = self.recorder.finish(names, (profile,) if profile else ())
+        network = self.recorder.finish(names, self._profiles())
         used = {constant.data for constant in network.constants.values()}
         used.update(p.name for p in outputs if isinstance(p, Passed) and p.kind == "constant")
         return ConvertedSegment(
             network, {k: self.constants.values[k] for k in sorted(used)}, tuple(outputs)
         )
+
+    def _profiles(self) -> list[Profile]:
+        """The profile of the declared ranges, then each further one that differs here."""
+        found: list[Profile] = []
+        for ranges in (self.ranges, *self.profiles):
+            _, profile = signature(self.graph_module, ranges)
+            if profile is not None and profile not in found:
+                found.append(profile)
+        return found
 
     def _constant(self, node: fx.Node) -> Tensor:
         name = str(node.target)
@@ -187,7 +211,7 @@ class _Conversion:
 
 
 def signature(
-    graph_module: fx.GraphModule, ranges: Mapping[str, SizeRange]
+    graph_module: fx.GraphModule, ranges: Ranges
 ) -> tuple[tuple[Tensor, ...], Profile | None]:
     """A graph's inputs, dims over each other, and the shapes its dynamic ones take."""
     placeholders = [n for n in graph_module.graph.nodes if n.op == "placeholder"]
@@ -206,7 +230,7 @@ def signature(
 
 
 def concrete_shape(
-    shape: Sequence[int | torch.SymInt], ranges: Mapping[str, SizeRange], which: int
+    shape: Sequence[int | torch.SymInt], ranges: Ranges, which: int
 ) -> tuple[int, ...]:
     """A shape with every symbol at its minimum (0), optimum (1) or maximum (2)."""
     sizes = []

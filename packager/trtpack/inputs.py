@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads ``--input``: the shape, type, range of values, or file of one model input.
+"""Reads ``--input``: the shape, type, range of values, or file of one model input; ``--profile``.
 
 ```
 input  = [NAME "="] (tensor | file)
 tensor = [dim {"x" dim}] [":" dtype ["[" LOW "," HIGH "]"]]     HIGH is not included
 dim    = SIZE | MIN "/" OPT "/" MAX | "[" NAME "=" MIN "/" OPT "/" MAX "]"
 file   = "@" PATH | PATH ".safetensors" | PATH ".npz" | PATH ".npy"
+profile = NAME "=" dims {";" NAME "=" dims}                     dims: a tensor's, without a type
 ```
 """
 
@@ -17,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import ConfigError
-from .options import DynamicDim, InputArgument, InputSpec, SampleFile, SizeRange
+from .options import DynamicDim, InputArgument, InputSpec, ProfileSpec, SampleFile, SizeRange
 
 INPUT_DTYPES = [
     "float32",
@@ -33,6 +34,7 @@ INPUT_DTYPES = [
 ]
 SAMPLE_SUFFIXES = (".safetensors", ".npz", ".npy")
 
+_PROFILE = "write it as 'x=8/16/32x3x224x224', inputs between semicolons: 'ids=1x16;mask=1x16'"
 _GRAMMAR = "write it as 1x3x224x224:float16, ids=1x128:int64[0,30522] or x=1/4/8x3x224x224"
 _NAME = re.compile(r"[A-Za-z_][\w.]*(?==)")
 _DIM_NAME = re.compile(r"[A-Za-z_]\w*")
@@ -96,6 +98,28 @@ def parse_inputs(texts: Iterable[str]) -> tuple[InputArgument, ...]:
                         hint="give dimensions of one name the same range",
                     )
     return found
+
+
+def parse_profile(text: str) -> ProfileSpec:
+    """One ``--profile`` argument: the shapes of the inputs whose sizes it narrows.
+
+    Raises:
+        ConfigError: a malformed shape, an input without a name or given twice, or more than shapes.
+    """
+    found: list[InputSpec] = []
+    for part in text.split(";"):
+        spec = parse_input(part.strip())
+        if not isinstance(spec, InputSpec) or spec.dtype is not None:
+            raise ConfigError(f"bad --profile {text!r}: it has shapes only", hint=_PROFILE)
+        if spec.name is None:
+            raise ConfigError(f"bad --profile {text!r}: {part!r} names no input", hint=_PROFILE)
+        if any(spec.name == other.name for other in found):
+            raise ConfigError(
+                f"bad --profile {text!r}: {spec.name} is there twice",
+                hint="write each input once, a further --profile for further shapes",
+            )
+        found.append(spec)
+    return tuple(found)
 
 
 class _Scanner:

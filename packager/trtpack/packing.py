@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from .converters.symbols import Symbols, UnknownSymbolError
 from .custom_operators import required_modules
 from .engines import BuiltEngine
 from .golden import GoldenSample
-from .options import Options
 from .program import Assembled
 from .sources import Source
 from .target import Target
@@ -47,6 +46,25 @@ TOLERANCES: Mapping[str, Mapping[str, Any]] = {
 _PRECISION = ("BF16", "HALF", "FLOAT", "DOUBLE")
 
 
+@dataclass(frozen=True)
+class Model:
+    """What a bundle holds of the model itself, whatever it is built for."""
+
+    source: Source
+    captured: Captured
+    method: str
+    golden: tuple[GoldenSample, ...]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The weight store, ``state_dict`` name -> stored name in it, and the file it is in."""
+
+    store: WeightStore
+    names: Mapping[str, Mapping[str, str]]
+    path: Path
+
+
 def store_parameters(captured: Captured, store: WeightStore) -> dict[str, dict[str, str]]:
     """Stores every parameter and persistent buffer; answers state_dict name -> stored name."""
     return {
@@ -57,11 +75,13 @@ def store_parameters(captured: Captured, store: WeightStore) -> dict[str, dict[s
     }
 
 
-def write_weights(store: WeightStore, folder: Path) -> Path:
+def write_weights(
+    store: WeightStore, names: Mapping[str, Mapping[str, str]], folder: Path
+) -> Stored:
     """Writes the weight store, without a copy in memory."""
     path = folder / "weights.safetensors"
     write_safetensors(path, (StoredTensor(name, tensor) for name, tensor in store.items()))
-    return path
+    return Stored(store, names, path)
 
 
 @dataclass(frozen=True)
@@ -75,15 +95,10 @@ class Variant:
 
 def write(
     path: Path,
-    source: Source,
-    captured: Captured,
-    options: Options,
-    method: str,
-    store: WeightStore,
-    names: Mapping[str, Mapping[str, str]],
-    weights: Path,
-    golden: tuple[GoldenSample, ...],
-    variants: Iterable[Variant],
+    model: Model,
+    stored: Stored,
+    variants: Sequence[Variant],
+    metadata: Mapping[str, Any],
     report: Mapping[str, Any],
 ) -> Path:
     """Writes the bundle to ``path`` and answers it.
@@ -91,9 +106,9 @@ def write(
     Raises:
         ConfigError: the disk refused; nothing is left behind.
     """
-    variants = tuple(variants)
+    source, captured, method = model.source, model.captured, model.method
     samples = []
-    for i, sample in enumerate(golden):
+    for i, sample in enumerate(model.golden):
         file = path.parent / f"golden-{i}.safetensors"
         write_safetensors(file, sample.tensors())
         samples.append(Member(f"golden/{method}-{i}.safetensors", file))
@@ -119,27 +134,27 @@ def write(
             "name": source.name,
             "requires": _requires(variants),
             "members": [],
-            "methods": {method: _method(source, captured, method, golden, len(samples))},
+            "methods": {method: _method(model)},
             "state": [
                 {
                     "name": s.slot,
                     "dtype": by_torch(attribute(captured.graph_module, s.slot).dtype).name,
                     "shape": list(attribute(captured.graph_module, s.slot).shape),
-                    "initial": store.put(s.slot, attribute(captured.graph_module, s.slot)),
+                    "initial": stored.store.put(s.slot, attribute(captured.graph_module, s.slot)),
                 }
                 for s in captured.state
             ],
-            "weights": {"members": [WEIGHTS_MEMBER], **names},
+            "weights": {"members": [WEIGHTS_MEMBER], **stored.names},
             "variants": {v.target.name: _variant(v, method) for v in variants},
             "report": report,
-            "metadata": {**source.metadata, **options.metadata},
+            "metadata": {**source.metadata, **metadata},
         }
     )
     members = [
         *programs,
         *(Member(name, content) for name, content in sorted(networks.items())),
         *samples,
-        Member(WEIGHTS_MEMBER, weights),
+        Member(WEIGHTS_MEMBER, stored.path),
         *engines,
     ]
     write_bundle(path, manifest, members)
@@ -147,9 +162,8 @@ def write(
     return path
 
 
-def _method(
-    source: Source, captured: Captured, method: str, golden: tuple[GoldenSample, ...], count: int
-) -> dict[str, Any]:
+def _method(model: Model) -> dict[str, Any]:
+    source, captured, golden = model.source, model.captured, model.golden
     inputs, profile = signature(captured.graph_module, captured.ranges)
     by_name = {tensor.name: tensor for tensor in inputs}
     described = []
@@ -179,12 +193,12 @@ def _method(
         "out_tree": treespec.encode(captured.out_spec),
         "golden": [
             {
-                "member": f"golden/{method}-{i}.safetensors",
-                "inputs": [f"input.{k}" for k in range(len(golden[i].inputs))],
-                "outputs": [f"output.{k}" for k in range(len(golden[i].outputs))],
-                "states": [f"state.{slot}" for slot in golden[i].states],
+                "member": f"golden/{model.method}-{i}.safetensors",
+                "inputs": [f"input.{k}" for k in range(len(sample.inputs))],
+                "outputs": [f"output.{k}" for k in range(len(sample.outputs))],
+                "states": [f"state.{slot}" for slot in sample.states],
             }
-            for i in range(count)
+            for i, sample in enumerate(golden)
         ],
         "tolerance": {o["name"]: _tolerance(o["dtype"], precision) for o in outputs},
     }
@@ -256,7 +270,7 @@ def _variant(variant: Variant, method: str) -> dict[str, Any]:
     }
 
 
-def _requires(variants: tuple[Variant, ...]) -> list[str]:
+def _requires(variants: Sequence[Variant]) -> list[str]:
     needs = {"format:1"}
     for variant in variants:
         for segment in variant.assembled.program.segments:

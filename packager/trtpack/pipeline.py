@@ -4,47 +4,37 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from trtpack_runtime.network import Network
 
 from .capture import Captured, capture
-from .convert import ConversionError, ConvertedSegment, convert, signature
+from .convert import signature
 from .engine_cache import EngineCache
+from .engine_options import check_engine_options
 from .engines import BuiltEngine, Job, build_engine
-from .errors import ConfigError, UnsupportedOpError
 from .golden import copied, record_golden, unchanged_buffers
 from .lowering import Lowered, lower
 from .options import Options
+from .packing import Model as PackedModel
 from .packing import Variant, store_parameters, write, write_weights
-from .partition import Plan, partition
+from .planning import METHOD, Planned, check_torch_ops, plan
+from .profiles import profile_ranges
 from .program import Assembled, assemble
 from .proof import prove
 from .report import BuildReport, Progress
 from .sources import Model, Source, load_source
-from .sources.examples import nearest
 from .summary import describe
-from .target import Target, find_target
+from .target import find_target
 from .weights import WeightStore
 from .work_folder import work_folder
 
 _LOG = logging.getLogger("trtpack.pipeline")
 
-METHOD = "forward"
 ALIVE_TOLERANCE = 1e-4
 """A livened model's outputs differ between inputs by at least 100 times this, relatively."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One target's plan with its converted TensorRT segments, by segment name."""
-
-    target: Target
-    plan: Plan
-    converted: Mapping[str, ConvertedSegment]
 
 
 def build(model: Model, options: Options, progress: Progress | None = None) -> BuildReport:
@@ -55,6 +45,7 @@ def build(model: Model, options: Options, progress: Progress | None = None) -> B
     """
     progress = progress or Progress()
     targets = [find_target(name) for name in options.targets]
+    check_engine_options(options, targets)
     with progress.step("load the model"):
         source = load_source(
             model,
@@ -84,10 +75,11 @@ def build(model: Model, options: Options, progress: Progress | None = None) -> B
     for name, count in ((n, c) for n, c in lowered.effects.items() if c):
         _LOG.info("pass %s: %d", name, count)
     check_torch_ops(lowered, options)
+    profiles = profile_ranges(captured, options.profiles)
     planned = []
     for target in targets:
         with progress.step(f"partition and convert for {target.name}"):
-            planned.append(plan(lowered, target, options))
+            planned.append(plan(lowered, target, options, profiles))
         for refusal in planned[-1].plan.refusals:
             at = f" at {refusal.where}" if refusal.where else ""
             _LOG.info("%s: %s%s stays in PyTorch: %s", target.name, refusal.op, at, refusal.reason)
@@ -95,59 +87,6 @@ def build(model: Model, options: Options, progress: Progress | None = None) -> B
         return describe(source, lowered, planned, options)
     with work_folder(options.output) as folder:
         return _finish(source, lowered, planned, options, folder, progress)
-
-
-def check_torch_ops(lowered: Lowered, options: Options) -> None:
-    """Refuses an operator to keep in PyTorch that the model does not have, a misspelling mostly.
-
-    Raises:
-        ConfigError: with the nearest operator that it has.
-    """
-    graph = lowered.captured.graph_module.graph
-    found = {str(node.target) for node in graph.nodes if node.op == "call_function"}
-    known = sorted(found | {name.rpartition(".")[0] for name in found} - {""})
-    for name in options.torch_ops:
-        if name not in known:
-            near = nearest(name, known)
-            raise ConfigError(
-                f"the lowered model has no operator {name} to keep in PyTorch",
-                hint=f"did you mean --torch-op {near}?"
-                if near
-                else "choose one of those that trtpack explain lists",
-            )
-
-
-def plan(lowered: Lowered, target: Target, options: Options) -> Planned:
-    """Partitions and converts, again whenever converting finds a node that cannot be converted.
-
-    Raises:
-        UnsupportedOpError: with ``options.strict``, the first node that TensorRT refuses.
-    """
-    refused: dict[str, str] = {}
-    while True:
-        made = partition(
-            lowered.captured.graph_module,
-            target,
-            method=METHOD,
-            torch_ops=options.torch_ops,
-            min_block_size=options.min_block_size,
-            refused=refused,
-        )
-        if options.strict and made.refusals:
-            first = made.refusals[0]
-            raise UnsupportedOpError(first.op, first.where, first.reason)
-        try:
-            converted = {
-                segment.name: convert(
-                    segment.graph_module, target, lowered.captured.ranges, lowered.recipes
-                )
-                for segment in made.segments
-                if segment.kind == "tensorrt"
-            }
-        except ConversionError as error:
-            refused[error.refusal.node] = error.refusal.reason
-            continue
-        return Planned(target, made, converted)
 
 
 def _finish(
@@ -167,29 +106,26 @@ def _finish(
         programs = {
             p.target.name: assemble(captured, p.plan, p.converted, store, METHOD) for p in planned
         }
-        weights = write_weights(store, folder)
+        stored = write_weights(store, names, folder)
     engines: dict[str, dict[str, BuiltEngine]] = {}
     cache = EngineCache()
     for item in planned:
         engines[item.target.name] = {}
         for job in _jobs(item, captured, programs[item.target.name], store):
             with progress.step(f"{item.target.name}: engine of {job.segment.name}") as step:
-                built = build_engine(job, item.target, options, weights, folder, cache, step.detail)
+                built = build_engine(
+                    job, item.target, options, stored.path, folder, cache, step.detail
+                )
             if built is not None:
                 engines[item.target.name][built.segment] = built
     plan_report = describe(source, lowered, planned, options)
     with progress.step("write the bundle"):
         bundle = write(
             folder / options.output.name,
-            source,
-            captured,
-            options,
-            METHOD,
-            store,
-            names,
-            weights,
-            golden,
+            PackedModel(source, captured, METHOD, golden),
+            stored,
             [Variant(p.target, programs[p.target.name], engines[p.target.name]) for p in planned],
+            options.metadata,
             _summary(plan_report),
         )
     proofs = {}

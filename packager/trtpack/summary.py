@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import fx
@@ -15,13 +15,14 @@ from trtpack_runtime import treespec
 from trtpack_runtime.smoke import Comparison, SmokeReport
 
 from .capture import Captured, returned
-from .convert import ConvertedSegment
+from .convert import ConvertedSegment, Ranges
 from .converters.node import Refusal
 from .engines import BuiltEngine
 from .lowering import Lowered
-from .options import Options, SizeRange
+from .options import Options
 from .packing import output_name
-from .partition import Plan, PlannedSegment
+from .partition import PlannedSegment
+from .planning import Planned
 from .report import (
     Agreement,
     BuildReport,
@@ -33,22 +34,7 @@ from .report import (
     ValueReport,
 )
 from .sources import Source
-from .target import Target
 from .weights import WeightStore
-
-
-class Planned(Protocol):
-    """One target's plan with its converted segments."""
-
-    @property
-    def target(self) -> Target: ...
-    @property
-    def plan(self) -> Plan: ...
-    @property
-    def converted(self) -> Mapping[str, ConvertedSegment]: ...
-
-
-Ranges = Mapping[str, SizeRange]
 
 
 def describe(

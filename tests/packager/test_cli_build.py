@@ -66,7 +66,9 @@ def test_every_flag_reaches_its_option(pipeline: FakePipeline, tmp_path: Path) -
         --weights {weights} --dtype float16 --seed 7 --liven --samples 3 --min-block-size 2
         --torch-op aten.add --torch-op aten.mul.Tensor --strict --engine reference
         --workspace 2G --optimization-level 4 --meta {meta} --dry-run
-        --report {tmp_path}/r.json
+        --report {tmp_path}/r.json --profile x=1x3;ids=2 --profile x=8x3 --avg-timing-iterations 4
+        --engine-weights stripped --version-compatible --hardware-compatible same-sm --sparse
+        --dla-core 1 --debug-tensors a.* --debug-tensors b --no-cache --tactics {weights} --locked
     """
     run(build, *arguments.split())
     assert pipeline.model == "m.py:make"
@@ -88,6 +90,17 @@ def test_every_flag_reaches_its_option(pipeline: FakePipeline, tmp_path: Path) -
         engine="reference",
         workspace_bytes=2 << 30,
         optimization_level=4,
+        profiles=((InputSpec("x", (1, 3)), InputSpec("ids", (2,))), (InputSpec("x", (8, 3)),)),
+        avg_timing_iterations=4,
+        engine_weights="stripped",
+        version_compatible=True,
+        hardware_compatible="same-sm",
+        sparse=True,
+        dla_core=1,
+        debug_tensors=("a.*", "b"),
+        cache=False,
+        tactics=weights,
+        locked=True,
         metadata={"labels": ["cat"]},
         dry_run=True,
         report=tmp_path / "r.json",
@@ -106,6 +119,27 @@ def test_defaults_are_those_of_options(pipeline: FakePipeline, tmp_path: Path) -
 def test_workspace_sizes(pipeline: FakePipeline, tmp_path: Path, text: str, nbytes: int) -> None:
     run(build, "m", "-t", "cpu", "-o", str(tmp_path / "b.tar"), "--workspace", text)
     assert pipeline.options.workspace_bytes == nbytes
+
+
+def test_hardware_compatible_alone_means_ampere_and_later(
+    pipeline: FakePipeline, tmp_path: Path
+) -> None:
+    run(build, "m", "-t", "cpu", "-o", str(tmp_path / "b.tar"), "--hardware-compatible")
+    assert pipeline.options.hardware_compatible == "ampere+"
+
+
+def test_tactics_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:
+    arguments = ["m", "-t", "orin", "-o", str(tmp_path / "b.tar"), "--tactics", "none.cache"]
+    with pytest.raises(ConfigError, match=r"there is no file none\.cache"):
+        CliRunner().invoke(build, arguments, catch_exceptions=False)
+
+
+def test_help_has_a_section_of_engine_options() -> None:
+    options, engine = run(build, "--help").output.split("Engine options:")
+    for flag in ("--profile SPEC", "--workspace", "--engine-weights", "--locked", "--no-cache"):
+        assert flag in engine
+        assert flag not in options
+    assert "--samples" in options
 
 
 def test_a_target_named_twice_is_built_once(pipeline: FakePipeline, tmp_path: Path) -> None:

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from tests.packager.converters import engine
 from trtpack.capture import capture
-from trtpack.convert import ConversionError, ConvertedSegment, Passed, concrete_shape, convert
+from trtpack.convert import (
+    ConversionError,
+    ConvertedSegment,
+    Passed,
+    concrete_shape,
+    convert,
+    node_of,
+)
 from trtpack.convert import signature as signature_of
 from trtpack.converters import registry
 from trtpack.lowering import Lowered, lower
@@ -112,3 +119,21 @@ def test_dynamic_inputs_have_a_profile() -> None:
 def test_static_inputs_have_none() -> None:
     _, profile = signature_of(lowered(lambda _, x: x + 1, torch.ones(4)).captured.graph_module, {})
     assert profile is None
+
+
+def test_every_layer_tells_the_node_it_was_made_for() -> None:
+    class Nested(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.GELU())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.block(x).softmax(-1) + self.block(x * 2)
+
+    module = lower(capture(Nested(), (torch.randn(2, 4),))).captured.graph_module
+    network = convert(module, find_target("orin@jetpack-6.0"), {}).network
+    nodes = {node.name for node in module.graph.nodes if node.op == "call_function"}
+    found = {node_of(layer.name) for layer in network.layers}
+    assert found <= nodes
+    assert len(network.layers) > len(found) > 4
+    assert any("block.0/" in layer.name for layer in network.layers)

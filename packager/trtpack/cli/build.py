@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,10 +13,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..errors import ConfigError
-from ..inputs import parse_inputs
+from ..inputs import parse_inputs, parse_profile
 from ..metadata import read_metadata
-from ..options import DTYPE_NAMES, ENGINE_KINDS, Options
+from ..options import DTYPE_NAMES, Options
 from ..report import BuildReport
+from .engine_options import SectionedCommand, engine_options, size_bytes
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -28,6 +28,7 @@ Examples:
   trtpack build timm:vit_small_patch16_224 -t thor --dtype float16 --input x=1/4/8x3x224x224
   trtpack build hf:./bert-base -t rtx-4090 --input input_ids=1x128 --input attention_mask=1x128
   trtpack build exported.pt2 -t orin --dry-run
+  trtpack build model.py:make_model -t native --input x=1/8/32x3x224x224 --profile x=1x3x224x224
 
 \b
 MODEL is one of
@@ -44,6 +45,10 @@ SPEC of --input is [NAME=]SHAPE[:TYPE[[LOW,HIGH]]] or a file of real samples:
   x=1/4/8x3x224x224        a dynamic dimension: minimum/optimum/maximum
   x=[batch=1/4/8]x3        the same, named: dimensions of one name are equal
   @samples.npz             .safetensors, .npz, .npy or a folder; 0.x, 1.x are samples of x
+
+\b
+SPEC of --profile is NAME=SHAPE of the inputs it narrows, between semicolons:
+  'ids=1/8/16x128;mask=1/8/16x128'
 """
 
 _FILE = click.Path()
@@ -64,16 +69,6 @@ def _complete_target(
 
     known = (NATIVE, *catalogue().spellings)
     return sorted(name for name in known if name.startswith(incomplete))
-
-
-def _sizes(value: str | None) -> int | None:
-    if value is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG]?)(i?)B?", value)
-    if match is None:
-        raise ConfigError(f"bad size {value!r}", hint="write it as 512M or 4G")
-    step = 1024 if match[3] or match[2] else 1
-    return int(float(match[1]) * step ** " kMG".index(match[2] or " "))
 
 
 def model_options(command: Command) -> Command:
@@ -150,7 +145,7 @@ def model_options(command: Command) -> Command:
     return command
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=SectionedCommand, epilog=EXAMPLES)
 @click.option(
     "-o",
     "--output",
@@ -169,17 +164,6 @@ def model_options(command: Command) -> Command:
     help="Golden samples to store, where --input gives no real ones.",
 )
 @click.option(
-    "--engine",
-    type=click.Choice(ENGINE_KINDS),
-    help="The engine kind for every target.  [default: the target's]",
-)
-@click.option(
-    "--workspace", metavar="SIZE", help="Most memory a TensorRT tactic may use, such as 4G."
-)
-@click.option(
-    "--optimization-level", type=click.IntRange(0, 5), help="TensorRT's builder optimization level."
-)
-@click.option(
     "--meta",
     type=_FILE,
     multiple=True,
@@ -188,6 +172,7 @@ def model_options(command: Command) -> Command:
 )
 @click.option("--dry-run", is_flag=True, help="Stop before engines and print the plan.")
 @click.option("--report", type=_FILE, metavar="FILE", help="Also write the build report as JSON.")
+@engine_options
 def build(model: str, **arguments: Any) -> None:
     """Build MODEL for each target into one bundle that `trtpack run` runs there."""
     run_build(model, **arguments)
@@ -205,6 +190,8 @@ def run_build(
     log_file: str | None,
     output: str = "bundle.tar",
     workspace: str | None = None,
+    profiles: tuple[str, ...] = (),
+    tactics: str | None = None,
     meta: tuple[str, ...] = (),
     report: str | None = None,
     **settings: Any,
@@ -224,7 +211,9 @@ def run_build(
         inputs=parse_inputs(inputs),
         weights=Path(weights) if weights else None,
         torch_ops=torch_ops,
-        workspace_bytes=_sizes(workspace),
+        workspace_bytes=size_bytes(workspace),
+        profiles=tuple(map(parse_profile, profiles)),
+        tactics=Path(tactics) if tactics else None,
         metadata=read_metadata(map(Path, meta)),
         report=Path(report) if report else None,
         **settings,
@@ -232,6 +221,10 @@ def run_build(
     if options.weights is not None and not options.weights.is_file():
         raise ConfigError(
             f"there is no weights file {options.weights}", hint="check the path after --weights"
+        )
+    if options.tactics is not None and not options.tactics.is_file():
+        raise ConfigError(
+            f"there is no file {options.tactics}", hint="check the path after --tactics"
         )
     if not options.dry_run:
         check_writable(options.output, "--output")

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flags of ``trtpack build`` that say how engines are built, in a section of its help."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from ..errors import ConfigError
+from ..options import ENGINE_KINDS, ENGINE_WEIGHTS, HARDWARE_COMPATIBLE
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class EngineOption(click.Option):
+    """A flag that stands in the section ``Engine options``."""
+
+
+class SectionedCommand(click.Command):
+    """A command whose help shows its engine options behind the others."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes both sections."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": [], "Engine options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                engine = isinstance(parameter, EngineOption)
+                sections["Engine options" if engine else "Options"].append(record)
+        for title, rows in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+def _option(*names: str, **settings: Any) -> Callable[[Decorated], Decorated]:
+    return click.option(*names, cls=EngineOption, **settings)
+
+
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    _option(
+        "--engine",
+        type=click.Choice(ENGINE_KINDS),
+        help="The engine kind for every target.  [default: the target's]",
+    ),
+    _option(
+        "--profile",
+        "profiles",
+        multiple=True,
+        metavar="SPEC",
+        help="One more optimization profile within the dynamic sizes, see below; repeat for more.",
+    ),
+    _option(
+        "--optimization-level",
+        type=click.IntRange(0, 5),
+        help="TensorRT's builder optimization level.",
+    ),
+    _option(
+        "--avg-timing-iterations",
+        type=click.IntRange(1),
+        metavar="COUNT",
+        help="Runs of a tactic that TensorRT averages.",
+    ),
+    _option(
+        "--workspace",
+        metavar="SIZE",
+        help="Most memory a TensorRT tactic may use, such as 4G.  [default: half of the target's, "
+        "a quarter where the CPU shares it]",
+    ),
+    _option(
+        "--engine-weights",
+        type=click.Choice(ENGINE_WEIGHTS),
+        default="inside",
+        show_default=True,
+        help="Fixed in the engine, in it but replaceable, or only in the bundle, once for all "
+        "targets.",
+    ),
+    _option(
+        "--version-compatible",
+        is_flag=True,
+        help="Engines that newer TensorRT releases run too; they hold machine code.",
+    ),
+    _option(
+        "--hardware-compatible",
+        type=click.Choice(HARDWARE_COMPATIBLE),
+        is_flag=False,
+        flag_value="ampere+",
+        help="Engines that other GPUs run too: Ampere and later (also where no value is given), "
+        "or of the same compute capability.",
+    ),
+    _option("--sparse", is_flag=True, help="Let TensorRT use the 2:4 sparsity of weights."),
+    _option(
+        "--dla-core",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Run on this DLA core what can run there, the rest on the GPU.",
+    ),
+    _option(
+        "--debug-tensors",
+        multiple=True,
+        metavar="PATTERN",
+        help="Keep tensors whose names match visible in the engine, such as 'layer1.*'; repeat "
+        "for more.",
+    ),
+    _option(
+        "--tactics",
+        type=click.Path(),
+        metavar="FILE",
+        help="Begin with the tactics of a timing cache, its timing.lock.json, or a bundle.",
+    ),
+    _option(
+        "--locked",
+        is_flag=True,
+        help="Use known tactics only: fail where one is missing, and prove that none changed.",
+    ),
+    _option(
+        "--no-cache",
+        "cache",
+        is_flag=True,
+        flag_value=False,
+        default=True,
+        help="Neither read nor write the user's cache of engines and tactics.",
+    ),
+)
+
+
+def engine_options(command: Decorated) -> Decorated:
+    """Adds the engine options to a command."""
+    for decorate in reversed(_OPTIONS):
+        command = decorate(command)
+    return command
+
+
+def size_bytes(value: str | None) -> int | None:
+    """The bytes of ``512M`` or ``4GiB``.
+
+    Raises:
+        ConfigError: not a size.
+    """
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG]?)(i?)B?", value)
+    if match is None:
+        raise ConfigError(f"bad size {value!r}", hint="write it as 512M or 4G")
+    step = 1024 if match[3] or match[2] else 1
+    return int(float(match[1]) * step ** " kMG".index(match[2] or " "))
