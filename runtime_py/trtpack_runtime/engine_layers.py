@@ -130,7 +130,7 @@ def inspect_engine(
     told = ask(
         module.MODULE,  # type: ignore[attr-defined]
         "inspect",
-        {"trust": trust},
+        {"record": dict(ref.record), "trust": trust},
         name=str(found),
         inputs={"plan": bytes(bundle.member(member))},
     )

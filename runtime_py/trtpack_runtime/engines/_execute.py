@@ -102,6 +102,11 @@ class EngineRunner:
         self._dtypes: dict[str, torch.dtype] = {}
         self._nothing: torch.Tensor | None = None
 
+    @property
+    def contexts(self) -> list[Any]:
+        """The execution contexts that were needed so far, one an optimisation profile."""
+        return [profile.context for profile in self._profiles if profile.context is not None]
+
     def __call__(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Enqueues the engine and answers its outputs, which are ready on the current stream.
 

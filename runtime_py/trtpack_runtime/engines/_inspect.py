@@ -8,9 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trtpack_runtime.errors import BundleError
-
-from ._cuda import device_error, started
+from ._load import deserialized
 
 PLAN = "plan"
 """The engine's file in the job's folder."""
@@ -19,27 +17,19 @@ PLAN = "plan"
 def run(
     trt: Any, job: Mapping[str, Any], folder: Path, report: Callable[[Mapping[str, Any]], bool]
 ) -> dict[str, Any]:
-    """The worker's task ``inspect``; ``job["trust"]`` lets code inside the engine run.
+    """The worker's task ``inspect``; ``job["record"]`` is the engine's compatibility record,
+    ``job["trust"]`` lets machine code inside it run.
 
     Answers ``layers``, as the inspector gives them: objects where the engine was built with
     details, else names; ``tensors``, the engine's inputs and outputs; and ``engine``, its figures.
 
     Raises:
-        BundleError: TensorRT cannot read the plan.
+        BundleError: TensorRT cannot read the plan, or it is not trusted.
         DeviceError: there is no GPU that this TensorRT can use.
     """
-    log, runtime = started(trt, "Runtime")
-    if job.get("trust"):
-        runtime.engine_host_code_allowed = True
-    before = len(log.errors)
-    engine = runtime.deserialize_cuda_engine((folder / PLAN).read_bytes())
-    if engine is None:
-        said = log.errors[before:]
-        raise device_error(said) or BundleError(
-            f"TensorRT {trt.__version__} cannot read the engine: "
-            f"{'; '.join(said[-3:]) or 'it gave no reason'}",
-            hint="let this machine build its own engine",
-        )
+    plan = memoryview((folder / PLAN).read_bytes())
+    kept = deserialized(trt, plan, job.get("record"), trust=bool(job.get("trust")))
+    engine = kept[1]
     layers = _layers(trt, engine)
     return {"layers": layers, "tensors": _tensors(engine), "engine": _figures(engine)}
 

@@ -32,11 +32,12 @@ class LayerTimes:
 def profiled(trt: Any, runner: Any) -> Iterator[LayerTimes]:
     """Has a loaded engine report its layers' times until the block ends.
 
-    ``runner`` is an ``EngineRunner``; all its execution contexts are watched.
+    ``runner`` is an ``EngineRunner``; the execution contexts it has by now are watched, so it shall
+    have run with the same shapes before.
     """
     times = LayerTimes()
     profiler = _profiler(trt, times)
-    contexts = list(getattr(runner, "contexts", None) or [runner.context])
+    contexts = list(runner.contexts)
     for context in contexts:
         context.profiler = profiler
     try:
