@@ -74,7 +74,7 @@ def _shape(
             f"{_text(profile)}: the model has no input {spec.name!r}",
             hint=f"name one of: {', '.join(shapes)}",
         )
-    shape = shapes[spec.name]
+    shape = shapes[str(spec.name)]
     if len(shape) != len(spec.shape):
         raise ConfigError(
             f"{_text(profile)}: {spec.name} has {len(shape)} dimensions, not {len(spec.shape)}",
