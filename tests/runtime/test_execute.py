@@ -194,7 +194,7 @@ def test_a_wrong_input_is_refused(journal: list[str], value: torch.Tensor, messa
 
 
 def test_a_damaged_plan_is_told(journal: list[str]) -> None:
-    with pytest.raises(BundleError, match="no plan, or a damaged one: magic tag does not match"):
+    with pytest.raises(BundleError, match=r"no plan, a damaged one, .*: magic tag does not match"):
         runner(Trt(journal), b"none")
 
 

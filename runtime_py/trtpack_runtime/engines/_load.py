@@ -21,7 +21,6 @@ from ._log import Log
 from ._memory import weights_at
 from ._options import BuildOptions
 
-_MARK = b"trt"
 _WANTS = (
     (re.compile(r"expecting library version ([\d.]+) got ([\d.]+)"), "TensorRT"),
     (re.compile(r"expecting compute ([\d.]+) got compute ([\d.]+)"), "SM"),
@@ -91,7 +90,7 @@ def deserialized(
     before = len(log.errors)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise _unreadable(trt, plan, record or {}, log.errors[before:])
+        raise _unreadable(trt, record or {}, log.errors[before:])
     return runtime, engine, log
 
 
@@ -135,9 +134,7 @@ def _not_refitted(problem: str, said: list[str]) -> BundleError | DeviceError:
     )
 
 
-def _unreadable(
-    trt: Any, plan: memoryview, record: Mapping[str, Any], said: list[str]
-) -> BundleError | DeviceError:
+def _unreadable(trt: Any, record: Mapping[str, Any], said: list[str]) -> BundleError | DeviceError:
     """Why a plan could not be read: the machine, another version or GPU, or damage."""
     rebuild = "let this device build its own engine"
     for pattern, what in _WANTS:
@@ -151,18 +148,16 @@ def _unreadable(
                     has=f"{what} {match[1]}",
                 )
     words = "; ".join(said[-3:]) or "it gave no reason"
-    if bytes(plan[1:4]) != _MARK:
-        return BundleError(
-            f"TensorRT cannot read the engine: this is no plan, or a damaged one: {words}",
-            hint=rebuild,
-        )
-    error = device_error(said)
-    if error is not None:
-        return error
     version = record.get("tensorrt") or record.get("tensorrt_rtx")
-    return BundleError(
-        f"TensorRT cannot read the engine: {words}",
-        hint=rebuild,
-        wants=version and f"TensorRT {version}",
-        has=f"TensorRT {trt.__version__}",
+    wants, has = version and f"TensorRT {version}", f"TensorRT {trt.__version__}"
+    if any("magic" in text.lower() for text in said):
+        return BundleError(
+            "TensorRT cannot read the engine: it is no plan, a damaged one, or one of another "
+            f"TensorRT: {words}",
+            hint=rebuild,
+            wants=wants,
+            has=has,
+        )
+    return device_error(said) or BundleError(
+        f"TensorRT cannot read the engine: {words}", hint=rebuild, wants=wants, has=has
     )
