@@ -80,7 +80,7 @@ def double(release: str) -> Any:
     mixins = dict(_MIXINS) | network.layer_mixins(trt, list(table["classes"]))
     for name, made in generated(trt, release, table["classes"], mixins).items():
         setattr(trt, name, made)
-    trt.IHostMemory = _host_memory(trt.IHostMemory)
+    trt.IHostMemory = _host_memory(trt, trt.IHostMemory)
     for name, made in nested.items():
         owner, _, inner = name.partition(".")
         _export(getattr(trt, owner), inner, made)
@@ -102,18 +102,20 @@ def _export(owner: Any, inner: str, made: Any) -> None:
         type.__setattr__(owner, name, member)
 
 
-def _host_memory(recorded: Any) -> Any:
+def _host_memory(trt: Any, recorded: Any) -> Any:
     """``IHostMemory``, which is a buffer: bytes are what Python lets a class be one with."""
     known = {name for name in vars(recorded) if not name.startswith("_")}
 
-    class IHostMemory(bytes):
-        def __getattribute__(self, name: str) -> Any:
-            if not name.startswith("_") and name not in known:
-                raise lacks(recorded._release, f"IHostMemory.{name}")
-            return super().__getattribute__(name)
+    def read(self: Any, name: str) -> Any:
+        if not name.startswith("_") and name not in known:
+            raise lacks(recorded._release, f"IHostMemory.{name}")
+        return bytes.__getattribute__(self, name)
 
-        @property
-        def nbytes(self) -> int:
-            return len(self)
+    names = {name: property(lambda self, name=name: _memory[name](trt, self)) for name in known}
+    return type("IHostMemory", (bytes,), names | {"__getattribute__": read})
 
-    return IHostMemory
+
+_memory: Mapping[str, Any] = {
+    "nbytes": lambda _, memory: len(memory),
+    "dtype": lambda trt, _: trt.DataType.INT8,
+}

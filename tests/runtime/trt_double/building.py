@@ -10,7 +10,7 @@ from typing import Any
 
 from trtpack_runtime import dims
 
-MAGIC = b"a plan of a double\n"
+MAGIC = b"ftrt: a plan of a double\n"
 _CACHE = b"a timing cache of a double\n"
 _MEMORY = 8 << 30
 _HASH = 0x9E3779B97F4A7C15

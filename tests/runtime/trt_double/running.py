@@ -45,7 +45,8 @@ class RuntimeOf:
                 self._log("ERROR", "deserializeCudaEngine: host code is not allowed")
                 return None
         elif record["version"] != trt.__version__:
-            self._log("ERROR", f"Version tag {record['version']} does not match {trt.__version__}")
+            wants = f"expecting library version {trt.__version__} got {record['version']}"
+            self._log("ERROR", f"The engine plan file is not compatible: {wants}, please rebuild.")
             return None
         if record["device"] != trt._controls.device:
             self._log("ERROR", f"The engine was generated on {record['device']}")
