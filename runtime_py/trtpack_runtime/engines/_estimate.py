@@ -4,11 +4,12 @@
 The bound is what no fusion can save:
 
     weights, each stored tensor once
-  + the most that lives at one time of: network inputs, network outputs, and what convolutions read
-    and write, each at the largest shape of any profile
+  + network inputs and outputs, at the largest shapes of a profile
+  + the most that lives at one time of what convolutions read, at the same shapes
 
-Chains of pointwise layers, products and softmaxes may become one kernel, so what passes between
-them is not counted. A build that fits this may still fail; one that does not fit cannot succeed.
+Chains of pointwise layers, products and softmaxes may become one kernel, alone or behind a
+convolution, so what passes between them is not counted. A build that fits this may still fail; one
+that does not fit cannot succeed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.errors import DeviceError
 from trtpack_runtime.network import Network, Profile, Tensor
 
-_STORED = frozenset({"convolution_nd", "deconvolution_nd"})
+_READ_WHOLE = frozenset({"convolution_nd", "deconvolution_nd"})
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
@@ -68,21 +69,18 @@ def _activation_bytes(network: Network, profile: Profile | None) -> int:
     if profile is None and not network.is_static:
         return 0
     sizes = _sizes(network, profile)
-    outputs = set(network.outputs)
-    stored = {tensor.name for tensor in network.inputs} | outputs
+    bound = {tensor.name for tensor in network.inputs} | set(network.outputs)
     last: dict[str, int] = {}
     for i, layer in enumerate(network.layers):
-        last.update(dict.fromkeys(layer.operand_names(), i))
-        if layer.kind in _STORED:
-            stored |= {name for name in layer.operand_names() if name in sizes}
-            stored |= set(layer.outputs)
-    live = {tensor.name for tensor in network.inputs}
-    most = sum(sizes[name] for name in live)
+        if layer.kind in _READ_WHOLE:
+            last.update((name, i) for name in layer.operand_names() if name in sizes)
+    live: set[str] = set()
+    most = 0
     for i, layer in enumerate(network.layers):
-        live |= stored & set(layer.outputs)
+        live |= {name for name in layer.outputs if name in last and name not in bound}
         most = max(most, sum(sizes[name] for name in live))
-        live = {name for name in live if name in outputs or last.get(name, -1) > i}
-    return most
+        live = {name for name in live if last[name] > i}
+    return sum(sizes[name] for name in bound) + most
 
 
 def _sizes(network: Network, profile: Profile | None) -> Mapping[str, int]:

@@ -1,0 +1,468 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine kind ``tensorrt``: what fits what, and how plans are loaded, on doubles."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.runtime.trt_double import RELEASES, controls, double
+from trtpack_runtime.dims import dim
+from trtpack_runtime.engines import LoadContext, Verdict, tensorrt
+from trtpack_runtime.engines._build import build_plan
+from trtpack_runtime.engines._execute import EngineRunner
+from trtpack_runtime.engines._options import BuildOptions
+from trtpack_runtime.engines.tensorrt import can_build, check, cuda_needed, load, record_of
+from trtpack_runtime.errors import BundleError, DeviceError, InputMismatchError, InternalError
+from trtpack_runtime.network import Network, Profile, Tensor
+from trtpack_runtime.program import Segment
+from trtpack_runtime.recorder import Recorder
+from trtpack_runtime.safetensors import TensorView
+
+H200 = {
+    "name": "NVIDIA H200",
+    "sm": "9.0",
+    "memory_bytes": 141 << 30,
+    "multiprocessors": 132,
+    "integrated": False,
+}
+FACTS: dict[str, Any] = {
+    "os": "linux",
+    "arch": "x86_64",
+    "gpus": [H200],
+    "driver": {"version": "575.51", "cuda": "12.9"},
+    "tensorrt": "10.3.0",
+    "tensorrt_cuda": None,
+    "jetson": None,
+    "problems": [],
+}
+ORIN = FACTS | {
+    "arch": "aarch64",
+    "gpus": [{"name": "Orin", "sm": "8.7", "multiprocessors": 16, "integrated": True}],
+    "jetson": {"module": "p3701-0005"},
+}
+
+
+def record(facts: Any = FACTS, **options: Any) -> dict[str, Any]:
+    """The record of an engine built on a machine with these facts."""
+    return record_of(facts["tensorrt"], BuildOptions(**options), facts)
+
+
+def on(base: dict[str, Any] = FACTS, gpu: dict[str, Any] | None = None, **facts: Any) -> Any:
+    """A machine like another, but for some facts."""
+    gpus = [base["gpus"][0] | gpu] if gpu else base["gpus"]
+    return base | {"gpus": gpus} | facts
+
+
+def test_the_record_says_what_the_plan_belongs_to() -> None:
+    made = record(ORIN, optimization_level=4, weights="stripped")
+    assert made == {
+        "tensorrt": "10.3.0",
+        "sm": "8.7",
+        "device": "Orin",
+        "sm_count": 16,
+        "jetson": "p3701-0005",
+        "cuda": "12.9",
+        "driver": "575.51",
+        "os": "linux",
+        "arch": "aarch64",
+        "options": BuildOptions(optimization_level=4, weights="stripped").to_json(),
+        "weights": "stripped",
+        "refit": True,
+    }
+
+
+NEWER: dict[str, Any] = {"version_compatible": True}
+ANY_AMPERE: dict[str, Any] = {"hardware_compatibility": "AMPERE_PLUS"}
+L4 = {"name": "NVIDIA L4", "sm": "8.9"}
+VERDICTS = [
+    (record(), FACTS, Verdict("exact", "built by TensorRT 10.3.0 for NVIDIA H200 (SM 9.0)")),
+    (record(), on(tensorrt="10.3.0.26"), "exact"),
+    (
+        record(),
+        on(gpu={"name": "NVIDIA H100"}),
+        Verdict(
+            "works",
+            "built on NVIDIA H200 (SM 9.0), this machine has NVIDIA H100 (SM 9.0); not tuned here",
+        ),
+    ),
+    (
+        record(),
+        on(gpu={"multiprocessors": 114}),
+        Verdict(
+            "works",
+            "built on NVIDIA H200 (SM 9.0) with 132 multiprocessors, here are 114; not tuned here",
+        ),
+    ),
+    (record(), on(gpu={"multiprocessors": None}), "exact"),
+    (
+        record(),
+        on(gpu=L4),
+        Verdict(
+            "rebuild",
+            "built on NVIDIA H200 (SM 9.0), this machine has NVIDIA L4 (SM 8.9)",
+        ),
+    ),
+    (
+        record(**ANY_AMPERE),
+        on(gpu=L4),
+        Verdict("works", "built on NVIDIA H200 (SM 9.0) for Ampere and later, not tuned here"),
+    ),
+    (record(**ANY_AMPERE), on(gpu={"name": "NVIDIA T4", "sm": "7.5"}), "rebuild"),
+    (record(ORIN, **ANY_AMPERE), on(ORIN, gpu={"name": "Thor", "sm": "11.0"}), "rebuild"),
+    (record(hardware_compatibility="SAME_COMPUTE_CAPABILITY"), on(gpu=L4), "rebuild"),
+    (
+        record(hardware_compatibility="SAME_COMPUTE_CAPABILITY"),
+        on(gpu={"name": "NVIDIA H100"}),
+        "works",
+    ),
+    (
+        record(),
+        on(tensorrt="10.4.0"),
+        Verdict("rebuild", "built by TensorRT 10.3.0, this machine has 10.4.0"),
+    ),
+    (
+        record(**NEWER),
+        on(tensorrt="10.16.2.10"),
+        Verdict(
+            "works",
+            "built by TensorRT 10.3.0, this machine has 10.16.2.10; built to be compatible with it",
+        ),
+    ),
+    (record(**NEWER), on(tensorrt="11.1.0"), "works"),
+    (
+        record(**NEWER),
+        on(tensorrt="10.2.0"),
+        Verdict(
+            "rebuild",
+            "built by TensorRT 10.3.0, this machine has 10.2.0; "
+            "a plan is not compatible with an older TensorRT",
+        ),
+    ),
+    (record(on(tensorrt="8.6.2"), **NEWER), on(tensorrt="10.3.0"), "works"),
+    (
+        record(on(tensorrt="8.6.2"), **NEWER),
+        on(tensorrt="11.1.0"),
+        Verdict(
+            "rebuild",
+            "built by TensorRT 8.6.2, this machine has 11.1.0; it is compatible up to 10.x",
+        ),
+    ),
+    (record(**NEWER), on(gpu=L4, tensorrt="10.4.0"), "rebuild"),
+    (
+        record(),
+        on(arch="aarch64"),
+        Verdict("rebuild", "built for x86_64, this machine is aarch64"),
+    ),
+    (record(), on(os="windows"), Verdict("rebuild", "built for linux, this machine is windows")),
+    (record(ORIN), ORIN, "exact"),
+    (
+        record(ORIN),
+        on(ORIN, jetson={"module": "p3767-0000"}),
+        Verdict("works", "built on p3701-0005, this machine is p3767-0000; not tuned here"),
+    ),
+    (record(ORIN), on(ORIN, jetson=None), "rebuild"),
+    (record(), on(gpus=[]), Verdict("impossible", "there is no NVIDIA GPU")),
+    (
+        record(),
+        on(gpus=[], problems=["cuInit failed with code 999: unknown error"]),
+        Verdict("impossible", "cuInit failed with code 999: unknown error"),
+    ),
+    (record(), on(tensorrt=None), Verdict("impossible", "TensorRT is not installed")),
+    (
+        record(),
+        on(tensorrt="10.13.2.6", driver={"version": "470.1", "cuda": "11.4"}),
+        Verdict(
+            "impossible",
+            "the driver serves CUDA 11.4, TensorRT 10.13.2.6 needs CUDA 12; "
+            "update the NVIDIA driver",
+        ),
+    ),
+    (
+        record(),
+        on(tensorrt_cuda="13"),
+        Verdict(
+            "impossible",
+            "the driver serves CUDA 12.9, TensorRT 10.3.0 needs CUDA 13; update the NVIDIA driver",
+        ),
+    ),
+    (record(), on(driver=None), "exact"),
+]
+
+
+@pytest.mark.parametrize(("made", "facts", "verdict"), VERDICTS)
+def test_a_record_is_compared_with_a_machine(
+    made: dict[str, Any], facts: dict[str, Any], verdict: Verdict | str
+) -> None:
+    found = check(made, facts)
+    assert (found if isinstance(verdict, Verdict) else found.fit) == verdict
+
+
+def test_thor_is_one_device_under_both_names_of_its_capability() -> None:
+    old = on(ORIN, gpu={"name": "Thor", "sm": "10.1"})
+    assert check(record(old), on(ORIN, gpu={"name": "Thor", "sm": "11.0"})).fit == "exact"
+
+
+@pytest.mark.parametrize("key", ["tensorrt", "sm", "device", "os", "arch", "options"])
+@pytest.mark.parametrize("value", [None, 7])
+def test_a_record_that_lacks_something_is_told(key: str, value: Any) -> None:
+    with pytest.raises(BundleError, match=rf"the record .* has no .*{key}"):
+        check(record() | {key: value}, FACTS)
+
+
+def test_options_this_runtime_does_not_know_do_not_disturb() -> None:
+    made = record()
+    made["options"] |= {"invented_later": 1}
+    del made["options"]["locked"]
+    assert check(made, FACTS).fit == "exact"
+
+
+@pytest.mark.parametrize(
+    ("facts", "target", "reason"),
+    [
+        (FACTS, None, None),
+        (FACTS, {"sm": "9.0", "tensorrt": "10.3", "arch": "x86_64"}, None),
+        (FACTS, {"sm": "9.0", "tensorrt": (10, 3, 0, 30)}, None),
+        (FACTS, {"sm": "8.7"}, "NVIDIA H200 is SM 9.0, not 8.7"),
+        (FACTS, {"sm": "8.7", "sm_also": ("9.0",)}, None),
+        (FACTS, {"tensorrt": "10.4"}, "this machine has TensorRT 10.3.0, not 10.4"),
+        (FACTS, {"arch": "aarch64"}, "this machine is x86_64, not aarch64"),
+        (on(gpus=[]), None, "there is no NVIDIA GPU"),
+        (on(tensorrt=None), None, "TensorRT is not installed"),
+    ],
+)
+def test_a_machine_that_cannot_build_says_why(
+    facts: dict[str, Any], target: dict[str, Any] | None, reason: str | None
+) -> None:
+    assert can_build(facts, target) == reason
+
+
+def test_cuda_11_was_served_until_10_13_1() -> None:
+    assert [cuda_needed(v) for v in ("8.6.2", "10.13.1", "10.13.2.6", "11.1.0")] == [11, 11, 12, 12]
+
+
+# loading
+
+
+def network() -> Network:
+    """``y = x + w`` of two rows or more, and the positions of its largest values."""
+    recorder = Recorder()
+    x = recorder.input(Tensor("x", "FLOAT", (dim("x", 0), 3)))
+    i = recorder.input(Tensor("i", "INT64", (2,)))
+    w = recorder.constant("FLOAT", (1, 3), "part.weight")
+    (y,) = recorder.add("elementwise", {"input1": x, "input2": w}, {"op": "SUM"}, name="part/add")
+    (j,) = recorder.add("elementwise", {"input1": i, "input2": i}, {"op": "SUM"}, name="part/add_1")
+    ranges = [((1, 3), (2, 3), (4, 3)), ((1, 3), (16, 3), (32, 3))]
+    return recorder.finish([y.name, j.name], [Profile({"x": shapes}) for shapes in ranges])
+
+
+WEIGHTS = {"part.weight": TensorView("part.weight", "F32", (1, 3), memoryview(bytes(12)))}
+
+
+def plan_of(trt: Any, **options: Any) -> memoryview:
+    """The network as a plan of a double."""
+    made = BuildOptions(**options)
+    return memoryview(bytes(build_plan(trt, network(), {"part.weight": bytes(12)}, made)))
+
+
+def context(made: dict[str, Any] | None = None, **more: Any) -> LoadContext:
+    """What the plan is loaded with."""
+    segment = Segment("forward_0", "network", {"x": "x"}, {"y": "y"}, "networks/0.json")
+    return LoadContext(
+        segment, {}, torch.device("cuda:0"), network(), record=made or record(), **more
+    )
+
+
+@pytest.fixture
+def trt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A double in TensorRT's place, and no real device."""
+    made = double(getattr(request, "param", "10.3"))
+    monkeypatch.setitem(sys.modules, "tensorrt", made)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    return made
+
+
+@pytest.mark.parametrize("trt", RELEASES, indirect=True)
+def test_a_plan_is_loaded(trt: Any) -> None:
+    runner = load(plan_of(trt), context())
+    assert isinstance(runner, EngineRunner)
+    assert (runner.inputs, runner.outputs) == (("x", "i"), ("part/add", "part/add_1"))
+    assert runner.engine.num_optimization_profiles == 2
+    assert runner.context.engine is runner.engine
+
+
+@pytest.mark.parametrize("trt", ["10.3", "10.16", "11.1"], indirect=True)
+def test_a_stripped_plan_takes_its_weights_from_the_bundle(trt: Any) -> None:
+    made = record(weights="stripped")
+    runner = load(plan_of(trt, weights="stripped"), context(made, weights=WEIGHTS))
+    assert runner.engine.refittable  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("trt", RELEASES, indirect=True)
+def test_a_refittable_plan_takes_new_weights(trt: Any) -> None:
+    made = record(weights="refittable") | {"refit": True}
+    runner = load(plan_of(trt, weights="refittable"), context(made, weights=WEIGHTS))
+    assert isinstance(runner, EngineRunner)
+
+
+def test_weights_that_are_not_in_the_bundle_are_named(trt: Any) -> None:
+    plan, made = plan_of(trt, weights="stripped"), record(weights="stripped")
+    with pytest.raises(BundleError, match=r"1 weights .*'part\.weight'") as refusal:
+        load(plan, context(made))
+    assert refusal.value.wants == ["part.weight"]
+
+
+def test_weights_of_another_size_are_refused_in_tensorrts_words(trt: Any) -> None:
+    view = TensorView("part.weight", "F32", (1, 2), memoryview(bytes(8)))
+    plan, made = plan_of(trt, weights="stripped"), record(weights="stripped")
+    with pytest.raises(BundleError, match=r"does not take 'part\.weight': setNamedWeights"):
+        load(plan, context(made, weights={"part.weight": view}))
+
+
+def test_a_version_compatible_plan_is_loaded_only_if_trusted(trt: Any) -> None:
+    plan, made = plan_of(trt, version_compatible=True), record(version_compatible=True)
+    with pytest.raises(BundleError, match="machine code") as refusal:
+        load(plan, context(made))
+    assert refusal.value.hint == "add --trust if you trust who built it"
+    assert isinstance(load(plan, context(made, trust=True)), EngineRunner)
+
+
+@pytest.mark.parametrize("trt", RELEASES, indirect=True)
+def test_a_truncated_plan_is_told(trt: Any) -> None:
+    with pytest.raises(BundleError, match="it is no plan, a damaged one") as refusal:
+        load(plan_of(trt)[:-9], context())
+    assert refusal.value.wants == "TensorRT 10.3.0"
+    assert refusal.value.has == f"TensorRT {trt.__version__}"
+
+
+def test_a_plan_of_another_tensorrt_is_told(trt: Any) -> None:
+    with pytest.raises(BundleError, match=r"wants TensorRT 8\.6\.2, .* 10\.3\.0") as refusal:
+        load(plan_of(double("8.6")), context())
+    assert refusal.value.hint == "let this device build its own engine"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "message", "wants", "has"),
+    [
+        (
+            (
+                "The engine plan file is not compatible with this version of TensorRT, expecting "
+                "library version 8.6.1.6 got 8.5.3.1, please rebuild."
+            ),
+            BundleError,
+            "wants TensorRT 8.5.3.1, this machine has 8.6.1.6",
+            "TensorRT 8.5.3.1",
+            "TensorRT 8.6.1.6",
+        ),
+        (
+            (
+                "The engine plan file is generated on an incompatible device, expecting compute "
+                "8.9 got compute 9.0, please rebuild."
+            ),
+            BundleError,
+            "wants SM 9.0, this machine has 8.9",
+            "SM 9.0",
+            "SM 8.9",
+        ),
+        (
+            "[defaultAllocator.cpp::allocate::21] Error Code 1: Cuda Runtime (out of memory)",
+            DeviceError,
+            "the GPU is out of memory: TensorRT says",
+            None,
+            None,
+        ),
+    ],
+)
+def test_tensorrts_words_for_a_plan_it_does_not_take(
+    trt: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    kind: type[Exception],
+    message: str,
+    wants: str | None,
+    has: str | None,
+) -> None:
+    def refuse(self: Any, *_: Any) -> None:
+        self._log("ERROR", said)
+
+    monkeypatch.setattr(trt.Runtime, "deserialize_cuda_engine", refuse)
+    with pytest.raises(kind, match=message) as refusal:
+        load(plan_of(trt), context())
+    assert (getattr(refusal.value, "wants", None), getattr(refusal.value, "has", None)) == (
+        wants,
+        has,
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (
+            "CUDA initialization failure with error: 35. Please check your CUDA installation",
+            "the NVIDIA driver is too old for this TensorRT: TensorRT says CUDA init",
+        ),
+        (
+            "CUDA initialization failure with error: 100",
+            "there is no NVIDIA GPU: TensorRT says",
+        ),
+        (
+            "Error Code 1: Cuda Runtime (unknown error)",
+            "the NVIDIA driver failed: TensorRT says",
+        ),
+        ("something new", r"TensorRT 10\.3\.0 does not start: something new"),
+    ],
+)
+def test_a_tensorrt_that_does_not_start_is_told(
+    trt: Any, monkeypatch: pytest.MonkeyPatch, said: str, message: str
+) -> None:
+    plan = plan_of(trt)
+
+    def fail(logger: Any) -> Any:
+        logger.log(SimpleNamespace(name="ERROR"), said)
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(trt, "Runtime", fail)
+    with pytest.raises(DeviceError, match=message):
+        load(plan, context())
+
+
+def test_an_engine_is_for_a_gpu() -> None:
+    made = context()
+    cpu = LoadContext(made.segment, {}, torch.device("cpu"), made.network)
+    with pytest.raises(BundleError, match="is an engine for a GPU, not for cpu"):
+        load(memoryview(b"plan"), cpu)
+    with pytest.raises(InternalError, match="forward_0 is no built network"):
+        load(None, made)
+
+
+def test_no_tensorrt_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(DeviceError, match="cannot import tensorrt") as missing:
+        load(memoryview(b"plan"), context())
+    assert missing.value.hint.startswith("install tensorrt on this machine")
+
+
+@pytest.mark.parametrize(("trt", "narrow"), [("8.6", True), ("10.3", False)], indirect=["trt"])
+def test_integers_of_64_bits_are_narrow_inside_on_release_8_alone(trt: Any, narrow: bool) -> None:
+    runner: Any = load(plan_of(trt), context())
+    inside = runner.engine.get_tensor_dtype("i").name
+    assert (inside == "INT32") == narrow == bool(runner._narrowed)
+    plans = controls(trt).built[-1]
+    assert [tensor["dtype"] for tensor in plans["outputs"]] == ["FLOAT", inside]
+
+
+def test_wrong_types_are_told_before_anything_runs(trt: Any) -> None:
+    runner = load(plan_of(trt), context())
+    with pytest.raises(InputMismatchError, match="input x: wanted FLOAT on cuda:0, got HALF"):
+        runner([torch.rand(2, 3).half(), torch.zeros(2).long()])
+
+
+def test_the_kind_is_known() -> None:
+    from trtpack_runtime.engines import engine
+
+    assert engine("tensorrt") is tensorrt
