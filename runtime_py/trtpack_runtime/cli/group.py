@@ -60,6 +60,21 @@ VERBS: Mapping[str, Verb] = {
     "verify": Verb(
         "trtpack_runtime.cli.verify:verify", INSIDE, "Compare every digest of a bundle."
     ),
+    "profile": Verb(
+        "trtpack_runtime.cli.profile:profile",
+        INSIDE,
+        "Measure every segment and layer of a bundle on this machine.",
+    ),
+    "extract": Verb(
+        "trtpack_runtime.cli.extract:extract",
+        INSIDE,
+        "Take the TensorRT engines out of a bundle as files.",
+    ),
+    "debug": Verb(
+        "trtpack_runtime.cli.debug:debug",
+        INSIDE,
+        "Find the layer where an engine computes something else.",
+    ),
     "completion": Verb(
         "trtpack_runtime.cli.completion:completion", OTHER, "Print a shell's completion script."
     ),
