@@ -14,6 +14,7 @@ TensorRT refuses with a line in its log is refused so here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -67,26 +68,33 @@ def double(release: str) -> Any:
     trt = Double("tensorrt_rtx" if release.startswith("rtx") else "tensorrt")
     trt._release, trt._controls = release, Controls()
     trt.__version__ = _VERSIONS.get(release, f"{release}.0")
-    nested = {}
-    for name, members in table["enums"].items():
-        lasting = releases()["11.4"]["enums"].get(name, {})
-        # of two names for a number the one that outlived the other is the member's own
-        members = dict(sorted(members.items(), key=lambda item: item[0] not in lasting))
-        made = enum(release, name, members)
-        if "." in name:
-            nested[name] = made
-        else:
+    enums = _enums(release)
+    for name, made in enums.items():
+        if "." not in name:
             setattr(trt, name, made)
     mixins = dict(_MIXINS) | network.layer_mixins(trt, list(table["classes"]))
     for name, made in generated(trt, release, table["classes"], mixins).items():
         setattr(trt, name, made)
     trt.IHostMemory = _host_memory(trt, trt.IHostMemory)
-    for name, made in nested.items():
-        owner, _, inner = name.partition(".")
-        _export(getattr(trt, owner), inner, made)
+    for name, made in enums.items():
+        owner, _, inner = name.rpartition(".")
+        if owner:
+            _export(getattr(trt, owner), inner, made)
     for alias, member in table["dtype_aliases"].items():
         setattr(trt, alias, getattr(trt.DataType, member))
     return trt
+
+
+@cache
+def _enums(release: str) -> dict[str, Any]:
+    """A release's enums, which all its doubles share."""
+    made = {}
+    for name, members in releases()[release]["enums"].items():
+        lasting = releases()["11.4"]["enums"].get(name, {})
+        # of two names for a number the one that outlived the other is the member's own
+        ordered = dict(sorted(members.items(), key=lambda item: item[0] not in lasting))
+        made[name] = enum(release, name, ordered)
+    return made
 
 
 def controls(trt: Any) -> Controls:

@@ -22,13 +22,15 @@ class Controls:
 
     ``fail`` are log lines of a build that ends without an engine. ``device`` is what timing caches
     and plans belong to. ``built`` are the recordings of all plans, ``measured`` how many tactics
-    were measured in all builds. ``dla_cores`` is what ``Builder.num_DLA_cores`` says.
+    were measured in all builds, ``streamed`` how many plans went piece by piece to a writer.
+    ``dla_cores`` is what ``Builder.num_DLA_cores`` says.
     """
 
     fail: tuple[str, ...] = ()
     device: str = "double"
     dla_cores: int = 0
     measured: int = 0
+    streamed: int = 0
     built: list[dict[str, Any]] = field(default_factory=list)
     configs: list[Any] = field(default_factory=list)
     networks: list[Any] = field(default_factory=list)
@@ -106,6 +108,7 @@ class BuilderOf:
         plan = self._built(network, config)
         if plan is None:
             return False
+        self._trt._controls.streamed += 1
         half = len(plan) // 2
         return all(writer.write(part) == len(part) for part in (plan[:half], plan[half:]))
 
