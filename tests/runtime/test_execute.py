@@ -8,6 +8,7 @@ streams are proved here; that a real engine computes the right thing is proved o
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +28,9 @@ class Stream:
     def __init__(self, name: str, journal: list[str]) -> None:
         self.cuda_stream, self.name, self._journal = 7, name, journal
 
+    def synchronize(self) -> None:
+        self._journal.append(f"the host waits for {self.name}")
+
     def wait_stream(self, other: Stream) -> None:
         self._journal.append(f"{self.name} waits for {other.name}")
 
@@ -38,10 +42,18 @@ class Context:
         self._engine = engine
         self._shape: tuple[int, ...] = (-1, -1)
         self._addresses: dict[str, int] = {}
+        self.profile = 0
+
+    def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+        self.profile = index
+        self._engine.journal.append(f"profile {index}")
+        return self._engine.has_room
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self._engine.journal.append(f"{self.profile}: {shape[0]}")
         self._shape = shape
-        return len(shape) == 2 and 1 <= shape[0] <= 4
+        low, _, high = self._engine.profiles[self.profile]
+        return low[0] <= shape[0] <= high[0]
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self._addresses[name] = address
@@ -56,7 +68,8 @@ class Context:
             self._engine.log("ERROR", "out of everything")
             return False
         count = self._shape[0] * self._shape[1]
-        x, y = ((ctypes.c_float * count).from_address(self._addresses[n]) for n in ("x", "y"))
+        number: Any = {"FLOAT": ctypes.c_float, "INT32": ctypes.c_int32}[self._engine.dtype]
+        x, y = ((number * count).from_address(self._addresses[n]) for n in ("x", "y"))
         for i in range(count):
             y[i] = 2 * x[i]
         return True
@@ -66,22 +79,27 @@ class Engine:
     """A deserialised engine of the double."""
 
     num_io_tensors = 2
-    num_optimization_profiles = 1
+    dtype = "FLOAT"
+    profiles: Sequence[Sequence[tuple[int, int]]] = (((1, 3), (2, 3), (4, 3)),)
 
     def __init__(self, log: Any, journal: list[str]) -> None:
-        self.log, self.journal, self.broken = log, journal, False
+        self.log, self.journal, self.broken, self.has_room = log, journal, False, True
+
+    @property
+    def num_optimization_profiles(self) -> int:
+        return len(self.profiles)
 
     def get_tensor_name(self, index: int) -> str:
         return "xy"[index]
 
     def get_tensor_dtype(self, name: str) -> Any:
-        return SimpleNamespace(name="FLOAT")
+        return SimpleNamespace(name=self.dtype)
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return (-1, 3)
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
-        return [(1, 3), (2, 3), (4, 3)]
+        return list(self.profiles[profile])
 
     def create_execution_context(self) -> Context | None:
         return Context(self)
@@ -129,9 +147,10 @@ def journal(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return notes
 
 
-def runner(trt: Trt, blob: bytes = b"ptrt") -> EngineRunner:
-    """A runner of the double."""
-    return EngineRunner(*deserialized(trt, memoryview(blob)), ["x"], ["y"], CPU)
+def runner(trt: Trt, blob: bytes = b"ptrt", declared: str = "FLOAT") -> EngineRunner:
+    """A runner of the double, its tensors of a type to the caller."""
+    types = dict.fromkeys("xy", declared)
+    return EngineRunner(*deserialized(trt, memoryview(blob)), ["x"], ["y"], CPU, types)
 
 
 def test_numbers_of_several_shapes(journal: list[str]) -> None:
@@ -151,6 +170,7 @@ def test_an_input_that_is_not_contiguous_is_copied(journal: list[str]) -> None:
 def test_the_default_stream_is_waited_for_and_waits(journal: list[str]) -> None:
     runner(Trt(journal))([torch.rand(1, 3)])
     assert journal == [
+        "0: 1",
         "the engine waits for the caller",
         "runs",
         "the caller waits for the engine",
@@ -165,7 +185,7 @@ def test_a_stream_of_the_callers_is_used_as_it_is(
     run = runner(Trt(journal))
     run([torch.rand(1, 3)])
     run([torch.rand(1, 3)])
-    assert journal == ["runs", "runs"]
+    assert journal == ["0: 1", "runs", "runs"], "equal shapes are told once"
 
 
 def test_a_call_on_another_stream_waits_for_the_last_one(
@@ -176,7 +196,7 @@ def test_a_call_on_another_stream_waits_for_the_last_one(
         stream = Stream(name, journal)
         monkeypatch.setattr(torch.cuda, "current_stream", lambda stream=stream: stream)
         run([torch.rand(1, 3)])
-    assert journal == ["runs", "two waits for one", "runs"]
+    assert journal == ["0: 1", "runs", "two waits for one", "runs"]
 
 
 @pytest.mark.parametrize(
@@ -216,3 +236,91 @@ def test_no_room_for_a_context_is_told(journal: list[str], monkeypatch: pytest.M
     monkeypatch.setattr(Engine, "create_execution_context", lambda self: None)
     with pytest.raises(DeviceError, match="cannot make room"):
         runner(Trt(journal))
+
+
+# several optimisation profiles
+
+
+@pytest.fixture
+def profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wide profile first, a narrow one within it second."""
+    ranges = (((1, 3), (8, 3), (32, 3)), ((1, 3), (1, 3), (2, 3)))
+    monkeypatch.setattr(Engine, "profiles", ranges)
+
+
+@pytest.mark.usefixtures("profiles")
+def test_the_narrowest_profile_that_holds_the_shapes_runs(journal: list[str]) -> None:
+    run = runner(Trt(journal))
+    for batch in (2, 8, 2, 1):
+        x = torch.rand(batch, 3)
+        (y,) = run([x])
+        assert torch.equal(y, x * 2)
+    told = [note for note in journal if note[0] in "01p"]
+    assert told == ["profile 1", "1: 2", "0: 8", "1: 1"], "a context knows its shapes still"
+    assert len(run.contexts) == 2
+    assert run.context.profile == 0
+
+
+@pytest.mark.usefixtures("profiles")
+def test_shapes_in_no_profile_are_told_with_every_range(journal: list[str]) -> None:
+    message = r"from \[1, 3\] to \[2, 3\] or from \[1, 3\] to \[32, 3\], got \[33, 3\]"
+    with pytest.raises(InputMismatchError, match=message):
+        runner(Trt(journal))([torch.rand(33, 3)])
+
+
+@pytest.mark.usefixtures("profiles")
+def test_no_room_for_another_profile_is_told(journal: list[str]) -> None:
+    trt = Trt(journal)
+    run = runner(trt)
+    trt.engine.has_room = False
+    with pytest.raises(DeviceError, match="cannot make room"):
+        run([torch.rand(1, 3)])
+
+
+# 64-bit integers in an engine that has none
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine of TensorRT 8."""
+    monkeypatch.setattr(Engine, "dtype", "INT32")
+
+
+@pytest.mark.usefixtures("narrow")
+def test_64_bit_integers_come_and_go_as_themselves(journal: list[str]) -> None:
+    x = torch.tensor([[1, -2, 3 << 28]])
+    (y,) = runner(Trt(journal), declared="INT64")([x])
+    assert torch.equal(y, x * 2)
+    assert y.dtype == torch.int64
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("value", [1 << 31, -(1 << 31) - 1, 1 << 40])
+def test_integers_beyond_32_bits_are_refused(journal: list[str], value: int) -> None:
+    run = runner(Trt(journal), declared="INT64")
+    with pytest.raises(InputMismatchError, match="input x: has integers beyond 32 bits"):
+        run([torch.tensor([[1, value, 3]])])
+    assert "runs" not in journal
+    (y,) = run([torch.tensor([[1, (1 << 30) - 1, -(1 << 30)]])])
+    assert y.tolist() == [[2, (1 << 31) - 2, -(1 << 31)]]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_an_engine_of_32_bit_integers_takes_those_alone(journal: list[str]) -> None:
+    run = runner(Trt(journal), declared="INT32")
+    with pytest.raises(InputMismatchError, match="wanted INT32 on cpu, got INT64 on cpu"):
+        run([torch.tensor([[1, 2, 3]])])
+
+
+@pytest.mark.usefixtures("narrow")
+def test_a_call_under_capture_does_not_wait_for_the_gpu(
+    journal: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runner(Trt(journal), declared="INT64")
+    run([torch.tensor([[1, 2, 3]])])
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream("capturing", journal))
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda self: pytest.fail("waited"))
+    del journal[:]
+    run([torch.tensor([[1, 2, 1 << 40]])])
+    assert journal == ["runs"], "no waiting for another stream either"

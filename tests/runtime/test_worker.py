@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ import torch
 from trtpack_runtime.dims import dim
 from trtpack_runtime.engines import Verdict, tensorrt_rtx
 from trtpack_runtime.engines._build import BuildOptions
-from trtpack_runtime.engines._child import BuildJob, build_in_worker
-from trtpack_runtime.errors import ConfigError, DeviceError, EngineBuildError
+from trtpack_runtime.engines._child import BuildJob, ask, build_in_worker
+from trtpack_runtime.errors import BuildCancelled, ConfigError, DeviceError, EngineBuildError
 from trtpack_runtime.network import Layer, Network, Profile, Tensor
 from trtpack_runtime.recorder import Recorder
 from trtpack_runtime.safetensors import TensorView, write_safetensors
+from trtpack_runtime.worker import TASKS
 
 MODULE = "tensorrt_rtx"
 CHAIN = 24
@@ -222,6 +225,115 @@ def test_the_worker_needs_neither_torch_nor_numpy_nor_click() -> None:
     assert answer.stdout == "[]\n"
 
 
+def test_a_network_that_cannot_fit_is_refused_before_the_build(job: BuildJob) -> None:
+    events: list[Mapping[str, Any]] = []
+    message = r"forward_0: this network needs about \d+\.\d KiB, the GPU has 100 bytes"
+    with pytest.raises(DeviceError, match=message):
+        build_in_worker(replace(job, memory_bytes=100), events.append)
+    assert (events, left_behind(job)) == ([], ["weights.safetensors"])
+
+
+def test_the_worker_is_asked_with_files_and_answers_with_files(job: BuildJob) -> None:
+    network = job.plan.parent / "stored network"
+    network.write_bytes(job.network.to_bytes())
+    asked = {
+        "weights": [str(path) for path in job.weights],
+        "options": BuildOptions(("SM89",), optimization_level=0).to_json(),
+    }
+    answer = ask(
+        MODULE,
+        "build",
+        asked,
+        name="forward_0",
+        inputs={"network.json": network},
+        outputs={"plan": job.plan},
+    )
+    assert answer["plan_bytes"] == job.plan.stat().st_size
+    assert answer["version"].startswith("1.")
+    assert left_behind(job) == ["engine.plan", "stored network", "weights.safetensors"]
+    with pytest.raises(ConfigError, match="cannot write"):
+        ask(MODULE, "build", {}, name="x", outputs={"plan": job.plan / "no folder" / "x"})
+
+
+def test_every_task_has_its_function() -> None:
+    for module, function in TASKS.values():
+        assert callable(getattr(import_module(f"trtpack_runtime.engines.{module}"), function))
+
+
+# TensorRT 8, which tells no progress and takes only arrays as weights, by its double
+
+
+@pytest.fixture
+def old(job: BuildJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuildJob:
+    """The job for a module ``tensorrt_old``, whose builds wait where a file ``wait`` is."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "tensorrt_old.py").write_text(
+        textwrap.dedent(f"""
+            import time
+            from pathlib import Path
+            from tests.runtime.trt_double import double
+            trt = double("8.6")
+            build = trt.Builder.build_serialized_network
+            def waiting(*arguments):
+                here = Path({str(folder)!r})
+                (here / "building").touch()
+                while (here / "wait").exists():
+                    time.sleep(0.05)
+                return build(*arguments)
+            trt.Builder.build_serialized_network = waiting
+            import sys
+            sys.modules[__name__] = trt
+        """)
+    )
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(root)]))
+    return replace(job, module="tensorrt_old", options=BuildOptions())
+
+
+def test_release_8_builds_in_the_worker(old: BuildJob) -> None:
+    result = build_in_worker(old)
+    assert result.version == "8.6.2"
+    assert result.tactics
+    assert result.entries is None
+    measured = build_in_worker(replace(old, tactics=result.tactics))
+    assert measured.tactics == result.tactics
+
+
+@pytest.mark.parametrize(
+    ("number", "at", "kind"),
+    [
+        (signal.SIGTERM, _worker_pids, BuildCancelled),
+        (signal.SIGINT, lambda: [os.getpid()], KeyboardInterrupt),
+    ],
+)
+def test_a_build_without_progress_stops_at_once(
+    old: BuildJob,
+    number: signal.Signals,
+    at: Callable[[], list[int]],
+    kind: type[BaseException],
+) -> None:
+    folder = old.plan.parent / "modules"
+    (folder / "wait").touch()
+
+    def stop() -> None:
+        while not (folder / "building").exists():
+            time.sleep(0.02)
+        for pid in at():
+            os.kill(pid, number)
+        stopped.append(time.monotonic())
+
+    stopped: list[float] = []
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(kind):
+        build_in_worker(old)
+    thread.join()
+    assert time.monotonic() - stopped[0] < 3
+    assert _worker_pids() == []
+    assert left_behind(old) == ["modules", "weights.safetensors"]
+
+
 # the engine kind on top
 
 
@@ -230,7 +342,7 @@ def test_the_record_says_what_the_plan_is_for(job: BuildJob) -> None:
     lines: list[str] = []
     record = tensorrt_rtx.build(
         job.network,
-        job.weights[0],
+        job.plan.parent / "weights.safetensors",
         job.plan,
         compute_capabilities=("SM89", "SM120"),
         optimization_level=0,

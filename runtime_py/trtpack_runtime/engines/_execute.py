@@ -93,7 +93,9 @@ class EngineRunner:
         self._narrowed = self._narrow_inputs(declared or {})
         self._widened = tuple(self._is_narrow(name, declared or {}) for name in outputs)
         self._wanted = {n: "INT64" if n in self._narrowed else self._types[n] for n in inputs}
-        self._profiles = sorted(self._read_profiles(), key=lambda p: (p.width, p.index))
+        shapes = {name: tuple(engine.get_tensor_shape(name)) for name in inputs}
+        self._dynamic = frozenset(name for name, shape in shapes.items() if -1 in shape)
+        self._profiles = sorted(self._read_profiles(shapes), key=lambda p: (p.width, p.index))
         first = next(profile for profile in self._profiles if profile.index == 0)
         self.context = first.context = self._new_context(0, None)
         self._lock = threading.Lock()
@@ -201,7 +203,7 @@ class EngineRunner:
         context, before = profile.context, len(self._log.errors)
         profile.shapes = None
         for name, shape in zip(self.inputs, shapes, strict=True):
-            if not context.set_input_shape(name, shape):
+            if name in self._dynamic and not context.set_input_shape(name, shape):
                 raise InputMismatchError(
                     f"input {name}: the engine does not take the shape {list(shape)}: "
                     f"{self._said(before)}",
@@ -274,14 +276,12 @@ class EngineRunner:
             )
         return context
 
-    def _read_profiles(self) -> list[_Profile]:
+    def _read_profiles(self, shapes: Mapping[str, Shape]) -> list[_Profile]:
         profiles = []
         for index in range(max(1, self.engine.num_optimization_profiles)):
-            ranges = {}
-            for name in self.inputs:
-                low = high = tuple(self.engine.get_tensor_shape(name))
-                if any(size < 0 for size in low):
-                    low, _, high = map(tuple, self.engine.get_tensor_profile_shape(name, index))
+            ranges = {name: (shape, shape) for name, shape in shapes.items()}
+            for name in self._dynamic:
+                low, _, high = map(tuple, self.engine.get_tensor_profile_shape(name, index))
                 ranges[name] = (low, high)
             profiles.append(_Profile(index, ranges))
         return profiles
