@@ -399,12 +399,13 @@ def test_tensorrts_words_for_a_plan_it_does_not_take(
     )
 
 
+@pytest.mark.parametrize("severity", ["ERROR", "WARNING"])
 @pytest.mark.parametrize(
     ("said", "message"),
     [
         (
             "CUDA initialization failure with error: 35. Please check your CUDA installation",
-            "the NVIDIA driver is too old for this TensorRT: TensorRT says CUDA init",
+            "the NVIDIA driver is missing, or too old for this TensorRT: TensorRT says CUDA init",
         ),
         (
             "CUDA initialization failure with error: 100",
@@ -418,12 +419,12 @@ def test_tensorrts_words_for_a_plan_it_does_not_take(
     ],
 )
 def test_a_tensorrt_that_does_not_start_is_told(
-    trt: Any, monkeypatch: pytest.MonkeyPatch, said: str, message: str
+    trt: Any, monkeypatch: pytest.MonkeyPatch, said: str, message: str, severity: str
 ) -> None:
     plan = plan_of(trt)
 
     def fail(logger: Any) -> Any:
-        logger.log(SimpleNamespace(name="ERROR"), said)
+        logger.log(SimpleNamespace(name=severity), said)
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     monkeypatch.setattr(trt, "Runtime", fail)

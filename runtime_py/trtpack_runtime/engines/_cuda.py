@@ -6,6 +6,7 @@ Sources: CUDA runtime API, ``cudaError`` (the numbers); the texts are ``cudaGetE
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -28,8 +29,8 @@ _PROBLEMS = {
         "end other programs that use the GPU, or build for a smaller largest shape",
     ),
     35: (
-        "the NVIDIA driver is too old for this TensorRT",
-        "update the NVIDIA driver, or install a TensorRT made for its CUDA",
+        "the NVIDIA driver is missing, or too old for this TensorRT",
+        "install a newer NVIDIA driver, or a TensorRT made for its CUDA",
     ),
     46: ("another program holds the GPU for itself", "end the program that uses the GPU"),
     100: ("there is no NVIDIA GPU", "run on a machine with a GPU, and give the container access"),
@@ -44,26 +45,21 @@ _PROBLEMS = {
 }
 
 
-def error_number(texts: Iterable[str]) -> int | None:
-    """The last CUDA error that lines of a log name."""
-    for text in reversed(list(texts)):
-        match = _NUMBER.search(text)
-        if match:
-            return int(match[1])
-        for words, number in _TEXTS.items():
-            if words in text:
-                return number
-    return None
+def error_number(text: str) -> int | None:
+    """The CUDA error that a line of a log names."""
+    match = _NUMBER.search(text)
+    if match:
+        return int(match[1])
+    return next((number for words, number in _TEXTS.items() if words in text), None)
 
 
 def device_error(texts: Iterable[str]) -> DeviceError | None:
     """The machine's problem that lines of TensorRT's log tell; None where they tell another."""
-    said = list(texts)
-    problem = _PROBLEMS.get(error_number(said) or 0)
-    if problem is None:
-        return None
-    reason, hint = problem
-    return DeviceError(f"{reason}: TensorRT says {said[-1]}", hint=hint)
+    for text in reversed(list(texts)):
+        problem = _PROBLEMS.get(error_number(text) or 0)
+        if problem is not None:
+            return DeviceError(f"{problem[0]}: TensorRT says {text}", hint=problem[1])
+    return None
 
 
 def started(trt: Any, what: str) -> tuple[Log, Any]:
@@ -73,18 +69,29 @@ def started(trt: Any, what: str) -> tuple[Log, Any]:
         DeviceError: there is no GPU, or its driver does not serve this TensorRT.
     """
     log = log_of(trt)
+    if what == "Runtime" and hasattr(trt, "Builder") and not _driver_answers():
+        _made(trt, "Builder", log)  # fails in words; the Runtime of release 8 ends the process
+    return log, _made(trt, what, log)
+
+
+def _made(trt: Any, what: str, log: Log) -> Any:
     before = len(log.errors)
     try:
         made = getattr(trt, what)(log.logger)
     except (TypeError, RuntimeError):  # pybind's words for a null pointer
         made = None
     if made is not None:
-        return log, made
-    said = log.errors[before:]
-    error = device_error(said)
-    if error is not None:
-        raise error
-    raise DeviceError(
+        return made
+    said = log.errors[before:] or log.tail()  # release 8 says it in a warning
+    raise device_error(said) or DeviceError(
         f"TensorRT {trt.__version__} does not start: {'; '.join(said[-3:]) or 'it gave no reason'}",
         hint="run trtpack doctor to see what this machine has",
     )
+
+
+def _driver_answers() -> bool:
+    """Whether there is a driver with a GPU."""
+    try:
+        return int(ctypes.CDLL("libcuda.so.1").cuInit(0)) == 0
+    except (OSError, AttributeError):
+        return False
