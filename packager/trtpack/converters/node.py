@@ -44,7 +44,7 @@ def refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
         return "no converter"
     try:
         for value in (*_tensors(node.args), *_tensors(node.kwargs), *leaves(node.meta["val"])):
-            if reason := _untranslatable(value, symbols):
+            if reason := _untranslatable(value, target, symbols):
                 return reason
         bound = bind_node(node, lambda n: described(n, symbols), symbols)
     except UnknownSymbolError as error:
@@ -93,7 +93,7 @@ def tensor(name: str, value: torch.Tensor, symbols: Symbols) -> Tensor:
     return Tensor(name, by_torch(value.dtype).name, symbols.shape(value.shape))
 
 
-def _untranslatable(value: torch.Tensor, symbols: Symbols) -> str | None:
+def _untranslatable(value: torch.Tensor, target: Target, symbols: Symbols) -> str | None:
     """Why TensorRT cannot hold a tensor at all, or None."""
     name = str(value.dtype).removeprefix("torch.")
     try:
@@ -102,6 +102,8 @@ def _untranslatable(value: torch.Tensor, symbols: Symbols) -> str | None:
         known = False
     if not known:
         return f"TensorRT has no type {name}"
+    if value.dtype == torch.bfloat16 and not target.tensorrt_at_least("10.0"):
+        return "TensorRT has bfloat16 from 10.0 on"
     if value.dim() > MAX_RANK:
         return f"TensorRT has at most {MAX_RANK} dimensions, this tensor has {value.dim()}"
     symbols.shape(value.shape)

@@ -109,7 +109,7 @@ def scatter_reduce(
         (self.shape[axis], *(1,) * (self.rank - axis - 1)), (1, *(0,) * (self.rank - axis - 1))
     )
     hits = ctx.elementwise("EQUAL", ctx.cast(ctx.reshape(index, wide), "INT64"), places)
-    fill = neutral if dtype == "FLOAT" else _limit(neutral, dtype)
+    fill = neutral if dtype == "FLOAT" else _limit(ctx, neutral, dtype)
     chosen = ctx.select(
         hits, ctx.cast(ctx.reshape(src, wide), dtype), ctx.scalar(fill, dtype, len(wide))
     )
@@ -280,8 +280,9 @@ def _hits(ctx: Context, index: Tensor, size: Dim) -> Tensor:
     return ctx.cast(ctx.elementwise("EQUAL", column, ctx.ramp((size,), (1,))), "FLOAT")
 
 
-def _limit(neutral: float, dtype: str) -> int:
+def _limit(ctx: Context, neutral: float, dtype: str) -> int:
     if math.isfinite(neutral):
         return int(neutral)
-    info = torch.iinfo(torch.int64 if dtype == "INT64" else torch.int32)
+    wide = dtype == "INT64" and ctx.has("10.0")  # before, INT64 is INT32 in the engine
+    info = torch.iinfo(torch.int64 if wide else torch.int32)
     return info.max if neutral > 0 else info.min

@@ -6,7 +6,8 @@
 
 ``check`` runs a case as written and, where it has float32 tensors, once more with float16 ones.
 For every target in ``TARGETS`` the call becomes a network; the evaluator's answers must agree with
-eager PyTorch at the smallest, the usual and the largest sizes; TensorRT-RTX must build the network.
+eager PyTorch at the smallest, the usual and the largest sizes; TensorRT-RTX must build the network,
+and the doubles of other releases must take it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -31,6 +33,8 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 
 from tests.packager.converters import engine
+from tests.runtime.emission import bytes_of, emitted
+from tests.runtime.trt_double import double
 from trtpack import convert
 from trtpack.capture import SizeRange
 from trtpack.converters import node
@@ -40,6 +44,9 @@ from trtpack_runtime import layers, recipes, reference
 
 TARGETS = ("rtx-4090", "orin@jetpack-6.2", "orin@jetpack-6.0")
 """TensorRT-RTX 1.7 (also built), TensorRT 10.3 and 8.6."""
+
+RELEASES = dict(zip(TARGETS, ("11.1", "10.3", "8.6"), strict=True))
+"""What takes a target's networks in a double; TensorRT-RTX's are as those of release 11."""
 
 TOLERANCES = {
     torch.float32: {"rtol": 1e-5, "atol": 1e-5},
@@ -281,6 +288,7 @@ def _check(case: Case) -> None:
         assert reason is None, f"{case} is refused: {reason}"
         segment = convert.convert(module, target, ranges)
         _only_layers_of(segment, target)
+        emitted(_double(RELEASES[name]), segment.network, bytes_of(segment.constants))
         if segment.network.digest() in seen:
             continue
         seen.add(segment.network.digest())
@@ -289,6 +297,11 @@ def _check(case: Case) -> None:
             _agree(case, module, segment, which, name)
         if target.engine_kind == "tensorrt-rtx":
             engine.build(segment)
+
+
+@cache
+def _double(release: str) -> Any:
+    return double(release)
 
 
 def _only_layers_of(segment: convert.ConvertedSegment, target: Target) -> None:
