@@ -72,5 +72,4 @@ def _figures(engine: Any) -> dict[str, Any]:
         "device_memory_bytes": None if memory is None else int(memory),
         "profiles": engine.num_optimization_profiles,
         "refittable": bool(engine.refittable),
-        "verbosity": engine.profiling_verbosity.name,
     }
