@@ -10,7 +10,7 @@ import torch
 
 from tests.runtime.layer_cases import VARIANTS, Case
 from trtpack_runtime.dims import dim, maximum, minimum
-from trtpack_runtime.engines._build import BuildOptions, build_plan
+from trtpack_runtime.engines._build import BuildOptions, build_plan, layers_named
 from trtpack_runtime.engines._emit import emit
 from trtpack_runtime.engines._layers import EMITTERS
 from trtpack_runtime.engines._memory import address
@@ -264,3 +264,25 @@ def test_a_stored_tensor_of_another_size_is_never_read() -> None:
     (y,) = recorder.add("elementwise", {"input1": x, "input2": w}, {"op": "SUM"}, name="y")
     with pytest.raises(EngineBuildError, match="'w' has 20 bytes, wanted 24"):
         emit(trt, recorder.finish([y.name]), {"w": bytes(20)})
+
+
+@pytest.mark.parametrize(
+    ("said", "layers"),
+    [
+        ("Could not find any implementation for node layer1.0.conv1/conv2d + relu.", ["conv1"]),
+        (
+            "for node {ForeignNode[layer1.0.conv1/conv2d...layer1.0.conv10/conv2d]}.",
+            ["conv1", "10"],
+        ),
+        ("layer1.0.conv1/conv2d_1: out of range", []),
+        ("model.layer1.0.conv1/conv2d: out of range", []),
+        ("nothing of it", []),
+    ],
+)
+def test_the_layers_that_tensorrt_names_are_found(said: str, layers: list[str]) -> None:
+    names = {"conv1": "layer1.0.conv1/conv2d", "10": "layer1.0.conv10/conv2d"}
+    recorder = Recorder()
+    x = recorder.input(Tensor("x", "FLOAT", (2, 3)))
+    for op, name in zip(("EXP", "ABS"), names.values(), strict=True):
+        (x,) = recorder.add("unary", {"input": x}, {"op": op}, name=name)
+    assert layers_named(recorder.finish([x.name]), [said]) == tuple(names[key] for key in layers)

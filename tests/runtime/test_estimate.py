@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.runtime.trt_double import controls, double
 from trtpack_runtime.dims import dim
+from trtpack_runtime.engines import _build
+from trtpack_runtime.engines._build import BuildOptions, run
 from trtpack_runtime.engines._estimate import (
     available_bytes,
     check_memory,
@@ -98,3 +102,34 @@ def test_the_hosts_memory_is_read(tmp_path: Path) -> None:
     assert available_bytes(tmp_path) == 12 * 1024
     (tmp_path / "proc/meminfo").write_text("MemTotal: 16 kB\n")
     assert available_bytes(tmp_path) == 0
+
+
+# scratch memory
+
+
+def scratch(tmp_path: Path, **job: Any) -> int:
+    """What a build may take of the pool for scratch memory, on a double."""
+    trt = double("10.3")
+    recorder = Recorder()
+    x = recorder.input(Tensor("x", "FLOAT", (2, 3)))
+    (y,) = recorder.add("unary", {"input": x}, {"op": "EXP"}, name="y")
+    (tmp_path / "network.json").write_bytes(recorder.finish([y.name]).to_bytes())
+    options = BuildOptions(workspace_bytes=job.pop("workspace_bytes", None)).to_json()
+    run(trt, {"weights": [], "options": options, **job}, tmp_path, lambda event: True)
+    pool = trt.MemoryPoolType.WORKSPACE
+    return int(controls(trt).configs[-1].get_memory_pool_limit(pool))
+
+
+def test_scratch_memory_is_what_is_asked_for_but_no_more_than_the_gpu_has(tmp_path: Path) -> None:
+    assert scratch(tmp_path, workspace_bytes=1 << 20, memory_bytes=1 << 30) == 1 << 20
+    assert scratch(tmp_path, workspace_bytes=1 << 40, memory_bytes=1 << 30) == 1 << 30
+
+
+def test_where_the_gpu_shares_the_hosts_memory_it_is_half_of_what_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = scratch(tmp_path, memory_bytes=1 << 30)
+    monkeypatch.setattr(_build, "available_bytes", lambda: 6 << 20)
+    assert scratch(tmp_path, memory_bytes=1 << 30, integrated=True) == 3 << 20
+    assert scratch(tmp_path, memory_bytes=1 << 30, integrated=False) == default
+    assert scratch(tmp_path, integrated=True, workspace_bytes=1 << 20) == 1 << 20

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from trtpack_runtime.dims import dim
-from trtpack_runtime.engines import Verdict, tensorrt_rtx
+from trtpack_runtime.engines import Verdict, tensorrt, tensorrt_rtx
 from trtpack_runtime.engines._build import BuildOptions
 from trtpack_runtime.engines._child import BuildJob, ask, build_in_worker
 from trtpack_runtime.errors import BuildCancelled, ConfigError, DeviceError, EngineBuildError
@@ -198,8 +198,9 @@ def test_a_refused_layer_is_told_with_its_origin(job: BuildJob) -> None:
     pool = Layer("pooling_nd", "p", {"input": "x"}, attributes, ("p",), "net.pool (net.py:7)")
     network = Network((x,), ("p",), {}, (pool,), {"p": Tensor("p", "FLOAT", (1, 3, 4, 4))})
     message = r"forward_0: pooling_nd 'p' \(net.pool \(net.py:7\)\): TensorRT refused it"
-    with pytest.raises(EngineBuildError, match=message):
+    with pytest.raises(EngineBuildError, match=message) as refusal:
         build_in_worker(replace(job, network=network))
+    assert (refusal.value.layers, refusal.value.layer) == (("p",), "p")
     assert left_behind(job) == ["weights.safetensors"]
 
 
@@ -260,20 +261,25 @@ def test_every_task_has_its_function() -> None:
         assert callable(getattr(import_module(f"trtpack_runtime.engines.{module}"), function))
 
 
-# TensorRT 8, which tells no progress and takes only arrays as weights, by its double
+# doubles of TensorRT in the child
 
 
 @pytest.fixture
-def old(job: BuildJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuildJob:
-    """The job for a module ``tensorrt_old``, whose builds wait where a file ``wait`` is."""
+def doubled(
+    request: pytest.FixtureRequest, job: BuildJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> BuildJob:
+    """The job for a double in TensorRT's place, whose builds wait while a file ``wait`` is there.
+
+    Release 8 tells no progress and takes only arrays as weights.
+    """
     folder = tmp_path / "modules"
-    folder.mkdir()
-    (folder / "tensorrt_old.py").write_text(
+    (folder / "tensorrt").mkdir(parents=True)
+    (folder / "tensorrt" / "__init__.py").write_text(
         textwrap.dedent(f"""
             import time
             from pathlib import Path
             from tests.runtime.trt_double import double
-            trt = double("8.6")
+            trt = double({getattr(request, "param", "8.6")!r})
             build = trt.Builder.build_serialized_network
             def waiting(*arguments):
                 here = Path({str(folder)!r})
@@ -288,15 +294,15 @@ def old(job: BuildJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build
     )
     root = Path(__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(root)]))
-    return replace(job, module="tensorrt_old", options=BuildOptions())
+    return replace(job, module="tensorrt", options=BuildOptions())
 
 
-def test_release_8_builds_in_the_worker(old: BuildJob) -> None:
-    result = build_in_worker(old)
+def test_release_8_builds_in_the_worker(doubled: BuildJob) -> None:
+    result = build_in_worker(doubled)
     assert result.version == "8.6.2"
     assert result.tactics
     assert result.entries is None
-    measured = build_in_worker(replace(old, tactics=result.tactics))
+    measured = build_in_worker(replace(doubled, tactics=result.tactics))
     assert measured.tactics == result.tactics
 
 
@@ -308,12 +314,12 @@ def test_release_8_builds_in_the_worker(old: BuildJob) -> None:
     ],
 )
 def test_a_build_without_progress_stops_at_once(
-    old: BuildJob,
+    doubled: BuildJob,
     number: signal.Signals,
     at: Callable[[], list[int]],
     kind: type[BaseException],
 ) -> None:
-    folder = old.plan.parent / "modules"
+    folder = doubled.plan.parent / "modules"
     (folder / "wait").touch()
 
     def stop() -> None:
@@ -327,14 +333,66 @@ def test_a_build_without_progress_stops_at_once(
     thread = threading.Thread(target=stop)
     thread.start()
     with pytest.raises(kind):
-        build_in_worker(old)
+        build_in_worker(doubled)
     thread.join()
     assert time.monotonic() - stopped[0] < 3
     assert _worker_pids() == []
-    assert left_behind(old) == ["modules", "weights.safetensors"]
+    assert left_behind(doubled) == ["modules", "weights.safetensors"]
 
 
-# the engine kind on top
+GPU = {"name": "NVIDIA H200", "sm": "9.0", "memory_bytes": 141 << 30, "multiprocessors": 132}
+MACHINE: dict[str, Any] = {
+    "os": "linux",
+    "arch": "x86_64",
+    "gpus": [GPU],
+    "driver": {"version": "575.51", "cuda": "12.9"},
+    "tensorrt": "10.16.2.10",
+}
+
+
+@pytest.mark.parametrize("doubled", ["10.16"], indirect=True)
+def test_an_engine_of_tensorrt_is_built_with_its_record_and_tactics(doubled: BuildJob) -> None:
+    events: list[Mapping[str, Any]] = []
+    lines: list[str] = []
+    options = BuildOptions(optimization_level=2, weights="refittable")
+    built = tensorrt.build(
+        doubled.network,
+        doubled.weights,
+        doubled.plan,
+        options=options,
+        facts=MACHINE,
+        on_progress=events.append,
+        on_log=lines.append,
+    )
+    assert doubled.plan.exists()
+    assert events
+    assert lines == list(built.log)
+    assert built.record == tensorrt.record_of("10.16.2.10", options, MACHINE)
+    assert tensorrt.check(built.record, MACHINE).fit == "exact"
+    assert built.tactics
+    assert built.entries
+    again = tensorrt.build(
+        doubled.network,
+        doubled.weights,
+        doubled.plan,
+        options=replace(options, locked=True),
+        facts=MACHINE,
+        tactics=built.tactics,
+    )
+    assert again.entries == built.entries
+
+
+@pytest.mark.parametrize("doubled", ["10.16"], indirect=True)
+def test_a_gpu_that_is_too_small_is_said_before_the_build(doubled: BuildJob) -> None:
+    facts = MACHINE | {"gpus": [GPU | {"memory_bytes": 1 << 10}]}
+    message = r"engine: this network needs about .* KiB, the GPU has 1\.0 KiB"
+    with pytest.raises(DeviceError, match=message):
+        tensorrt.build(
+            doubled.network, doubled.weights, doubled.plan, options=BuildOptions(), facts=facts
+        )
+
+
+# the engine kind TensorRT-RTX on top
 
 
 def test_the_record_says_what_the_plan_is_for(job: BuildJob) -> None:
