@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Built engines in a folder of the user, addressed by everything an engine depends on.
+
+It is never required: where its disk is full or read-only, an engine is built again. Entries are
+two files, ``<key>.engine`` and ``<key>.json`` beside it, written whole under a lock. What is used
+least is dropped where the folder grows too large.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .atomic import replaced
+from .network import Network
+
+LIMIT_BYTES = 20 << 30
+"""What the engines may take in all, unless said otherwise."""
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class StoredEngine:
+    """An engine's file with its compatibility record; times are seconds of the epoch.
+
+    ``seconds`` is how long its build took; ``about`` says for people what it is of.
+    """
+
+    key: str
+    path: Path
+    record: Mapping[str, Any]
+    built_at: float
+    used_at: float
+    nbytes: int
+    seconds: float
+    about: Mapping[str, Any]
+
+
+def content_of(network: Network, digests: Mapping[str, str]) -> str:
+    """The sha256 of what an engine computes: its network, and the stored tensors that reads.
+
+    ``digests`` are their sha256 by stored name; others in it do not count.
+    """
+    read = {constant.data for constant in network.constants.values()}
+    return engine_key(
+        {
+            "network": network.digest(),
+            "weights": {name: digest for name, digest in digests.items() if name in read},
+        }
+    )
+
+
+def engine_key(parts: Mapping[str, Any]) -> str:
+    """The sha256 of what an engine depends on, as canonical JSON, in hex."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def tensorrt_parts(
+    content: str, options: Mapping[str, Any], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What an engine of TensorRT depends on when the machine of ``facts`` builds it."""
+    gpu = facts["gpus"][0]
+    return {
+        "kind": "tensorrt",
+        "content": content,
+        "options": dict(options),
+        "sm": gpu["sm"],
+        "device": gpu["name"],
+        "sm_count": gpu.get("multiprocessors"),
+        "module": (facts.get("jetson") or {}).get("module"),
+        "tensorrt": facts["tensorrt"],
+        "driver": (facts.get("driver") or {}).get("version"),
+        "emitter": facts["runtime"],
+        "machine": [facts["os"], facts["arch"]],
+    }
+
+
+def default_folder() -> Path:
+    """``$XDG_CACHE_HOME/trtpack/engines``, by default below ``~/.cache``."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    cache = Path(root) if root else Path(os.path.expanduser("~")) / ".cache"  # noqa: PTH111 never raises
+    return cache / "trtpack" / "engines"
+
+
+class EngineStore:
+    """The engines of one folder; safe for several processes at once."""
+
+    def __init__(self, folder: Path | None = None, limit_bytes: int = LIMIT_BYTES) -> None:
+        self.folder, self.limit_bytes = folder or default_folder(), limit_bytes
+
+    def get(self, key: str) -> StoredEngine | None:
+        """The engine of a key and marks it as used; None where there is none. What is damaged is
+        dropped."""
+        found = self._read(key)
+        if found is not None:
+            with contextlib.suppress(OSError):
+                os.utime(found.path)
+        return found
+
+    def put(
+        self,
+        key: str,
+        engine: Path,
+        record: Mapping[str, Any],
+        *,
+        about: Mapping[str, Any],
+        seconds: float,
+    ) -> StoredEngine | None:
+        """Keeps a copy of an engine's file; None where the disk refuses."""
+        path, beside = self._paths(key)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with engine.open("rb") as source, replaced(path) as file:
+                shutil.copyfileobj(source, file, _CHUNK)
+            kept = {
+                "record": dict(record),
+                "size": path.stat().st_size,
+                "built_at": time.time(),
+                "seconds": seconds,
+                "about": dict(about),
+            }
+            with replaced(beside) as file:
+                file.write(json.dumps(kept, sort_keys=True).encode())
+        except OSError:
+            self.remove(key)
+            return None
+        self.prune(self.limit_bytes, keep=key)
+        return self._read(key)
+
+    def entries(self) -> list[StoredEngine]:
+        """Every sound engine, the one used last first."""
+        try:
+            keys = sorted(path.stem for path in self.folder.glob("*.json"))
+        except OSError:
+            return []
+        found = [entry for key in keys if (entry := self._read(key)) is not None]
+        return sorted(found, key=lambda entry: -entry.used_at)
+
+    def remove(self, key: str) -> bool:
+        """Drops an engine; whether it was there."""
+        there = False
+        for path in self._paths(key):
+            with contextlib.suppress(OSError):
+                path.unlink()
+                there = True
+        return there
+
+    def prune(
+        self,
+        limit_bytes: int | None = None,
+        older_than_s: float | None = None,
+        keep: str | None = None,
+    ) -> list[StoredEngine]:
+        """Drops what was not used for so long, then what is used least until the rest fits;
+        answers what was dropped. ``keep`` stays in any case."""
+        now, total, removed = time.time(), 0, []
+        for entry in self.entries():
+            total += entry.nbytes
+            old = older_than_s is not None and now - entry.used_at > older_than_s
+            large = limit_bytes is not None and total > limit_bytes
+            if (old or large) and entry.key != keep:
+                total -= entry.nbytes
+                self.remove(entry.key)
+                removed.append(entry)
+        return removed
+
+    @contextlib.contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Holds the lock of a key; without one where the system or the disk has none."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(ImportError, OSError):
+                import fcntl
+
+                self.folder.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context((self.folder / f".{key}.lock").open("ab"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _read(self, key: str) -> StoredEngine | None:
+        path, beside = self._paths(key)
+        try:
+            kept = json.loads(beside.read_bytes())
+            status = path.stat()
+            entry = StoredEngine(
+                key,
+                path,
+                kept["record"],
+                float(kept["built_at"]),
+                status.st_mtime,
+                status.st_size,
+                float(kept["seconds"]),
+                kept["about"],
+            )
+            if status.st_size == kept["size"] and status.st_size:
+                return entry
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        self.remove(key)
+        return None
+
+    def _paths(self, key: str) -> tuple[Path, Path]:
+        return self.folder / f"{key}.engine", self.folder / f"{key}.json"
