@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
@@ -13,7 +14,9 @@ from . import dims, network
 from .bundle import Bundle
 from .engines import LoadContext, Runner, engine
 from .errors import BundleError
+from .ledger import carries_code
 from .manifest import EngineRef
+from .mapping import mapped
 from .program import Program, Segment
 from .resolve import Choice
 
@@ -35,12 +38,70 @@ Watch = Callable[[LoadedSegment], Runner]
 """Answers what is called in place of a segment's ``run``."""
 
 
+class OwnFile(Protocol):
+    """An engine that this machine built itself, in place of one of the bundle."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def record(self) -> Mapping[str, Any]: ...
+
+
+class UnreadableEngineError(BundleError):
+    """An engine that this machine built itself cannot be loaded; ``segment`` is whose it is."""
+
+    def __init__(self, segment: str, cause: BundleError) -> None:
+        super().__init__(f"segment {segment}: {cause.message}", hint=cause.hint)
+        self.segment = segment
+
+
+class Placed(Mapping[str, torch.Tensor]):
+    """Stored tensors that move to a device when they are first asked for.
+
+    What only engines read so stays where the bundle is mapped: they hold weights of their own.
+    """
+
+    def __init__(
+        self,
+        stored: Mapping[str, torch.Tensor],
+        move: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        self._stored, self._move = stored, move
+        self.moved: dict[str, torch.Tensor] = {}
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self.moved:
+            self.moved[name] = self._move(self._stored[name])
+        return self.moved[name]
+
+    def move_all(self) -> None:
+        """Moves every tensor."""
+        for name in self._stored:
+            self[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
 @dataclass(frozen=True)
 class Segments:
-    """Every segment of a variant by method, with the stored tensors they read."""
+    """Every segment of a variant by method."""
 
     methods: Mapping[str, tuple[LoadedSegment, ...]]
-    constants: Mapping[str, torch.Tensor]
+
+    @property
+    def on_engines(self) -> bool:
+        """Whether an engine with weights of its own runs any of them."""
+        kinds = {segment.kind for segments in self.methods.values() for segment in segments}
+        return not kinds <= {"reference", "inductor"}
 
     def watched(self, watch: Watch) -> Segments:
         """The same segments, each run as ``watch`` says."""
@@ -48,7 +109,7 @@ class Segments:
             method: tuple(replace(segment, run=watch(segment)) for segment in segments)
             for method, segments in self.methods.items()
         }
-        return replace(self, methods=methods)
+        return Segments(methods)
 
     def run(
         self,
@@ -81,21 +142,31 @@ def load_segments(
     programs: Iterable[Program],
     constants: Mapping[str, torch.Tensor],
     device: torch.device,
+    own: Mapping[str, OwnFile] | None = None,
+    *,
+    trust: bool = False,
 ) -> Segments:
     """Loads every segment: on its engine where that fits, else in PyTorch.
 
+    ``own`` are engines of this machine that take the place of the bundle's, by segment.
+
     Raises:
-        BundleError: a program that does not hold together, or an engine that cannot be loaded.
+        BundleError: a program that does not hold together, or an engine that cannot be loaded;
+            UnreadableEngineError where that is one of ``own``.
+        DeviceError: the device has no room for an engine.
     """
     refs = bundle.manifest.variants[choice.variant].engines
     methods = {}
     for program in programs:
         _check(program, constants)
-        methods[program.method] = tuple(
-            _load(bundle, choice, segment, refs.get(segment.name), constants, device)
-            for segment in program.segments
-        )
-    return Segments(methods, constants)
+        for name in (program.constants or {}).values():
+            constants[name]  # a Placed one moves now, not at the first call
+        loaded = []
+        for segment in program.segments:
+            ref, mine = refs.get(segment.name), (own or {}).get(segment.name)
+            loaded.append(_load(bundle, choice, segment, ref, mine, constants, device, trust))
+        methods[program.method] = tuple(loaded)
+    return Segments(methods)
 
 
 def _load(
@@ -103,19 +174,38 @@ def _load(
     choice: Choice,
     segment: Segment,
     ref: EngineRef | None,
+    own: OwnFile | None,
     constants: Mapping[str, torch.Tensor],
     device: torch.device,
+    trust: bool,
 ) -> LoadedSegment:
     portable = None
     if segment.network is not None:
         portable = network.from_bytes(bundle.member(segment.network))
-    context = LoadContext(segment, constants, device, portable)
     verdict = choice.chosen.engines.get(segment.name)
-    if ref is not None and ref.member is not None and verdict is not None and verdict.usable:
-        kind, blob = ref.kind, bundle.member(ref.member)
-    else:
-        kind, blob = "reference", None
-    runner = engine(kind).load(blob, context)
+    usable = verdict is not None and verdict.usable and segment.name not in choice.chosen.own
+    kind, blob = "reference", None
+    record: Mapping[str, Any] = {}
+    if own is not None:
+        kind, blob, record, trust = own.kind, _own_blob(segment, own), own.record, True
+    elif ref is not None and ref.member is not None and usable:
+        # one that carries code is usable only where it is trusted
+        trust = trust or carries_code(ref)
+        kind, blob, record = ref.kind, bundle.member(ref.member), ref.record
+    elif portable is not None:
+        for constant in portable.constants.values():
+            if constant.data in constants:
+                constants[constant.data]
+    weights = bundle.weights if kind.startswith("tensorrt") else {}
+    context = LoadContext(
+        segment, constants, device, portable, weights=weights, record=record, trust=trust
+    )
+    try:
+        runner = engine(kind).load(blob, context)
+    except BundleError as error:
+        if own is None:
+            raise
+        raise UnreadableEngineError(segment.name, error) from error
     inputs, outputs = _order(segment, portable)
     return LoadedSegment(
         segment.name,
@@ -124,6 +214,16 @@ def _load(
         tuple(segment.outputs[name] for name in outputs),
         runner,
     )
+
+
+def _own_blob(segment: Segment, own: OwnFile) -> memoryview:
+    """The engine's file, mapped; it may be pruned from its store at any time."""
+    try:
+        return mapped(own.path).toreadonly()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        cause = BundleError(f"cannot read {own.path}: {reason}", hint="run it again")
+        raise UnreadableEngineError(segment.name, cause) from error
 
 
 def _order(

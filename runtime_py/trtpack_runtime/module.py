@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -18,16 +20,21 @@ from . import program as program_json
 from . import smoke, treespec
 from .bundle import Bundle, open_bundle
 from .device import facts
+from .device_builds import DeviceBuilds
 from .errors import BundleError, ConfigError, DeviceError
-from .execution import LoadedSegment, Segments, Watch, load_segments
+from .execution import LoadedSegment, Placed, Segments, Watch, load_segments
+from .finish import Finished, Stores, own_engines
 from .input_check import check_inputs
 from .manifest import Method
+from .progress import OnProgress
 from .resolve import Choice, check_requirements, choose, resolve, untrusted_members
 from .smoke import SmokeReport
 
+_GPU = "cuda"
+
 
 class DegradedWarning(UserWarning):
-    """The bundle runs in PyTorch because none of its engines fits this machine."""
+    """The bundle, or a part of it, runs in PyTorch because no engine for it fits this machine."""
 
 
 def load(
@@ -38,6 +45,9 @@ def load(
     strict: bool = False,
     trust: bool = False,
     imports: Sequence[str] = (),
+    build: bool = True,
+    rebuild: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> BundleModule:
     """Opens a bundle and loads the variant that fits this machine best.
 
@@ -48,25 +58,69 @@ def load(
         strict: fail rather than run in PyTorch what no engine here fits.
         trust: load machine code that another machine built.
         imports: modules to import first, which register custom operators.
+        build: build engines that the bundle leaves to this device, in child processes, and keep
+            them in its store; without it they run in PyTorch unless they are there already.
+        rebuild: build every engine that this device can build anew.
+        on_progress: told how far such a build is.
 
     Raises:
         BundleError: a damaged bundle, an operator that is missing, or (strict) no variant fits.
         ConfigError: no such variant, module or device.
         DeviceError: a device that PyTorch cannot use here.
+        EngineBuildError: (strict) an engine could not be built, or its build was cancelled.
     """
-    where = _usable(device or "cpu")
+    wanted = None if device is None else _usable(device)
     for name in imports:
         _import(name)
     bundle = open_bundle(path)
-    here = facts()
+    here = _facts_for(wanted)
     check_requirements(bundle.manifest, here, sys.modules)
+    stores = Stores()
     untrusted = () if trust else untrusted_members(bundle)
-    candidates = resolve(bundle.manifest, here, untrusted)
+    own = own_engines(bundle, here, stores.engines, untrusted, build=build)
+    candidates = resolve(bundle.manifest, here, untrusted, own)
     choice = choose(bundle.manifest, candidates, here, target=target, strict=strict)
-    module = BundleModule(bundle, choice, where)
+    where = wanted or torch.device(_GPU if _needs_gpu(bundle, choice) else "cpu")
+
+    def made(now: Choice, own: Mapping[str, Finished], failed: Mapping[str, str]) -> BundleModule:
+        return BundleModule(bundle, now, _usable(where), own=own, failed=failed, trust=trust)
+
+    with tempfile.TemporaryDirectory(prefix="trtpack-", ignore_cleanup_errors=True) as scratch:
+        device_builds = DeviceBuilds(bundle, here, stores, Path(scratch), strict, on_progress)
+        module = device_builds.load(choice, made, build=build, rebuild=rebuild)
     if choice.degraded:
         warnings.warn(choice.explain().splitlines()[0], DegradedWarning, stacklevel=2)
+    for segment, reason in module.failed_engines.items():
+        text = f"{choice.variant}: {segment} runs in PyTorch, slower than an engine: {reason}"
+        warnings.warn(text, DegradedWarning, stacklevel=2)
     return module
+
+
+def _facts_for(device: torch.device | None) -> dict[str, Any]:
+    """This machine's facts; without its GPUs where a device is wanted that is none, or where
+    PyTorch cannot use them."""
+    here = facts()
+    if not here["gpus"]:
+        return here
+    problem = None
+    if device is None:
+        problem = _gpu_problem()
+    elif device.type != _GPU:
+        problem = f"the GPU is left out, {device} is asked for"
+    return here if problem is None else {**here, "gpus": [], "problems": [problem]}
+
+
+def _gpu_problem() -> str | None:
+    """Why PyTorch cannot use the GPU; no CUDA context is made, which would take its memory."""
+    if torch.device(_GPU).type == "cuda" and not torch.cuda.is_available():
+        return f"PyTorch {torch.__version__} cannot use the GPU of this machine"
+    return None
+
+
+def _needs_gpu(bundle: Bundle, choice: Choice) -> bool:
+    """Whether the engines that will run are for a GPU."""
+    kinds = {e.kind for e in bundle.manifest.variants[choice.variant].engines.values()}
+    return not choice.degraded and bool(kinds & {"tensorrt", "tensorrt-rtx"})
 
 
 class BundleModule(torch.nn.Module):
@@ -76,9 +130,19 @@ class BundleModule(torch.nn.Module):
     holds the bundle's state; calls are not to overlap.
     """
 
-    def __init__(self, bundle: Bundle, choice: Choice, device: torch.device) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        choice: Choice,
+        device: torch.device,
+        *,
+        own: Mapping[str, Finished] | None = None,
+        failed: Mapping[str, str] | None = None,
+        trust: bool = False,
+    ) -> None:
         super().__init__()
         self._bundle, self._choice, self._device = bundle, choice, torch.device("cpu")
+        self._own, self._failed, self._trust = dict(own or {}), dict(failed or {}), trust
         variant = bundle.manifest.variants[choice.variant]
         self._programs = {
             method: program_json.from_json(bundle.json(member))
@@ -91,9 +155,10 @@ class BundleModule(torch.nn.Module):
             slot.name: self._initial(slot.initial).clone() for slot in bundle.manifest.state
         }
         self._register_weights()
-        self._segments = self._load_segments(self._device, self._stored)
         self.eval()
-        if device != self._device:
+        if device == self._device:
+            self._segments = self._load_segments(self._device, self._stored)
+        else:
             self.to(device)
 
     # --- what it is ------------------------------------------------------------------------------
@@ -115,7 +180,17 @@ class BundleModule(torch.nn.Module):
     @property
     def degraded(self) -> bool:
         """Whether something that should be an engine runs in PyTorch."""
-        return self._choice.degraded
+        return self._choice.degraded or bool(self._failed)
+
+    @property
+    def failed_engines(self) -> Mapping[str, str]:
+        """Why engines that this machine should have built run in PyTorch, by segment."""
+        return dict(self._failed)
+
+    @property
+    def own_engines(self) -> Mapping[str, Finished]:
+        """The engines that this machine built itself, by segment."""
+        return dict(self._own)
 
     @property
     def device(self) -> torch.device:
@@ -124,8 +199,11 @@ class BundleModule(torch.nn.Module):
 
     @property
     def stored(self) -> Mapping[str, torch.Tensor]:
-        """Every stored tensor by its name in the weight store, where it runs."""
-        return dict(self._stored)
+        """Every stored tensor by its name in the weight store, where it runs.
+
+        What only engines read is moved there when it is asked for.
+        """
+        return Placed(self._stored, lambda tensor: tensor.to(self._device))
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -195,7 +273,7 @@ class BundleModule(torch.nn.Module):
     def reset(self) -> None:
         """Puts every state slot back to its first value."""
         for slot in self._bundle.manifest.state:
-            self._set_state(slot.name, self._initial(slot.initial).clone())
+            self._set_state(slot.name, self._initial(slot.initial).to(self._device, copy=True))
 
     @property
     def states(self) -> Mapping[str, torch.Tensor]:
@@ -289,9 +367,12 @@ class BundleModule(torch.nn.Module):
         device = _destination(fn, self._stored.values(), self._device)
         if device == self._device:
             return self
-        stored = {name: fn(value) for name, value in self._stored.items()}
-        self._segments = self._load_segments(device, stored)
-        self._stored, self._device = stored, device
+        placed = Placed(self._stored, fn)
+        segments = self._load_segments(device, placed)
+        if not segments.on_engines:
+            placed.move_all()
+        self._segments, self._device = segments, device
+        self._stored = {**self._stored, **placed.moved}
         self._states = {name: fn(value) for name, value in self._states.items()}
         self._register_weights()
         return self
@@ -299,8 +380,15 @@ class BundleModule(torch.nn.Module):
     def _load_segments(
         self, device: torch.device, constants: Mapping[str, torch.Tensor]
     ) -> Segments:
-        programs = self._programs.values()
-        return load_segments(self._bundle, self._choice, programs, constants, device)
+        return load_segments(
+            self._bundle,
+            self._choice,
+            self._programs.values(),
+            constants,
+            device,
+            self._own,
+            trust=self._trust,
+        )
 
     def __deepcopy__(self, memo: Any) -> NoReturn:
         self._refuse_copies()

@@ -139,7 +139,7 @@ def choose(
             PyTorch to run it.
     """
     if target is not None and target not in manifest.variants:
-        raise _unknown(target, list(manifest.variants))
+        raise unknown_variant(target, list(manifest.variants))
     wanted = [c for c in candidates if target in (None, c.variant)]
     if wanted and wanted[0].runs:
         return Choice(wanted[0], False, tuple(candidates))
@@ -284,7 +284,8 @@ def _none_fits(candidates: Sequence[Candidate], *, strict: bool) -> BundleError:
     return BundleError(f"no variant fits this machine: {reasons}", hint=hint)
 
 
-def _unknown(target: str, names: Sequence[str]) -> ConfigError:
+def unknown_variant(target: str, names: Sequence[str]) -> ConfigError:
+    """What to tell a user who asks for a variant that is not there."""
     near = difflib.get_close_matches(target, names, n=1)
     hint = f"did you mean {near[0]}?" if near else "choose one of them"
     return ConfigError(

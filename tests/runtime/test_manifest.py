@@ -189,3 +189,32 @@ def test_references_to_members_that_are_not_listed() -> None:
     with pytest.raises(BundleError, match=r"methods\.forward\.golden\[0\]\.member refers to") as e:
         Manifest.from_json(manifest_json()).check_references()
     assert e.value.member == "golden/forward-0.safetensors"
+
+
+def test_how_an_engine_is_built_and_its_tactics_are_kept() -> None:
+    engine = {"kind": "tensorrt", "deferred": "x", "options": {"tf32": True}, "content": DIGEST}
+    cache = {"member": "caches/orin/timing.cache", "lock": None, "key": {"sm": "8.7"}}
+    value = changed("variants/orin/engines/forward_0", engine)
+    value["variants"]["orin"]["caches"] = {"timing": cache}
+    manifest = Manifest.from_json(value)
+    orin = manifest.variants["orin"]
+    assert orin.engines["forward_0"].options == {"tf32": True}
+    assert orin.engines["forward_0"].content == DIGEST
+    assert orin.caches == {"timing": cache}
+    assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+    assert ("variants.orin.caches.timing.member", cache["member"]) in list(manifest.references())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("engines/forward_0/content", "AB", r"forward_0\.content wants a sha256"),
+        ("engines/forward_0/options", [], r"forward_0\.options wants an object"),
+        ("caches", {"timing": {"key": {}}}, r"timing\.member is missing"),
+        ("caches", {"timing": {"member": "x"}}, r"timing\.key is missing"),
+        ("caches", {"timing": {"member": "x", "key": {}, "lock": 3}}, r"timing\.lock wants a str"),
+    ],
+)
+def test_a_wrong_engine_or_cache_is_named(key: str, value: Any, said: str) -> None:
+    with pytest.raises(BundleError, match=said):
+        Manifest.from_json(changed(f"variants/orin/{key}", value))

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from trtpack_runtime.engines import engine
+from trtpack_runtime.engines import Verdict, engine
 from trtpack_runtime.errors import BundleError, ConfigError
 from trtpack_runtime.manifest import EngineRef, Manifest, Variant
-from trtpack_runtime.resolve import check_requirements, choose, resolve
+from trtpack_runtime.resolve import OwnEngine, check_requirements, choose, resolve
 
 RECORD = {"torch": "2.6.0", "os": "linux", "arch": "x86_64", "cpu_flags": ["avx2"]}
 INDUCTOR = EngineRef("inductor", "engines/cpu/s.pt2", RECORD)
@@ -137,3 +137,69 @@ def test_requirements_are_compared() -> None:
         check_requirements(manifest("torch>=2.10"), facts())
     with pytest.raises(BundleError, match="module 'ops'"):
         check_requirements(manifest("module:ops"), facts())
+
+
+def with_engine(record: dict[str, Any] | None = None) -> Manifest:
+    """The manifest whose ``orin`` has an engine, of which ``record`` is told."""
+    engine_ref = EngineRef("tensorrt", "engines/orin/s.plan", record or {})
+    target = {"name": "orin", "kind": "tensorrt", "sm": "8.7"}
+    other = manifest()
+    other.variants["orin"] = Variant(target, {}, {"s": engine_ref})  # type: ignore[index]
+    return other
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[Verdict]:
+    """What TensorRT's check answers, in place of the real one."""
+    verdicts: list[Verdict] = []
+    monkeypatch.setattr(engine("tensorrt"), "check", lambda record, facts: verdicts[-1])
+    return verdicts
+
+
+@pytest.mark.parametrize(
+    ("own", "first", "fit", "reason"),
+    [
+        (None, "cpu", "exact", "built for PyTorch 2.6.0 on x86_64"),
+        (OwnEngine("rebuild", "no TensorRT"), "cpu", "exact", "built for PyTorch 2.6.0 on x86_64"),
+        (OwnEngine("builds", "builds here", 3.0), "orin", "builds", "builds here"),
+        (OwnEngine("exact", "from the store"), "orin", "exact", "from the store"),
+    ],
+)
+def test_engines_of_this_machine_outrank_the_cpu(
+    own: OwnEngine | None, first: str, fit: str, reason: str
+) -> None:
+    here = facts(gpus=[{"sm": "8.7"}])
+    found = resolve(manifest(), here, (), {} if own is None else {("orin", "s"): own})
+    assert (found[0].variant, found[0].verdict.fit) == (first, fit)
+    assert found[0].verdict.reason == reason
+    assert found[0].runs
+    assert choose(manifest(), found, here, strict=True).variant == first
+
+
+def test_an_engine_that_works_outranks_the_cpu_and_one_to_build(judged: list[Verdict]) -> None:
+    judged.append(Verdict("works", "not tuned here"))
+    other = with_engine()
+    own = {("orin", "s"): OwnEngine("builds", "builds here")}
+    found = resolve(other, facts(), (), own)
+    assert (found[0].variant, found[0].verdict.fit) == ("orin", "works")
+    assert found[0].own == frozenset()
+    stored = resolve(other, facts(), (), {("orin", "s"): OwnEngine("exact", "from the store")})
+    assert stored[0].verdict.fit == "exact"
+    assert stored[0].own == {"s"}
+
+
+def test_a_version_compatible_plan_needs_trust(judged: list[Verdict]) -> None:
+    judged.append(Verdict("works", "built to be compatible"))
+    record = {"options": {"version_compatible": True}}
+    other = with_engine(record)
+    member = "engines/orin/s.plan"
+    refused = {c.variant: c for c in resolve(other, facts(), (member,))}["orin"]
+    assert refused.verdict.fit == "impossible"
+    assert "--trust" in refused.verdict.reason
+    assert resolve(other, facts(), ())[0].variant == "orin"
+    own = {("orin", "s"): OwnEngine("builds", "builds here")}
+    assert resolve(other, facts(), (member,), own)[0].verdict.fit == "builds"
+    plain = with_engine({"options": {"version_compatible": False}})
+    assert resolve(plain, facts(), (member,))[0].verdict.fit == "works"
+    odd = with_engine({"options": "none"})
+    assert resolve(odd, facts(), (member,))[0].verdict.fit == "works"

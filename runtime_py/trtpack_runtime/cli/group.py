@@ -49,6 +49,11 @@ VERBS: Mapping[str, Verb] = {
         DEVICE,
         "Say which variant of a bundle fits this machine, and why.",
     ),
+    "finish": Verb(
+        "trtpack_runtime.cli.finish:finish",
+        DEVICE,
+        "Build a bundle's engines here, for all devices like this one.",
+    ),
     "doctor": Verb(
         "trtpack_runtime.cli.doctor:doctor", DEVICE, "Say what this machine has to run bundles."
     ),

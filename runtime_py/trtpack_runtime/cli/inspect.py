@@ -110,7 +110,17 @@ def describe(bundle: Bundle) -> dict[str, Any]:
             ]
             for method, member in variant.programs.items()
         }
+        for kind, cache in variant.caches.items():
+            value["variants"][name]["caches"][kind].update(_cache(bundle, cache))
     return value
+
+
+def _cache(bundle: Bundle, cache: Mapping[str, Any]) -> dict[str, Any]:
+    """A tactic cache's size and how many tactics it has, None where TensorRT does not tell."""
+    lock = None if cache["lock"] is None else bundle.json(cache["lock"])
+    tactics = lock.get("tactics") if isinstance(lock, dict) else None
+    count = len(tactics) if isinstance(tactics, list) else None
+    return {"bytes": bundle.entries[cache["member"]].size, "tactics": count}
 
 
 def _segment(bundle: Bundle, variant: Variant, segment: program.Segment) -> dict[str, Any]:
@@ -211,7 +221,20 @@ def _target(name: str, variant: Variant, described: Mapping[str, Any]) -> str:
             lines.append(text)
             if segment["deferred"]:
                 lines.append(wrapped(clean(segment["deferred"]), first=" " * 4, rest=" " * 4))
+    for kind, cache in described.get("caches", {}).items():
+        lines.append(wrapped(clean(f"  {kind} cache  {_known(cache)}"), rest=" " * 4))
     return "\n".join(lines)
+
+
+def _known(cache: Mapping[str, Any]) -> str:
+    """What a tactic cache has, and which devices it is good for."""
+    key = cache["key"]
+    count = "" if cache["tactics"] is None else f", {plural(cache['tactics'], 'tactic')}"
+    parts = [str(key[k]) for k in ("device", "module") if key.get(k)]
+    parts += [
+        f"{label} {key[k]}" for k, label in (("sm", "SM"), ("tensorrt", "TensorRT")) if key.get(k)
+    ]
+    return f"{size(cache['bytes'])}{count}, for {', '.join(parts)}"
 
 
 def _content(segment: Mapping[str, Any]) -> str:

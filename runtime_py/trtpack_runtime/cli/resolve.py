@@ -11,7 +11,9 @@ from typing import Any
 import click
 
 from ..bundle import open_bundle
+from ..engine_store import EngineStore
 from ..errors import BundleError, ConfigError
+from ..finish import own_engines
 from ..resolve import Candidate, choose, missing_modules, untrusted_members
 from ..resolve import resolve as resolve_variants
 from .text import columns, mark
@@ -46,7 +48,9 @@ def resolve(
     opened = open_bundle(bundle)
     here = _facts(facts_file)
     untrusted = () if trust or facts_file is not None else untrusted_members(opened)
-    candidates = resolve_variants(opened.manifest, here, untrusted)
+    store = EngineStore() if facts_file is None else None
+    own = own_engines(opened, here, store, untrusted)
+    candidates = resolve_variants(opened.manifest, here, untrusted, own)
     modules = missing_modules(opened.manifest, ())
     error = None
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import InputMismatchError
+from ..errors import ConfigError, InputMismatchError
 from . import run_text
 from .group import naming_missing_modules
 
@@ -31,6 +31,7 @@ Examples:
   trtpack run bundle.tar --input cat.jpg
   trtpack run bundle.tar --input ids=tokens.npz --output out.safetensors
   trtpack run bundle.tar --strict --json --junit report.xml
+  trtpack run bundle.tar --no-build     # engines that are not built yet run in PyTorch
 """
 
 
@@ -68,6 +69,10 @@ class Results:
 @click.option("--device", metavar="DEVICE", help="Run there: cpu, cuda, cuda:1.")
 @click.option("--strict", is_flag=True, help="Fail rather than run in PyTorch what fits no engine.")
 @click.option("--trust", is_flag=True, help="Load machine code that another machine built.")
+@click.option(
+    "--no-build", is_flag=True, help="Run in PyTorch what this device would have to build first."
+)
+@click.option("--rebuild", is_flag=True, help="Build this device's engines anew.")
 @click.option(
     "--import",
     "imports",
@@ -111,6 +116,8 @@ def run(
     device: str | None,
     strict: bool,
     trust: bool,
+    no_build: bool,
+    rebuild: bool,
     imports: tuple[str, ...],
     threads: int | None,
     warmup: int,
@@ -128,7 +135,11 @@ def run(
     Loads the variant that fits best and says why the others do not, replays the golden samples, and
     times calls with the inputs given, or those of the first golden sample. Exit code 7 where an
     output is wrong.
+
+    Engines that the bundle leaves to this device are built at the first run and kept for the next.
     """
+    if no_build and rebuild:
+        raise ConfigError("--rebuild and --no-build contradict each other", hint="give one of them")
     with naming_missing_modules("run"):
         import torch
 
@@ -140,7 +151,18 @@ def run(
     if threads is not None:
         torch.set_num_threads(threads)
     say = (lambda text: None) if quiet or as_json else click.echo
-    results = _load(bundle, method, device, target, strict, trust, imports)
+    results = _load(
+        bundle,
+        method,
+        quiet=quiet,
+        device=device,
+        target=target,
+        strict=strict,
+        trust=trust,
+        imports=imports,
+        build=not no_build,
+        rebuild=rebuild,
+    )
     module = results.module
     say(run_text.loaded(results, verbose))
     described = module.bundle.manifest.methods[method]
@@ -182,23 +204,14 @@ def run(
         results.smoke.raise_for_failure()
 
 
-def _load(
-    bundle: Path,
-    method: str,
-    device: str | None,
-    target: str | None,
-    strict: bool,
-    trust: bool,
-    imports: tuple[str, ...],
-) -> Results:
+def _load(bundle: Path, method: str, *, quiet: bool, **options: Any) -> Results:
     from ..module import DegradedWarning, load
+    from .building import BuildLine
 
     start = time.perf_counter()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), BuildLine(quiet=quiet) as line:
         warnings.simplefilter("ignore", DegradedWarning)  # told in words below
-        module = load(
-            bundle, device=device, target=target, strict=strict, trust=trust, imports=imports
-        )
+        module = load(bundle, on_progress=line, **options)
     module.method(method)
     return Results(module, method, time.perf_counter() - start)
 

@@ -38,6 +38,10 @@ def loaded(results: Results, verbose: bool) -> str:
         if "--trust" in choice.chosen.verdict.reason:
             text += " If you trust who built the bundle, run its machine code with --trust."
         lines.append(wrapped(text))
+    for name, engine in module.own_engines.items():
+        lines.append(wrapped(f"{clean(name)}: {engine.told}"))
+    for name, reason in module.failed_engines.items():
+        lines.append(wrapped(clean(f"{name} runs in PyTorch, slower than an engine: {reason}")))
     if verbose:
         lines += ["segments", columns((s.name, s.kind) for s in module.segments(results.method))]
     lines.append(f"loaded in {results.load_seconds:.2f} s, runs on {module.device}")
@@ -142,6 +146,14 @@ def to_json(results: Results) -> dict[str, Any]:
         "variants": [c.to_json() for c in module.choice.candidates],
         "segments": [{"name": s.name, "engine": s.kind} for s in module.segments(results.method)],
         "load_seconds": results.load_seconds,
+        "engines": {
+            name: {
+                "source": "store" if engine.cached else "built",
+                "build_seconds": round(engine.seconds, 3),
+            }
+            for name, engine in results.module.own_engines.items()
+        },
+        "failed_engines": dict(results.module.failed_engines),
         "inputs": _tensors_json(results.inputs or {}),
         "smoke": None,
         "outputs": None,

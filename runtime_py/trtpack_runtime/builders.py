@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds of engine a device can build itself: what each needs, depends on and is built with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from .engine_store import tensorrt_parts
+from .mapping import FilePart
+from .network import Network
+
+OnEvent = Callable[[Mapping[str, Any]], None]
+"""Told ``{"phase", "parent", "step", "steps"}`` as TensorRT goes."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One engine to build: of ``network`` with the options and for the target of the bundle."""
+
+    name: str
+    network: Network
+    weights: Sequence[Path | FilePart]
+    options: Mapping[str, Any]
+    target: Mapping[str, Any]
+    tactics: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A built engine's compatibility record, and what its tactic search left: a timing cache and
+    its readable entries; None where this TensorRT tells none."""
+
+    record: Mapping[str, Any]
+    tactics: bytes | None = None
+    entries: tuple[Mapping[str, Any], ...] | None = None
+
+
+class Builder(Protocol):
+    """A kind of engine that can be built where a bundle is, not only where it was made."""
+
+    def cannot_build(self, facts: Mapping[str, Any], target: Mapping[str, Any]) -> str | None:
+        """Why a machine cannot build engines for a bundle's target, as a clause, or None."""
+
+    def cannot_run(self, facts: Mapping[str, Any], target: Mapping[str, Any]) -> str | None:
+        """Why an engine built there would not run there, or None."""
+
+    def parts(
+        self,
+        content: str,
+        options: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        target: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Everything the engine depends on, for ``engine_store.engine_key``."""
+
+    def build(
+        self, work: Work, plan: Path, facts: Mapping[str, Any], on_event: OnEvent | None
+    ) -> Outcome:
+        """Builds ``plan`` in a child process; raises as ``engines.tensorrt.build``."""
+
+
+class _TensorRT:
+    """TensorRT proper: builds for the GPU of the machine, with that GPU."""
+
+    def cannot_build(self, facts: Mapping[str, Any], target: Mapping[str, Any]) -> str | None:
+        from .engines import tensorrt
+
+        return tensorrt.can_build(facts, target)
+
+    def cannot_run(self, facts: Mapping[str, Any], target: Mapping[str, Any]) -> str | None:
+        return self.cannot_build(facts, target)
+
+    def parts(
+        self,
+        content: str,
+        options: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        target: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        return tensorrt_parts(content, options, facts)
+
+    def build(
+        self, work: Work, plan: Path, facts: Mapping[str, Any], on_event: OnEvent | None
+    ) -> Outcome:
+        from .engines import tensorrt
+        from .engines._options import BuildOptions
+
+        built = tensorrt.build(
+            work.network,
+            work.weights,
+            plan,
+            options=BuildOptions.from_json(work.options),
+            facts=facts,
+            tactics=work.tactics,
+            on_progress=on_event,
+            name=work.name,
+        )
+        return Outcome(built.record, built.tactics, built.entries)
+
+
+class _TensorRTRTX:
+    """TensorRT-RTX: builds on any machine that has it, for the capability of the target."""
+
+    def cannot_build(self, facts: Mapping[str, Any], target: Mapping[str, Any]) -> str | None:
+        if not facts.get("tensorrt_rtx"):
+            return "TensorRT-RTX is not installed"
+        if _capability(target) is None:
+            return f"TensorRT-RTX does not build for SM {target.get('sm')}"
+        return None
+
+    def cannot_run(self, facts: Mapping[str, Any], target: Mapping[str, Any]) -> str | None:
+        if reason := self.cannot_build(facts, target):
+            return reason
+        gpus = facts.get("gpus") or ()
+        if not gpus:
+            return "; ".join(facts.get("problems", ())) or "there is no NVIDIA GPU"
+        if gpus[0]["sm"] not in _capabilities(target):
+            return f"{gpus[0]['name']} has SM {gpus[0]['sm']}, wants {target.get('sm')}"
+        return None
+
+    def parts(
+        self,
+        content: str,
+        options: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        target: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        return {
+            "kind": "tensorrt-rtx",
+            "content": content,
+            "options": dict(options),
+            "capability": _capability(target),
+            "builder": facts["tensorrt_rtx"],
+            "emitter": facts["runtime"],
+            "machine": [facts["os"], facts["arch"]],
+        }
+
+    def build(
+        self, work: Work, plan: Path, facts: Mapping[str, Any], on_event: OnEvent | None
+    ) -> Outcome:
+        from .engines import tensorrt_rtx
+        from .engines._options import BuildOptions
+
+        options = BuildOptions.from_json(work.options)
+        if not options.compute_capabilities:
+            options = replace(options, compute_capabilities=(_capability(work.target) or "",))
+        return Outcome(
+            tensorrt_rtx.build_with(
+                work.network,
+                work.weights,
+                plan,
+                options=options,
+                on_progress=on_event,
+                name=work.name,
+            )
+        )
+
+
+def _capabilities(target: Mapping[str, Any]) -> list[str]:
+    """The compute capabilities of a target that TensorRT-RTX has a name for."""
+    from .engines.tensorrt_rtx import CAPABILITIES
+
+    wanted = map(str, (target.get("sm"), *target.get("sm_also", ())))
+    return [sm for sm in wanted if sm in CAPABILITIES]
+
+
+def _capability(target: Mapping[str, Any]) -> str | None:
+    from .engines.tensorrt_rtx import CAPABILITIES
+
+    return next((CAPABILITIES[sm] for sm in _capabilities(target)), None)
+
+
+BUILDERS: Mapping[str, Builder] = {"tensorrt": _TensorRT(), "tensorrt-rtx": _TensorRTRTX()}
+"""Engine kind -> how a device builds it."""

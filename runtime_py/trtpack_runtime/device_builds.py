@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds what a choice leaves to this machine, then loads it; what fails is left to PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .bundle import Bundle
+from .engines import Verdict
+from .execution import UnreadableEngineError
+from .finish import Finished, Stores, buildable, finish_variant
+from .progress import OnProgress
+from .resolve import Choice
+
+T = TypeVar("T")
+Make = Callable[[Choice, Mapping[str, Finished], Mapping[str, str]], T]
+"""Loads a choice with this machine's own engines and the reasons why others failed, by segment."""
+
+
+class DeviceBuilds:
+    """One machine's builds for one bundle."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        facts: Mapping[str, Any],
+        stores: Stores,
+        scratch: Path,
+        strict: bool,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self._bundle, self._facts, self._stores, self._scratch = bundle, facts, stores, scratch
+        self._strict, self._on_progress = strict, on_progress
+
+    def load(self, choice: Choice, make: Make[T], *, build: bool, rebuild: bool) -> T:
+        """What ``make`` makes of the choice once its engines are there.
+
+        A stored engine that cannot be loaded is dropped and built once more.
+
+        Raises:
+            TrtpackError: (strict) an engine could not be built or loaded; the bundle is damaged.
+        """
+        wanted = [] if choice.degraded else sorted(choice.chosen.own)
+        if rebuild and build and not choice.degraded:
+            wanted = sorted(buildable(self._bundle, choice.variant))
+        own, failed = self._finish(choice, wanted, rebuild=rebuild)
+        while True:
+            try:
+                return make(_with_own(choice, own, failed), own, failed)
+            except UnreadableEngineError as error:
+                mine = own.pop(error.segment)
+                self._stores.engines.remove(mine.key)
+                if mine.cached and build:
+                    again, broken = self._finish(choice, [error.segment], rebuild=True)
+                    own, failed = {**own, **again}, {**failed, **broken}
+                elif self._strict:
+                    raise
+                else:  # it was built a moment ago: another would be no better
+                    failed[error.segment] = error.message
+
+    def _finish(
+        self, choice: Choice, segments: Sequence[str], *, rebuild: bool
+    ) -> tuple[dict[str, Finished], dict[str, str]]:
+        failed: dict[str, str] = {}
+
+        def note(segment: str, error: Exception) -> None:
+            failed[segment] = str(error)
+
+        done = finish_variant(
+            self._bundle,
+            choice.variant,
+            segments,
+            self._facts,
+            stores=self._stores,
+            scratch=self._scratch,
+            on_progress=self._on_progress,
+            on_failure=None if self._strict else note,
+            rebuild=rebuild,
+        )
+        return {engine.segment: engine for engine in done}, failed
+
+
+def _with_own(choice: Choice, own: Mapping[str, Finished], failed: Mapping[str, str]) -> Choice:
+    """The choice with what became of this machine's own engines."""
+    verdicts = {name: Verdict("exact", engine.told) for name, engine in own.items()}
+    verdicts |= {name: Verdict("rebuild", reason) for name, reason in failed.items()}
+    if not verdicts:
+        return choice
+    chosen = replace(choice.chosen.judged(verdicts), own=frozenset(own))
+    candidates = tuple(chosen if c is choice.chosen else c for c in choice.candidates)
+    return replace(choice, chosen=chosen, candidates=candidates)

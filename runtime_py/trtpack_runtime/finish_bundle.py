@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a bundle with the engines this machine builds, for all devices of its kind."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from . import ledger, tactics
+from .atomic import cannot_write
+from .builders import BUILDERS
+from .bundle import Bundle, Member, open_bundle
+from .errors import ConfigError, DeviceError
+from .finish import Finished, Stores, buildable, finish_variant, known_tactics
+from .manifest import Manifest, Variant
+from .progress import OnProgress
+from .resolve import unknown_variant, verdict_of
+from .rewrite import rewrite
+from .tactics import Tactics
+
+
+@dataclass(frozen=True)
+class FinishedBundle:
+    """A finished bundle: what became of each variant's engines.
+
+    ``engines`` are those built or taken from the store; ``ready`` the variants that lacked none;
+    ``skipped`` says why others were left as they are; ``caches`` is the bytes of tactic caches.
+    """
+
+    bundle: Bundle
+    engines: Mapping[str, tuple[Finished, ...]]
+    ready: tuple[str, ...]
+    skipped: Mapping[str, str]
+    caches: Mapping[str, int]
+
+
+def finish_bundle(
+    bundle: Bundle,
+    path: Path,
+    facts: Mapping[str, Any],
+    *,
+    stores: Stores,
+    scratch: Path,
+    target: str | None = None,
+    rebuild: bool = False,
+    on_progress: OnProgress | None = None,
+) -> FinishedBundle:
+    """Builds what this machine can build of ``bundle``, or of its variant ``target``, and writes it
+    to ``path``, which may be the bundle's own.
+
+    Raises:
+        ConfigError: no variant ``target``, or the disk refuses; what was at ``path`` is kept.
+        DeviceError: nothing that lacks an engine can be built here.
+        EngineBuildError: TensorRT refused; the engines built before it are in the store.
+        BundleError: the bundle is damaged, or was replaced meanwhile.
+    """
+    _check_path(path)
+    variants = bundle.manifest.variants
+    if target is not None and target not in variants:
+        raise unknown_variant(target, list(variants))
+    lacking, ready, skipped = _sorted_out(bundle, target, facts, rebuild)
+    if skipped and not lacking:
+        reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
+        raise DeviceError(
+            f"cannot build the engines of {bundle.path} here: {reasons}",
+            hint="run it on such a device, trtpack doctor shows what this one is",
+        )
+    engines = {
+        name: tuple(
+            finish_variant(
+                bundle,
+                name,
+                segments,
+                facts,
+                stores=stores,
+                scratch=scratch,
+                on_progress=on_progress,
+                rebuild=rebuild,
+            )
+        )
+        for name, segments in lacking.items()
+    }
+    manifest, members = bundle.manifest, []
+    caches = {}
+    for name, built in engines.items():
+        known = _tactics(bundle, variants[name], built, facts, stores)
+        if known is not None:
+            caches[name] = len(known.blob)
+        manifest, added = _with(manifest, name, built, known)
+        members += added
+    rewrite(bundle, path, manifest=manifest, add=members)
+    finished = open_bundle(path)
+    _trust(finished, engines)
+    return FinishedBundle(finished, engines, tuple(ready), skipped, caches)
+
+
+def engine_member(variant: str, segment: str) -> str:
+    """The name of a plan's member."""
+    return f"engines/{variant}/{segment}.plan"
+
+
+def _sorted_out(
+    bundle: Bundle, target: str | None, facts: Mapping[str, Any], rebuild: bool
+) -> tuple[dict[str, list[str]], list[str], dict[str, str]]:
+    """The segments to build by variant, the variants that lack none, and why not the others."""
+    lacking: dict[str, list[str]] = {}
+    ready, skipped = [], {}
+    for name, variant in bundle.manifest.variants.items():
+        if target not in (None, name):
+            continue
+        refs = buildable(bundle, name)
+        wanted = [
+            segment
+            for segment, ref in refs.items()
+            if ref.member is None
+            or rebuild
+            or verdict_of(ref, variant.target, facts).fit == "rebuild"
+        ]
+        if not wanted:
+            ready.append(name)
+            continue
+        reasons = (BUILDERS[refs[s].kind].cannot_build(facts, variant.target) for s in wanted)
+        why = next((reason for reason in reasons if reason is not None), None)
+        if why is not None:
+            skipped[name] = why
+        else:
+            lacking[name] = sorted(wanted)
+    return lacking, ready, skipped
+
+
+def _tactics(
+    bundle: Bundle,
+    variant: Variant,
+    built: tuple[Finished, ...],
+    facts: Mapping[str, Any],
+    stores: Stores,
+) -> Tactics | None:
+    """What is known of the tactics of this device after the builds; the store has the most."""
+    if not any(engine.kind == "tensorrt" for engine in built):
+        return None
+    known = known_tactics(bundle, variant.caches, "tensorrt", facts, stores.tactics)
+    fresh = next((e.learnt for e in reversed(built) if e.learnt is not None), None)
+    return fresh or (known[0] if known else None)
+
+
+def _with(
+    manifest: Manifest, name: str, built: tuple[Finished, ...], known: Tactics | None
+) -> tuple[Manifest, list[Member]]:
+    """The manifest with a variant's engines and tactics, and their members."""
+    variant = manifest.variants[name]
+    members = []
+    refs = dict(variant.engines)
+    for engine in built:
+        member = refs[engine.segment].member or engine_member(name, engine.segment)
+        members.append(Member(member, engine.path))
+        refs[engine.segment] = replace(
+            refs[engine.segment], member=member, record=engine.record, deferred=None
+        )
+    caches = dict(variant.caches)
+    if known is not None:
+        cache, lock = f"caches/{name}/timing.cache", f"caches/{name}/timing.lock.json"
+        members += [Member(cache, known.blob), Member(lock, tactics.to_lock(known))]
+        caches["timing"] = {"member": cache, "lock": lock, "key": known.key.to_json()}
+    changed = replace(variant, engines=refs, caches=caches)
+    return replace(manifest, variants={**manifest.variants, name: changed}), members
+
+
+def _trust(finished: Bundle, engines: Mapping[str, tuple[Finished, ...]]) -> None:
+    """Writes down the digests of engines with machine code that were built here."""
+    refs = [
+        finished.manifest.variants[name].engines[engine.segment]
+        for name, built in engines.items()
+        for engine in built
+    ]
+    code = [ref.member for ref in refs if ref.member is not None and ledger.carries_code(ref)]
+    ledger.record(finished.entries[member].sha256 for member in code)
+
+
+def _check_path(path: Path) -> None:
+    """Refuses a place that cannot be written before minutes are spent on builds."""
+    if path.is_dir():
+        raise ConfigError(f"cannot write {path}: it is a folder", hint="name a file in it")
+    if not path.parent.is_dir():
+        raise cannot_write(path, OSError(errno.ENOENT, "No such file or directory"))
+    if not os.access(path.parent, os.W_OK):
+        raise cannot_write(path, OSError(errno.EACCES, "Permission denied"))
