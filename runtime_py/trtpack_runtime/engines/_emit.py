@@ -38,7 +38,7 @@ Weights = Mapping[str, Any]
 _WEIGHTS_WHERE_CONSTANT = frozenset({"kernel"})
 _NAMELESS = frozenset({"power"})
 """TensorRT does not find these weights again when it is told their name."""
-_METADATA_LENGTH = 1000
+_METADATA_LENGTH, _WORDS_LENGTH = 1000, 300
 _HINT = "keep the operator in PyTorch with --torch-op, or report the layer"
 
 
@@ -318,8 +318,8 @@ class Emitter:
         self._where, self._layer, self._errors_before = where, layer, len(self._log.errors)
         try:
             yield
-        except (RuntimeError, ValueError) as error:  # the bindings' words for a wrong argument
-            raise self._error(str(error)) from error
+        except (RuntimeError, ValueError, TypeError) as error:  # the bindings' words
+            raise self._error(" ".join(str(error).split())[:_WORDS_LENGTH]) from error
         if len(self._log.errors) > self._errors_before:
             raise self._error("TensorRT refused it")
 
