@@ -246,9 +246,9 @@ def _deferred(engine: EngineRef, target: Mapping[str, Any], facts: Mapping[str, 
     wanted = [sm for sm in (target.get("sm"), *target.get("sm_also", ())) if sm]
     has = [gpu["sm"] for gpu in facts.get("gpus", ())]
     if wanted and not set(map(str, wanted)) & set(map(str, has)):
-        found = (
-            f"this machine has SM {', '.join(map(str, has))}" if has else "this machine has none"
-        )
+        found = "; ".join(facts.get("problems", ())) or "this machine has none"
+        if has:
+            found = f"this machine has SM {', '.join(map(str, has))}"
         return Verdict("impossible", f"needs an NVIDIA GPU of SM {wanted[0]}, {found}")
     return Verdict("rebuild", engine.deferred or "it has no engine yet")
 

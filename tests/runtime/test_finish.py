@@ -28,6 +28,7 @@ from trtpack_runtime.engines import (
     reference,
     tensorrt,
 )
+from trtpack_runtime.engines._options import BuildOptions
 from trtpack_runtime.errors import (
     BundleError,
     ConfigError,
@@ -357,6 +358,29 @@ def test_the_gpu_is_left_out_where_another_device_is_asked_for(
     assert (found.variant, found.device.type, builds.names) == ("cpu", "cpu", [])
     found = loaded(bundle.path)
     assert (found.variant, found.device.type) == ("h200", "meta")
+
+
+def test_a_pytorch_without_cuda_is_told(
+    bundle: Bundle, builds: Builds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "facts", deferred.h200)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.warns(DegradedWarning, match="cannot use the GPU of this machine"):
+        load(bundle.path, target="h200")
+    assert loaded(bundle.path).variant == "cpu"
+    assert builds.names == []
+
+
+def test_options_that_are_absent_are_those_by_default(
+    tmp_path: Path, builds: Builds, on_h200: dict[str, LoadContext]
+) -> None:
+    whole = {"options": BuildOptions().to_json()}
+    loaded(deferred.write(tmp_path / "one.tar", variants=("h200",)))
+    loaded(deferred.write(tmp_path / "two.tar", variants=("h200",), engines=whole))
+    assert len(builds.names) == 2
+    other = {"options": {"optimization_level": 5}}
+    loaded(deferred.write(tmp_path / "three.tar", variants=("h200",), engines=other))
+    assert len(builds.names) == 4
 
 
 def test_weights_that_only_engines_read_stay_on_the_host(
