@@ -14,7 +14,7 @@ differ; where one side is not finite and the other is, the error is infinite.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +34,19 @@ RunChunk = Callable[[Sequence[str]], Values]
 MOST_TENSORS, MOST_BYTES = 48, 1 << 30
 """A chunk's bounds."""
 _MOST_PINS = 8
+_MOVES = frozenset(
+    {
+        "shuffle",
+        "slice",
+        "concatenation",
+        "identity",
+        "gather",
+        "scatter",
+        "select",
+        "one_hot",
+        "topk",
+    }
+)
 _EXACT = 1e-3
 """What is tolerated where no type says more."""
 
@@ -100,10 +113,10 @@ class LayerError:
 class AccuracyReport:
     """The layers that were looked at, in the network's order.
 
-    ``first`` is the first that departs while its operands do not; ``pins`` are layers whose
-    computing in FLOAT should help: those where an error begins, or, where errors only add up, those
-    that add most. ``unseen`` are the tensors that could not be looked at, ``chunks`` says how often
-    something was run.
+    ``first`` is the first that departs while its operands do not. ``pins`` are layers whose
+    computing in FLOAT should help: those where an error begins, with the readers of what is too
+    large for its type, or, where errors only add up, those that add most. ``unseen`` are the
+    tensors that could not be looked at, ``chunks`` says how often something was run.
     """
 
     layers: tuple[LayerError, ...]
@@ -139,18 +152,20 @@ class Expected:
         for tensor in self._network.inputs:
             wanted = getattr(torch, DTYPES[tensor.dtype].torch)
             self._inputs[tensor.name] = self._inputs[tensor.name].to(wanted)
-        sizes = _Kept()
-        self._evaluate(sizes)
-        self.nbytes: Mapping[str, int] = sizes.nbytes
+        seen = _Seen(network)
+        self._evaluate(seen)
+        self.nbytes: Mapping[str, int] = seen.nbytes
         """Every layer output's size."""
+        self.overflowing: Collection[str] = seen.overflowing
+        """The layer outputs that hold numbers beyond their declared type."""
 
     def values(self, names: Sequence[str]) -> Values:
         """These layer outputs, in the host's memory."""
         kept = _Kept(names)
         self._evaluate(kept)
-        return kept.values_
+        return kept
 
-    def _evaluate(self, kept: _Kept) -> None:
+    def _evaluate(self, kept: MutableMapping[str, torch.Tensor]) -> None:
         with torch.no_grad():
             evaluate(self._network, self._stored, self._inputs, keep=kept)
 
@@ -299,8 +314,8 @@ class _Comparing:
             if name in self._found
         )
         first = next((found for found in layers if found.begins), None)
-        known = {layer.name: layer for layer in self._network.layers}
-        pins = [n for n in _guilty(layers) if why_not(self._network, known[n]) is None]
+        guilty = _guilty(self._network, layers)
+        pins = _with_consumers(self._network, guilty, self._expected.overflowing)
         return AccuracyReport(layers, first, tuple(pins), tuple(self._unseen), self._chunks)
 
     def _inherited(self, layer: Layer) -> float | None:
@@ -332,30 +347,33 @@ class _Comparing:
         )
 
 
-class _Kept(MutableMapping[str, torch.Tensor]):
-    """Takes every layer output, keeps those asked for and of all the size."""
+class _Kept(dict[str, torch.Tensor]):
+    """Takes every layer output and keeps those asked for, in the host's memory."""
 
-    def __init__(self, names: Sequence[str] = ()) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
         self._names = frozenset(names)
+
+    def __setitem__(self, name: str, value: torch.Tensor) -> None:
+        if name in self._names:
+            super().__setitem__(name, value.detach().to("cpu", copy=True))
+
+
+class _Seen(dict[str, torch.Tensor]):
+    """Takes every layer output and keeps only how large it is."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self._tensors = network.tensors
         self.nbytes: dict[str, int] = {}
-        self.values_: dict[str, torch.Tensor] = {}
+        self.overflowing: set[str] = set()
 
     def __setitem__(self, name: str, value: torch.Tensor) -> None:
         self.nbytes[name] = value.numel() * value.element_size()
-        if name in self._names:
-            self.values_[name] = value.detach().to("cpu", copy=True)
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return self.values_[name]
-
-    def __delitem__(self, name: str) -> None:
-        del self.values_[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values_)
-
-    def __len__(self) -> int:
-        return len(self.values_)
+        declared = getattr(torch, DTYPES[self._tensors[name].dtype].torch)
+        rounded = value.to(declared) if value.is_floating_point() else value
+        if rounded.dtype != value.dtype and bool((rounded.isinf() & value.isfinite()).any()):
+            self.overflowing.add(name)
 
 
 def _error(dtype: str, metrics: Metrics) -> float:
@@ -365,17 +383,47 @@ def _error(dtype: str, metrics: Metrics) -> float:
     return metrics.differing / max(metrics.elements, 1)
 
 
-def _guilty(layers: Sequence[LayerError]) -> list[str]:
+def _guilty(network: Network, layers: Sequence[LayerError]) -> list[str]:
     """The layers that are to blame for what departs."""
     beginning = [found for found in layers if found.begins]
     sudden = [found for found in beginning if not found.gradual]
     if sudden or not beginning:
         return list(dict.fromkeys(found.layer for found in sudden))
-    before = layers[: layers.index(beginning[0]) + 1]
-    most = max(found.added for found in before)
+    rounding = {layer.name for layer in network.layers if _rounds(layer)}
+    before = [f for f in layers[: layers.index(beginning[0]) + 1] if f.layer in rounding]
+    most = max((found.added for found in before), default=0.0)
     adding = [found for found in before if most and found.added >= most / 2]
     ranked = sorted(adding, key=lambda found: -found.added)[:_MOST_PINS]
     return list(dict.fromkeys(found.layer for found in ranked))
+
+
+def _rounds(layer: Layer) -> bool:
+    """Whether a layer computes new numbers, not only moves or chooses among those it has."""
+    chooses = layer.attributes.get("type") in ("RELU", "CLIP", "MAX")
+    return layer.kind not in _MOVES and not chooses
+
+
+def _with_consumers(
+    network: Network, guilty: Sequence[str], overflowing: Collection[str]
+) -> list[str]:
+    """The guilty layers that can be pinned, and, where what they answer does not fit its type, all
+    that read it: it may not be cast back in between."""
+    known = {layer.name: layer for layer in network.layers}
+    readers: dict[str, list[str]] = {}
+    for layer in network.layers:
+        for name in layer.operand_names():
+            readers.setdefault(name, []).append(layer.name)
+    found: dict[str, None] = {}
+    waiting = list(guilty)
+    while waiting:
+        layer = known[waiting.pop(0)]
+        if layer.name in found or why_not(network, layer) is not None:
+            continue
+        found[layer.name] = None
+        for output in layer.outputs:
+            if output in overflowing:
+                waiting += readers.get(output, [])
+    return list(found)
 
 
 def _spread(names: Sequence[str], count: int) -> list[str]:

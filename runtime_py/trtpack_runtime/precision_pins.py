@@ -116,7 +116,7 @@ class _Pinning:
             *(layer.name for layer in network.layers),
         }
         self._layers: list[Layer] = []
-        self._up: dict[str, str] = {}
+        self._up = self._pinned_before()
         """Value -> its twin in the pinned type."""
 
     def run(self) -> Network:
@@ -139,6 +139,16 @@ class _Pinning:
             constants={k: c for k, c in self._constants.items() if k in needed},
             tensors={name: self._tensors[name] for layer in kept for name in layer.outputs},
         )
+
+    def _pinned_before(self) -> dict[str, str]:
+        """The twins that earlier pins left behind casts of their own."""
+        twins = {}
+        for layer in self._network.layers:
+            source, output = layer.operands.get("input"), layer.outputs[0]
+            ours = isinstance(source, str) and source.startswith(f"{output}|{self._dtype.lower()}")
+            if layer.kind == "cast" and ours:
+                twins[output] = str(source)
+        return twins
 
     def _pin(self, layer: Layer) -> None:
         operands = {
