@@ -18,7 +18,11 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class Work:
-    """One engine to build: of ``network`` with the options and for the target of the bundle."""
+    """One engine to build: of ``network`` with the options and for the target of the bundle.
+
+    ``on_log`` is told each of TensorRT's log lines when the build is over, VERBOSE ones too where
+    ``verbose``.
+    """
 
     name: str
     network: Network
@@ -26,6 +30,8 @@ class Work:
     options: Mapping[str, Any]
     target: Mapping[str, Any]
     tactics: bytes | None = None
+    on_log: Callable[[str], None] | None = None
+    verbose: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class _TensorRT:
         facts: Mapping[str, Any],
         target: Mapping[str, Any],
     ) -> dict[str, Any]:
-        return tensorrt_parts(content, _whole(options), facts)
+        return tensorrt_parts(content, options, facts)
 
     def build(
         self, work: Work, plan: Path, facts: Mapping[str, Any], on_event: OnEvent | None
@@ -96,6 +102,8 @@ class _TensorRT:
             facts=facts,
             tactics=work.tactics,
             on_progress=on_event,
+            on_log=work.on_log,
+            verbose=work.verbose,
             name=work.name,
         )
         return Outcome(built.record, built.tactics, built.entries)
@@ -131,7 +139,7 @@ class _TensorRTRTX:
         return {
             "kind": "tensorrt-rtx",
             "content": content,
-            "options": _whole(options),
+            "options": dict(options),
             "capability": _capability(target),
             "builder": facts["tensorrt_rtx"],
             "emitter": facts["runtime"],
@@ -154,16 +162,11 @@ class _TensorRTRTX:
                 plan,
                 options=options,
                 on_progress=on_event,
+                on_log=work.on_log,
+                verbose=work.verbose,
                 name=work.name,
             )
         )
-
-
-def _whole(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Build options with what is absent as by default, so that equal ones are one key."""
-    from .engines._options import BuildOptions
-
-    return BuildOptions.from_json(options).to_json()
 
 
 def _capabilities(target: Mapping[str, Any]) -> list[str]:

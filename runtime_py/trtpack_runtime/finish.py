@@ -288,7 +288,7 @@ def _build(
     if outcome.tactics is not None and job.ref.kind == "tensorrt":
         mine = learnt = Tactics(TacticKey.of(facts), outcome.tactics, outcome.entries, {})
         used = {seed, *(t.blob for t in known)}
-        _keep(stores.tactics, mine, used)
+        keep_tactics(stores.tactics, mine, used)
     stored = stores.engines.put(
         key, plan, outcome.record, about=_about(job, facts), seconds=seconds
     )
@@ -341,7 +341,7 @@ def _together(blobs: Sequence[bytes]) -> bytes | None:
         return distinct[-1]
 
 
-def _keep(store: TacticStore, mine: Tactics, used: Collection[bytes | None]) -> None:
+def keep_tactics(store: TacticStore, mine: Tactics, used: Collection[bytes | None]) -> None:
     """Keeps what a build measured. It knows what it began with; what another process has kept since
     is combined with it."""
     now = store.read(mine.key)

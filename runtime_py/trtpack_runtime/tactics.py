@@ -159,6 +159,13 @@ class TacticStore:
                 found += [known] if known is not None else []
         return found
 
+    def kept_at(self, key: TacticKey) -> float | None:
+        """When the cache of a key was last written, in seconds of the epoch."""
+        try:
+            return self._paths(key.digest)[0].stat().st_mtime
+        except OSError:
+            return None
+
     def remove(self, key: TacticKey) -> bool:
         """Drops the cache of a key; whether there was one."""
         there = False
