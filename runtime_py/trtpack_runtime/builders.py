@@ -86,7 +86,7 @@ class _TensorRT:
         facts: Mapping[str, Any],
         target: Mapping[str, Any],
     ) -> dict[str, Any]:
-        return tensorrt_parts(content, options, facts)
+        return tensorrt_parts(content, _whole(options), facts)
 
     def build(
         self, work: Work, plan: Path, facts: Mapping[str, Any], on_event: OnEvent | None
@@ -139,7 +139,7 @@ class _TensorRTRTX:
         return {
             "kind": "tensorrt-rtx",
             "content": content,
-            "options": dict(options),
+            "options": _whole(options),
             "capability": _capability(target),
             "builder": facts["tensorrt_rtx"],
             "emitter": facts["runtime"],
@@ -167,6 +167,13 @@ class _TensorRTRTX:
                 name=work.name,
             )
         )
+
+
+def _whole(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Build options with what is absent as by default, so that equal ones are one key."""
+    from .engines._options import BuildOptions
+
+    return BuildOptions.from_json(options).to_json()
 
 
 def _capabilities(target: Mapping[str, Any]) -> list[str]:
