@@ -11,7 +11,7 @@ from typing import Any
 from trtpack_runtime.errors import EngineBuildError
 
 from ._child import ask
-from ._log import log_of
+from ._cuda import started
 
 _HINT = "measure anew: build without the caches of other builds"
 _COMBINED = "combined"
@@ -24,9 +24,10 @@ def run(
 
     Raises:
         EngineBuildError: one is damaged, or of another TensorRT or GPU.
+        DeviceError: there is no GPU for this TensorRT.
     """
-    log = log_of(trt)
-    config = trt.Builder(log.logger).create_builder_config()
+    log, builder = started(trt, "Builder")
+    config = builder.create_builder_config()
     editable = getattr(trt.BuilderFlag, "EDITABLE_TIMING_CACHE", None)
     if editable is not None:
         config.set_flag(editable)
