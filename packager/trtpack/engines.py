@@ -3,23 +3,29 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trtpack_runtime.errors import EngineBuildError
+from trtpack_runtime import builders
+from trtpack_runtime.builders import Work
+from trtpack_runtime.durations import about
+from trtpack_runtime.engine_store import EngineStore, StoredEngine, content_of, engine_key
+from trtpack_runtime.finish import estimate
 from trtpack_runtime.network import Network, Profile, Tensor
 from trtpack_runtime.program import Segment
+from trtpack_runtime.progress import Progress as Told
+from trtpack_runtime.progress import Watch
 
 from .custom_operators import required_modules
-from .engine_cache import EngineCache, cache_key
+from .engine_options import build_options, kind_for
 from .options import Options
+from .tactic_book import TacticBook, TacticUse
 from .target import Target
 
 _LOG = logging.getLogger("trtpack.engines")
@@ -35,7 +41,8 @@ class BuiltEngine:
     """A segment's engine: a file with its record, or the reason why the device builds it.
 
     ``kind`` is the engine kind; ``cached`` says that it was not built now; ``age_seconds`` how long
-    ago then.
+    ago then. A device builds it with ``options``; ``content`` is a digest of what it computes.
+    ``tactics`` tells where its build began. ``needs_bytes`` of memory it takes at the least.
     """
 
     segment: str
@@ -46,6 +53,10 @@ class BuiltEngine:
     seconds: float = 0.0
     cached: bool = False
     age_seconds: float = 0.0
+    options: Mapping[str, Any] | None = None
+    content: str | None = None
+    tactics: TacticUse | None = None
+    needs_bytes: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -67,91 +78,158 @@ class Job:
     digests: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Bench:
+    """Where engines are built: this machine's ``facts``, its caches, the weights of the model.
+
+    ``folder`` takes what is built.
+    """
+
+    model: str
+    options: Options
+    facts: Mapping[str, Any]
+    weights: Path
+    folder: Path
+    store: EngineStore
+    tactics: TacticBook
+
+
 def build_engine(
-    job: Job,
-    target: Target,
-    options: Options,
-    weights: Path,
-    folder: Path,
-    cache: EngineCache,
-    on_progress: OnProgress,
+    job: Job, target: Target, bench: Bench, on_progress: OnProgress
 ) -> BuiltEngine | None:
     """The engine of one segment for one target; None where the segment runs without one.
 
     Raises:
         EngineBuildError: the builder refused the segment or died.
+        DeviceError: this machine's GPU cannot do it.
     """
-    kind = options.engine or target.engine_kind
+    kind = kind_for(bench.options, target)
     if kind == "reference" or (job.network is None) != (kind == "inductor"):
         return None
-    reason = _cannot_build_here(kind, target)
+    made = BuiltEngine(job.segment.name, kind)
+    if job.network is not None:
+        from trtpack_runtime.engines._estimate import least_bytes
+
+        told = build_options(bench.options, target, job.network)
+        content = content_of(job.network, job.digests)
+        made = replace(
+            made,
+            options=told.to_json(),
+            content=content,
+            needs_bytes=least_bytes(job.network),
+        )
+    reason = cannot_build_here(kind, target, bench.facts)
     if reason is not None:
-        _LOG.info("%s: %s is deferred: %s", target.name, job.segment.name, reason)
-        return BuiltEngine(job.segment.name, kind, deferred=reason)
-    key = cache_key(_depends_on(kind, job, target, options))
-    known = cache.get(key)
-    suffix = "pt2" if kind == "inductor" else "plan"
-    path = folder / f"{target.name}-{job.segment.name}.{suffix}"
-    if known is not None:
-        shutil.copyfile(known.path, path)
-        age = time.time() - known.built_at
-        _LOG.info("%s: %s comes from the cache: %s", target.name, job.segment.name, known.path)
-        return BuiltEngine(job.segment.name, kind, path, known.record, cached=True, age_seconds=age)
-    start = time.perf_counter()
-    if kind == "inductor":
-        record = _build_inductor(job, weights, path, on_progress)
-    else:
-        record = _build_rtx(job, target, options, weights, path, on_progress)
-    cache.put(key, path, record)
-    return BuiltEngine(job.segment.name, kind, path, record, seconds=time.perf_counter() - start)
+        _LOG.info("%s: %s is deferred: %s", target.name, made.segment, reason)
+        return replace(made, deferred=reason)
+    key = engine_key(_depends_on(made, job, target, bench))
+    with bench.store.lock(key):
+        known = bench.store.get(key)
+        if known is not None:
+            _LOG.info("%s: %s comes from the cache: %s", target.name, made.segment, known.path)
+            return _from_store(made, known, target, bench)
+        return _built(made, key, job, target, bench, on_progress)
 
 
-def _cannot_build_here(kind: str, target: Target) -> str | None:
-    """Why the engine has to be built on the device, or None."""
+def probe(network: Network, target: Target, bench: Bench) -> None:
+    """Builds a part of a segment's network as the whole is built, and forgets the engine.
+
+    Raises:
+        EngineBuildError: the builder refused it or died.
+    """
+    kind = kind_for(bench.options, target)
+    plan = bench.folder / "probe.plan"
+    known = bench.tactics.known(target) if kind == "tensorrt" else None
+    told = build_options(bench.options, target, network).to_json()
+    tactics = known.blob if known is not None else None
+    work = Work("a part of it", network, (bench.weights,), told, target.describe(), tactics)
+    try:
+        builders.BUILDERS[kind].build(work, plan, bench.facts, None)
+    finally:
+        plan.unlink(missing_ok=True)
+
+
+def builder_name(target: Target, bench: Bench) -> str:
+    """What builds a target's engines here: ``TensorRT 10.3.0``."""
+    if kind_for(bench.options, target) == "tensorrt-rtx":
+        return f"TensorRT-RTX {bench.facts['tensorrt_rtx']}"
+    return f"TensorRT {bench.facts['tensorrt']}"
+
+
+def cannot_build_here(kind: str, target: Target, facts: Mapping[str, Any]) -> str | None:
+    """Why the engine has to be built on the device, as a clause a user can read, or None."""
     if target.unsupported:
         return target.unsupported
-    if kind == "tensorrt":
-        release = ".".join(map(str, target.tensorrt or ())) or "TensorRT"
-        return (
-            f"an engine for SM {target.sm} is built by TensorRT {release} on such a GPU, "
-            "which this host is not; left to the device, which runs it in PyTorch until then"
-        )
-    if kind == "tensorrt-rtx" and _version("tensorrt_rtx") is None:
-        return "tensorrt-rtx is not installed on this host; left to the device"
-    if kind == "inductor":
-        if target.arch != platform.machine():
-            return f"this host is {platform.machine()}, not {target.arch}; it runs in PyTorch there"
-        if not (shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")):
-            return "this host has no C++ compiler; it runs in PyTorch there"
+    if kind in builders.BUILDERS:
+        why = builders.BUILDERS[kind].cannot_build(facts, target.describe())
+        return why and f"not built on this host, {why}; left to the device"
+    if target.arch != platform.machine():
+        return f"this host is {platform.machine()}, not {target.arch}; it runs in PyTorch there"
+    if not (shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")):
+        return "this host has no C++ compiler; it runs in PyTorch there"
     return None
 
 
-def _depends_on(kind: str, job: Job, target: Target, options: Options) -> dict[str, Any]:
-    profile = (
-        {k: [list(s) for s in v] for k, v in job.profile.shapes.items()} if job.profile else {}
-    )
-    parts: dict[str, Any] = {
-        "kind": kind,
-        "emitter": _version("trtpack-runtime"),
-        "weights": dict(job.digests),
-        "profile": profile,
-        "settings": options.engine_settings(),
-    }
-    if kind == "inductor":
-        from trtpack_runtime.engines.inductor import cpu_flags
+def _from_store(
+    made: BuiltEngine, known: StoredEngine, target: Target, bench: Bench
+) -> BuiltEngine:
+    path = _path(made, target, bench)
+    shutil.copyfile(known.path, path)
+    age = time.time() - known.built_at
+    return replace(made, path=path, record=known.record, cached=True, age_seconds=age)
 
-        return parts | {
-            "graph": job.segment.graph,
-            "inputs": [str(tensor) for tensor in job.inputs],
-            "torch": _version("torch"),
-            "machine": platform.machine(),
-            "cpu": cpu_flags(),
-        }
-    assert job.network is not None
-    return parts | {
-        "network": job.network.digest(),
-        "capability": target.rtx_capability,
-        "builder": _version("tensorrt_rtx"),
+
+def _built(
+    made: BuiltEngine, key: str, job: Job, target: Target, bench: Bench, on_progress: OnProgress
+) -> BuiltEngine:
+    path = _path(made, target, bench)
+    start = time.perf_counter()
+    record: Mapping[str, Any]
+    if made.kind == "inductor":
+        record = _build_inductor(job, bench.weights, path, on_progress)
+    else:
+        record, use = _build_network(made, job, path, target, bench, on_progress)
+        made = replace(made, tactics=use)
+    seconds = time.perf_counter() - start
+    origin = {
+        "model": bench.model,
+        "target": target.name,
+        "segment": made.segment,
+        "content": made.content,
+        "device": _gpu(bench.facts),
+        "kind": made.kind,
+    }
+    bench.store.put(key, path, record, about=origin, seconds=seconds)
+    return replace(made, path=path, record=record, seconds=seconds)
+
+
+def _path(made: BuiltEngine, target: Target, bench: Bench) -> Path:
+    suffix = "pt2" if made.kind == "inductor" else "plan"
+    return bench.folder / f"{target.name}-{made.segment}.{suffix}"
+
+
+def _gpu(facts: Mapping[str, Any]) -> str | None:
+    return facts["gpus"][0]["name"] if facts["gpus"] else None
+
+
+def _depends_on(made: BuiltEngine, job: Job, target: Target, bench: Bench) -> dict[str, Any]:
+    if made.kind in builders.BUILDERS:
+        builder = builders.BUILDERS[made.kind]
+        assert made.content is not None
+        return builder.parts(made.content, made.options or {}, bench.facts, target.describe())
+    from trtpack_runtime.engines.inductor import cpu_flags
+
+    profile = job.profile.shapes if job.profile else {}
+    return {
+        "kind": made.kind,
+        "graph": job.segment.graph,
+        "inputs": [str(tensor) for tensor in job.inputs],
+        "weights": dict(job.digests),
+        "profile": {k: [list(s) for s in v] for k, v in profile.items()},
+        "torch": bench.facts["torch"],
+        "emitter": bench.facts["runtime"],
+        "machine": platform.machine(),
+        "cpu": cpu_flags(),
     }
 
 
@@ -173,36 +251,41 @@ def _build_inductor(
     )
 
 
-def _build_rtx(
+def _build_network(
+    made: BuiltEngine,
     job: Job,
-    target: Target,
-    options: Options,
-    weights: Path,
     path: Path,
+    target: Target,
+    bench: Bench,
     on_progress: OnProgress,
-) -> Mapping[str, Any]:
-    from trtpack_runtime.engines import tensorrt_rtx
-
+) -> tuple[Mapping[str, Any], TacticUse | None]:
+    """The record of a TensorRT engine, and what its build used of the tactics known before."""
     assert job.network is not None
-    if target.rtx_capability is None:
-        raise EngineBuildError(
-            f"TensorRT-RTX has no name for SM {target.sm}", hint="choose an RTX-class target"
-        )
-    return tensorrt_rtx.build(
+    known = bench.tactics.known(target) if made.kind == "tensorrt" else None
+    work = Work(
+        made.segment,
         job.network,
-        weights,
-        path,
-        compute_capabilities=(target.rtx_capability,),
-        optimization_level=options.optimization_level,
-        workspace_bytes=options.workspace_bytes,
-        on_progress=on_progress,
+        (bench.weights,),
+        made.options or {},
+        target.describe(),
+        known.blob if known is not None else None,
         on_log=lambda line: _TENSORRT.debug("%s", line),
         verbose=_TENSORRT.isEnabledFor(logging.DEBUG),
     )
 
+    def told(progress: Told) -> None:
+        on_progress(progress_text(progress))
 
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    watch = Watch(made.segment, len(job.network.layers), told)
+    watch.starts(estimate(bench.store, made.content or "", bench.facts))
+    outcome = builders.BUILDERS[made.kind].build(work, path, bench.facts, watch.event)
+    if made.kind != "tensorrt":
+        return outcome.record, None
+    return outcome.record, bench.tactics.learnt(target, outcome)
+
+
+def progress_text(progress: Told) -> str:
+    """``tactic selection 42 %, about 30 s left``: a step already tells the segment and the time."""
+    done = "" if progress.fraction is None else f" {100 * progress.fraction:.0f} %"
+    left = "" if progress.remaining is None else f", {about(progress.remaining)} left"
+    return f"{progress.phase or f'{progress.layers} layers'}{done}{left}"

@@ -22,6 +22,7 @@ from trtpack_runtime.dtypes import by_torch
 from trtpack_runtime.ledger import record as record_as_built
 from trtpack_runtime.manifest import Manifest
 from trtpack_runtime.safetensors import write_safetensors
+from trtpack_runtime.tactics import Tactics, to_lock
 
 from .capture import Captured, attribute, returned
 from .convert import signature
@@ -91,6 +92,7 @@ class Variant:
     target: Target
     assembled: Assembled
     engines: Mapping[str, BuiltEngine]
+    tactics: Tactics | None = None
 
 
 def write(
@@ -127,6 +129,7 @@ def write(
         for engine in v.engines.values()
         if engine.path is not None
     ]
+    caches = [member for v in variants for member in _cache_members(v)]
     manifest = Manifest.from_json(
         {
             "schema": "trtpack.bundle/1",
@@ -156,6 +159,7 @@ def write(
         *samples,
         Member(WEIGHTS_MEMBER, stored.path),
         *engines,
+        *caches,
     ]
     write_bundle(path, manifest, members)
     record_as_built(path)
@@ -262,12 +266,31 @@ def _variant(variant: Variant, method: str) -> dict[str, Any]:
             item["record"] = dict(engine.record or {})
         else:
             item["deferred"] = engine.deferred
+        if engine.content is not None:
+            item |= {"options": dict(engine.options or {}), "content": engine.content}
         engines[engine.segment] = item
-    return {
+    described = {
         "target": variant.target.describe(),
         "programs": {method: _program_member(method, variant.target)},
         "engines": engines,
     }
+    if variant.tactics is not None:
+        cache, lock = _cache_names(variant.target)
+        key = variant.tactics.key.to_json()
+        described["caches"] = {"timing": {"member": cache, "lock": lock, "key": key}}
+    return described
+
+
+def _cache_members(variant: Variant) -> list[Member]:
+    """The timing cache, and what it holds as text."""
+    if variant.tactics is None:
+        return []
+    cache, lock = _cache_names(variant.target)
+    return [Member(cache, variant.tactics.blob), Member(lock, to_lock(variant.tactics))]
+
+
+def _cache_names(target: Target) -> tuple[str, str]:
+    return f"caches/{target.name}/timing.cache", f"caches/{target.name}/timing.lock.json"
 
 
 def _requires(variants: Sequence[Variant]) -> list[str]:

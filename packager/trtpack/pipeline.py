@@ -3,36 +3,33 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trtpack_runtime.network import Network
-
-from .capture import Captured, capture
-from .convert import signature
-from .engine_cache import EngineCache
+from .building import assemble_all, bench_for, build_engines, tactics_for
+from .capture import capture
 from .engine_options import check_engine_options
-from .engines import BuiltEngine, Job, build_engine
 from .golden import copied, record_golden, unchanged_buffers
 from .lowering import Lowered, lower
 from .options import Options
 from .packing import Model as PackedModel
-from .packing import Variant, store_parameters, write, write_weights
-from .planning import METHOD, Planned, check_torch_ops, plan
+from .packing import Variant, write
+from .planning import METHOD, Planned, again, check_torch_ops, plan
 from .profiles import profile_ranges
-from .program import Assembled, assemble
 from .proof import prove
 from .report import BuildReport, Progress
 from .sources import Model, Source, load_source
-from .summary import describe
+from .summary import Made, describe
 from .target import find_target
-from .weights import WeightStore
 from .work_folder import work_folder
 
 _LOG = logging.getLogger("trtpack.pipeline")
 
+MAX_ATTEMPTS = 8
+"""How often a target is planned again because TensorRT refused a part of it."""
 ALIVE_TOLERANCE = 1e-4
 """A livened model's outputs differ between inputs by at least 100 times this, relatively."""
 
@@ -100,41 +97,56 @@ def _finish(
     captured = lowered.captured
     with progress.step("run the model for golden samples"):
         golden = record_golden(source, captured, options.samples)
-    with progress.step("collect the weights"):
-        store = WeightStore()
-        names = store_parameters(captured, store)
-        programs = {
-            p.target.name: assemble(captured, p.plan, p.converted, store, METHOD) for p in planned
+    bench = bench_for(source.name, options, [p.target for p in planned], folder)
+    for attempt in itertools.count(1):
+        with progress.step("collect the weights"):
+            assembly = assemble_all(captured, planned, folder)
+        bench = replace(bench, weights=assembly.stored.path)
+        search = not (options.strict or options.locked) and attempt < MAX_ATTEMPTS
+        engines = {
+            p.target.name: build_engines(p, captured, assembly, bench, progress, search=search)
+            for p in planned
         }
-        stored = write_weights(store, names, folder)
-    engines: dict[str, dict[str, BuiltEngine]] = {}
-    cache = EngineCache()
-    for item in planned:
-        engines[item.target.name] = {}
-        for job in _jobs(item, captured, programs[item.target.name], store):
-            with progress.step(f"{item.target.name}: engine of {job.segment.name}") as step:
-                built = build_engine(
-                    job, item.target, options, stored.path, folder, cache, step.detail
-                )
-            if built is not None:
-                engines[item.target.name][built.segment] = built
+        if not any(made.refused for made in engines.values()):
+            break
+        with progress.step("plan again without what TensorRT refused"):
+            planned = [again(lowered, p, engines[p.target.name].refused, options) for p in planned]
+    built = {name: made.built for name, made in engines.items()}
     plan_report = describe(source, lowered, planned, options)
+    variants = [
+        Variant(
+            p.target,
+            assembly.programs[p.target.name],
+            built[p.target.name],
+            tactics_for(p.target, built[p.target.name], bench),
+        )
+        for p in planned
+    ]
     with progress.step("write the bundle"):
         bundle = write(
             folder / options.output.name,
             PackedModel(source, captured, METHOD, golden),
-            stored,
-            [Variant(p.target, programs[p.target.name], engines[p.target.name]) for p in planned],
+            assembly.stored,
+            variants,
             options.metadata,
             _summary(plan_report),
         )
     proofs = {}
     for item in planned:
-        with progress.step(f"prove {item.target.name} with the golden samples"):
-            proofs[item.target.name] = prove(bundle, item.target.name)
-    report = describe(source, lowered, planned, options, engines, store, bundle, proofs)
+        name = item.target.name
+        with progress.step(f"prove {name} with the golden samples"):
+            proofs[name] = prove(
+                bundle, item.target, built[name].values(), bench.facts, _failed(options.output)
+            )
+    made = Made(built, assembly.stored.store, bundle, proofs)
+    report = describe(source, lowered, planned, options, made)
     bundle.replace(options.output)
     return report
+
+
+def _failed(output: Path) -> Path:
+    """Where a bundle goes whose engines are wrong: ``bundle.failed.tar``."""
+    return output.with_name(f"{output.stem}.failed{output.suffix}")
 
 
 def _summary(report: BuildReport) -> dict[str, Any]:
@@ -153,30 +165,3 @@ def _summary(report: BuildReport) -> dict[str, Any]:
             for target in report.targets
         },
     }
-
-
-def _jobs(
-    item: Planned, captured: Captured, assembled: Assembled, store: WeightStore
-) -> Iterator[Job]:
-    graphs = {segment.name: segment.graph_module for segment in item.plan.segments}
-    for segment in assembled.program.segments:
-        network: Network | None = assembled.networks.get(segment.name)
-        inputs, profile = signature(graphs[segment.name], captured.ranges)
-        names = (
-            [c.data for c in network.constants.values()]
-            if network is not None
-            else _constants_of(segment.graph)
-        )
-        digests = {name: store.digest(name) for name in names}
-        yield Job(segment, inputs, profile, network, digests)
-
-
-def _constants_of(value: object) -> list[str]:
-    if isinstance(value, dict):
-        name = value.get("constant")
-        if len(value) == 1 and isinstance(name, str):
-            return [name]
-        return [n for part in value.values() for n in _constants_of(part)]
-    if isinstance(value, list):
-        return [n for part in value for n in _constants_of(part)]
-    return []

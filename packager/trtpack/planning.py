@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .convert import ConversionError, ConvertedSegment, Ranges, convert
 from .errors import ConfigError, UnsupportedOpError
@@ -21,14 +21,15 @@ METHOD = "forward"
 class Planned:
     """One target's plan with its converted TensorRT segments, by segment name.
 
-    ``failed`` are the nodes that stay in PyTorch because building an engine of them failed, with
-    the reason.
+    ``profiles`` are the ranges of further optimisation profiles; ``failed`` the nodes that stay in
+    PyTorch because building an engine of them failed, with the reason.
     """
 
     target: Target
     plan: Plan
     converted: Mapping[str, ConvertedSegment]
-    failed: Mapping[str, str]
+    profiles: tuple[Ranges, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan(
@@ -62,8 +63,18 @@ def plan(
             raise UnsupportedOpError(first.op, first.where, first.reason)
         converted, found = _converted(made, lowered, target, profiles)
         if not found:
-            return Planned(target, made, converted, failed)
+            return Planned(target, made, converted, tuple(profiles), failed)
         refused.update(found)
+
+
+def again(
+    lowered: Lowered, planned: Planned, refused: Mapping[str, str], options: Options
+) -> Planned:
+    """The plan without the nodes that TensorRT refused to build; as it is where there are none."""
+    if not refused:
+        return planned
+    failed = {**planned.failed, **refused}
+    return plan(lowered, planned.target, options, planned.profiles, failed)
 
 
 def _converted(

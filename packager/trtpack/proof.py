@@ -4,28 +4,80 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from trtpack_runtime.builders import BUILDERS
 from trtpack_runtime.errors import CompileError
 from trtpack_runtime.module import DegradedWarning, load
 from trtpack_runtime.smoke import SmokeReport
 
+from .engines import BuiltEngine
+from .target import Target
 
-def prove(bundle: Path, target: str) -> SmokeReport:
-    """Runs one variant on the golden samples, its TensorRT segments by the evaluator.
+
+@dataclass(frozen=True)
+class Proof:
+    """The golden samples of one variant, and what computed its TensorRT segments: a GPU's name for
+    its engines there, None for the evaluator."""
+
+    report: SmokeReport
+    device: str | None
+
+
+def prove(
+    bundle: Path,
+    target: Target,
+    engines: Iterable[BuiltEngine],
+    facts: Mapping[str, Any],
+    failed: Path,
+) -> Proof:
+    """Runs one variant on the golden samples: its engines where this host has the GPU they are for,
+    else its TensorRT segments by the evaluator.
+
+    A bundle whose engines are wrong is moved to ``failed``, to be debugged.
 
     Raises:
         CompileError: an output is outside its tolerance; it names the output and the figures.
     """
+    device = runs_engines(target, engines, facts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegradedWarning)  # this host is not the device
-        loaded = load(bundle, target=target, device="cpu")
+        loaded = load(
+            bundle,
+            target=target.name,
+            device="cpu" if device is None else "cuda",
+            build=False,
+        )
     report = loaded.smoke()
     worst = report.worst
-    if not report.passed and worst is not None:
+    if report.passed or worst is None:
+        return Proof(report, device)
+    told = f"{worst.output} of {worst.sample}: {worst.failure}"
+    if device is None:
         raise CompileError(
-            f"the program for {target} does not compute what the model does: "
-            f"{worst.output} of {worst.sample}: {worst.failure}",
+            f"the program for {target.name} does not compute what the model does: {told}",
             hint="please report this with the model; --torch-op keeps an operator in PyTorch",
         )
-    return report
+    bundle.replace(failed)
+    raise CompileError(
+        f"the engines for {target.name} do not compute on {device} what the model does: {told}",
+        hint=f"find the layer with: trtpack debug accuracy {failed}",
+    )
+
+
+def runs_engines(
+    target: Target, engines: Iterable[BuiltEngine], facts: Mapping[str, Any]
+) -> str | None:
+    """The GPU of this host that runs the engines which were built for a target, None without."""
+    kinds = {e.kind for e in engines if e.path is not None and e.kind in BUILDERS}
+    if not kinds or not torch.cuda.is_available():
+        return None
+    described = target.describe()
+    if any(BUILDERS[kind].cannot_run(facts, described) for kind in kinds):
+        return None
+    return str(facts["gpus"][0]["name"])

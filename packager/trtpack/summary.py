@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from torch import fx
 
 from trtpack_runtime import treespec
-from trtpack_runtime.smoke import Comparison, SmokeReport
+from trtpack_runtime.smoke import Comparison
 
 from .capture import Captured, returned
 from .convert import ConvertedSegment, Ranges
@@ -23,6 +25,7 @@ from .options import Options
 from .packing import output_name
 from .partition import PlannedSegment
 from .planning import Planned
+from .proof import Proof
 from .report import (
     Agreement,
     BuildReport,
@@ -30,6 +33,7 @@ from .report import (
     EngineReport,
     RefusedOperator,
     SegmentReport,
+    TacticReport,
     TargetReport,
     ValueReport,
 )
@@ -37,20 +41,27 @@ from .sources import Source
 from .weights import WeightStore
 
 
+@dataclass(frozen=True)
+class Made:
+    """What a build made beyond its plan: engines by target and segment, the weight store, the
+    written file wherever it stands now, proofs by target."""
+
+    engines: Mapping[str, Mapping[str, BuiltEngine]]
+    store: WeightStore
+    bundle: Path
+    proofs: Mapping[str, Proof]
+
+
 def describe(
     source: Source,
     lowered: Lowered,
     planned: Sequence[Planned],
     options: Options,
-    engines: Mapping[str, Mapping[str, BuiltEngine]] | None = None,
-    store: WeightStore | None = None,
-    bundle: Path | None = None,
-    proofs: Mapping[str, SmokeReport] | None = None,
+    made: Made | None = None,
 ) -> BuildReport:
-    """The report of a build; without ``bundle`` that of a plan.
+    """The report of a build; without ``made`` that of a plan.
 
-    ``engines`` are by target and segment, ``proofs`` by target. ``bundle`` is the written file,
-    wherever it stands now; the report names ``options.output``.
+    It names ``options.output`` as the bundle.
     """
     captured = lowered.captured
     graph = captured.graph_module.graph
@@ -58,8 +69,8 @@ def describe(
     parameters = [captured.graph_module.get_buffer(name) for name in captured.parameters]
     unique = {tensor.data_ptr(): tensor for tensor in parameters}.values()
     written = None
-    if bundle is not None and store is not None:
-        written = BundleReport(str(options.output), bundle.stat().st_size, store.nbytes)
+    if made is not None:
+        written = BundleReport(str(options.output), made.bundle.stat().st_size, made.store.nbytes)
     return BuildReport(
         name=source.name,
         parameters=sum(t.numel() for t in unique),
@@ -74,8 +85,8 @@ def describe(
             _target(
                 p,
                 captured.ranges,
-                (engines or {}).get(p.target.name, {}),
-                (proofs or {}).get(p.target.name),
+                made.engines[p.target.name] if made is not None else {},
+                made.proofs[p.target.name] if made is not None else None,
             )
             for p in planned
         ),
@@ -90,7 +101,7 @@ def _target(
     planned: Planned,
     ranges: Ranges,
     engines: Mapping[str, BuiltEngine],
-    proof: SmokeReport | None,
+    proof: Proof | None,
 ) -> TargetReport:
     target = planned.target
     return TargetReport(
@@ -99,12 +110,26 @@ def _target(
         target.engine_kind,
         target.stack,
         tuple(_segment(s, planned.converted, ranges) for s in planned.plan.segments),
-        _refused(planned.plan.refusals),
-        tuple(
-            EngineReport(e.segment, e.kind, e.nbytes, e.seconds, e.cached, e.deferred)
-            for e in engines.values()
-        ),
-        tuple(_agreement(c) for c in proof.comparisons) if proof is not None else (),
+        _refused(planned.plan.refusals, planned.failed),
+        tuple(map(_engine, engines.values())),
+        tuple(_agreement(c) for c in proof.report.comparisons) if proof is not None else (),
+        proof.device if proof is not None else None,
+    )
+
+
+def _engine(engine: BuiltEngine) -> EngineReport:
+    use, options = engine.tactics, engine.options or {}
+    return EngineReport(
+        engine.segment,
+        engine.kind,
+        engine.nbytes,
+        engine.seconds,
+        engine.cached,
+        engine.deferred,
+        engine.age_seconds,
+        options.get("weights"),
+        TacticReport(**dataclasses.asdict(use)) if use is not None else None,
+        engine.needs_bytes,
     )
 
 
@@ -125,13 +150,20 @@ def _segment(
     )
 
 
-def _refused(refusals: Sequence[Refusal]) -> tuple[RefusedOperator, ...]:
+def _refused(refusals: Sequence[Refusal], failed: Mapping[str, str]) -> tuple[RefusedOperator, ...]:
     """Refusals of one operator for one reason together, the most frequent first."""
+    late = {(r.op, r.reason) for r in refusals if r.reason == failed.get(r.node)}
     places: dict[tuple[str, str], list[str]] = {}
     for refusal in refusals:
         places.setdefault((refusal.op, refusal.reason), []).append(refusal.where)
     found = [
-        RefusedOperator(op, len(where), reason, tuple(dict.fromkeys(w for w in where if w)))
+        RefusedOperator(
+            op,
+            len(where),
+            reason,
+            tuple(dict.fromkeys(w for w in where if w)),
+            (op, reason) in late,
+        )
         for (op, reason), where in places.items()
     ]
     return tuple(sorted(found, key=lambda r: (-r.count, r.op)))

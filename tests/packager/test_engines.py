@@ -3,55 +3,91 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.packager.machines import ADA, facts, without_gpu
 from trtpack import engines
-from trtpack.engine_cache import EngineCache
-from trtpack.engines import BuiltEngine, Job, build_engine
+from trtpack.engines import Bench, BuiltEngine, Job, build_engine, progress_text
 from trtpack.options import Options
-from trtpack.target import find_target
-from trtpack_runtime.errors import EngineBuildError
-from trtpack_runtime.network import Network, Tensor
+from trtpack.tactic_book import TacticBook
+from trtpack.target import Target, catalogue, find_target
+from trtpack.target.native import native_target
+from trtpack_runtime import builders
+from trtpack_runtime.builders import Outcome, Work
+from trtpack_runtime.engine_store import EngineStore
+from trtpack_runtime.network import Network, Profile, Tensor
 from trtpack_runtime.program import Segment
+from trtpack_runtime.progress import Progress
+from trtpack_runtime.recorder import Recorder
 
-X = Tensor("x", "FLOAT", (2,))
+
+def network(alpha: float = 0.1, *, axis: int = 0, profiles: tuple[Profile, ...] = ()) -> Network:
+    recorder = Recorder()
+    x = recorder.input(Tensor("x", "FLOAT", (2, 2)))
+    weight = recorder.constant("FLOAT", (2, 2), "weight")
+    attributes = {"type": "LEAKY_RELU", "alpha": alpha}
+    (y,) = recorder.add("activation", {"input": x}, attributes, name="a/relu")
+    (z,) = recorder.add("concatenation", {"inputs": [y, weight]}, {"axis": axis}, name="a/cat")
+    return replace(recorder.finish([z.name]), profiles=profiles)
+
+
+X = Tensor("x", "FLOAT", (2, 2))
 NETWORK = Job(
     Segment("forward_0", "network", {"x": "x"}, {"y": "y"}, network="networks/0.json"),
     (X,),
     None,
-    Network((X,), (), {}, (), {}),
+    network(),
     {"weight": "0" * 64},
 )
 ATEN = Job(
     Segment("forward_1", "aten", {"x": "x"}, {"y": "y"}, graph={"nodes": []}), (X,), None, None, {}
 )
+NATIVE = native_target(facts(), catalogue().devices.values())
+
+
+class Builder:
+    """Stands for an engine kind's builder: writes a file, keeps what it was given."""
+
+    def __init__(self, kind: str) -> None:
+        self.known, self.works = builders.BUILDERS[kind], list[Work]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.known, name)
+
+    def build(self, work: Work, plan: Path, facts: Any, on_event: Any) -> Outcome:
+        self.works.append(work)
+        on_event({"phase": "Tactics", "step": 1, "steps": 4})
+        assert work.on_log is not None
+        work.on_log("INFO: built")
+        plan.write_bytes(b"engine")
+        return Outcome({"made": "here"}, b"cache", None)
 
 
 @pytest.fixture
-def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Replaces the builders by ones that write a file; answers what they built."""
-    built: list[str] = []
-
-    def write(job: Job, *rest: Any) -> dict[str, Any]:
-        path = next(p for p in reversed(rest) if isinstance(p, Path))
-        path.write_bytes(b"engine")
-        built.append(job.segment.name)
-        return {"made": "here"}
-
-    monkeypatch.setattr(engines, "_build_rtx", write)
-    monkeypatch.setattr(engines, "_build_inductor", write)
-    monkeypatch.setattr(engines, "_version", lambda _: "1.0")
-    return built
+def builds(monkeypatch: pytest.MonkeyPatch) -> dict[str, Builder]:
+    made = {kind: Builder(kind) for kind in ("tensorrt", "tensorrt-rtx")}
+    monkeypatch.setattr(builders, "BUILDERS", made)
+    return made
 
 
-def engine(job: Job, target: str, folder: Path, **options: Any) -> BuiltEngine | None:
-    chosen = Options(targets=(target,), **options)
-    cache, weights = EngineCache(folder / "cache"), folder / "weights.safetensors"
-    return build_engine(job, find_target(target), chosen, weights, folder, cache, lambda _: None)
+def bench(folder: Path, here: dict[str, Any], **options: Any) -> Bench:
+    chosen = Options(targets=(), **options)
+    store = EngineStore(folder / "cache")
+    weights = folder / "weights.safetensors"
+    return Bench("net", chosen, here, weights, folder, store, TacticBook(chosen, here, None))
+
+
+def engine(
+    job: Job, target: str | Target, folder: Path, here: dict[str, Any] | None = None, **options: Any
+) -> BuiltEngine | None:
+    chosen = find_target(target) if isinstance(target, str) else target
+    where = bench(folder, here or without_gpu(), **options)
+    return build_engine(job, chosen, where, lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -59,68 +95,133 @@ def engine(job: Job, target: str, folder: Path, **options: Any) -> BuiltEngine |
     [(ATEN, "rtx-4090", None), (NETWORK, "rtx-4090", "reference"), (ATEN, "orin", None)],
 )
 def test_some_segments_run_without_one(
-    job: Job, target: str, kind: Any, tmp_path: Path, builds: list[str]
+    job: Job, target: str, kind: Any, tmp_path: Path, builds: dict[str, Builder]
 ) -> None:
     assert engine(job, target, tmp_path, engine=kind) is None
-    assert builds == []
+    assert builds["tensorrt-rtx"].works == []
 
 
-def test_a_jetson_builds_its_own(tmp_path: Path, builds: list[str]) -> None:
-    made = engine(NETWORK, "orin", tmp_path)
+def test_this_machines_gpu_gets_its_engine_here(tmp_path: Path, builds: dict[str, Builder]) -> None:
+    made = engine(NETWORK, NATIVE, tmp_path, facts(), optimization_level=2)
     assert made is not None
-    assert (made.kind, made.path, made.nbytes, builds) == ("tensorrt", None, 0, [])
-    assert "SM 8.7" in str(made.deferred)
+    assert (made.kind, made.deferred, made.cached, made.nbytes) == ("tensorrt", None, False, 6)
+    (work,) = builds["tensorrt"].works
+    assert work.options["optimization_level"] == 2
+    assert work.options["workspace_bytes"] == facts()["gpus"][0]["memory_bytes"] // 2
+    assert work.options == made.options
+    assert made.needs_bytes is not None
+    assert made.needs_bytes >= 16
+    again = engine(NETWORK, NATIVE, tmp_path, facts(), optimization_level=2)
+    assert again is not None
+    assert (again.cached, again.record, len(builds["tensorrt"].works)) == (True, made.record, 1)
 
 
-def test_without_tensorrt_rtx_the_device_builds_it(
-    tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("target", "here", "reason"),
+    [
+        ("orin", without_gpu(), "there is no NVIDIA GPU"),
+        ("orin", facts(arch="aarch64"), r"NVIDIA H200 is SM 9\.0, not 8\.7"),
+        ("h200", facts(), r"this machine has TensorRT 8\.6\.0, not 10\.16"),
+        ("h200", facts(tensorrt=None), "TensorRT is not installed"),
+        ("rtx-4090", facts(), "TensorRT-RTX is not installed"),
+    ],
+)
+def test_what_this_host_cannot_build_is_left_to_the_device(
+    target: str, here: dict[str, Any], reason: str, tmp_path: Path, builds: dict[str, Builder]
 ) -> None:
-    monkeypatch.setattr(engines, "_version", lambda _: None)
-    made = engine(NETWORK, "rtx-4090", tmp_path)
+    made = engine(NETWORK, target, tmp_path, here, sparse=True)
     assert made is not None
-    assert "tensorrt-rtx is not installed on this host" in str(made.deferred)
+    assert (made.path, made.nbytes) == (None, 0)
+    assert made.deferred is not None
+    assert re.search(reason, made.deferred)
+    assert made.deferred.endswith("left to the device")
+    assert made.options is not None
+    assert made.options["sparse"] is True  # what the device builds it with
+    assert made.content is not None
+    assert len(made.content) == 64
 
 
 def test_without_a_compiler_a_cpu_segment_stays_in_pytorch(
-    tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines.shutil, "which", lambda _: None)
     made = engine(ATEN, "cpu", tmp_path)
     assert made is not None
     assert "no C++ compiler" in str(made.deferred)
+    assert (made.options, made.content) == (None, None)
 
 
-def test_the_same_engine_is_built_once(tmp_path: Path, builds: list[str]) -> None:
-    first, second = (engine(NETWORK, "rtx-4090", tmp_path) for _ in range(2))
-    assert first is not None
-    assert second is not None
-    assert (first.cached, second.cached, builds) == (False, True, ["forward_0"])
-    assert second.record == {"made": "here"}
-    assert second.path is not None
-    assert second.path.read_bytes() == b"engine"
+OTHERS = {
+    "weights": (replace(NETWORK, digests={"weight": "1" * 64}), {}, {}),
+    "slope": (replace(NETWORK, network=network(0.2)), {}, {}),
+    "axis": (replace(NETWORK, network=network(axis=1)), {}, {}),
+    "profile": (replace(NETWORK, network=network(profiles=(Profile({}),))), {}, {}),
+    "level": (NETWORK, {"optimization_level": 5}, {}),
+    "workspace": (NETWORK, {"workspace_bytes": 1 << 20}, {}),
+    "sparse": (NETWORK, {"sparse": True}, {}),
+    "stripped": (NETWORK, {"engine_weights": "refittable"}, {}),
+    "driver": (NETWORK, {}, {"driver": {"version": "590.2", "cuda": "13.0"}}),
+}
 
 
-@pytest.mark.parametrize(
-    ("job", "options"),
-    [
-        (replace(NETWORK, digests={"weight": "1" * 64}), {}),
-        (NETWORK, {"optimization_level": 5}),
-        (NETWORK, {"workspace_bytes": 1 << 20}),
-    ],
-)
-def test_other_weights_or_settings_are_another_engine(
-    job: Job, options: dict[str, Any], tmp_path: Path, builds: list[str]
+@pytest.mark.parametrize(("job", "options", "here"), OTHERS.values(), ids=list(OTHERS))
+def test_what_an_engine_depends_on_makes_another(
+    job: Job,
+    options: dict[str, Any],
+    here: dict[str, Any],
+    tmp_path: Path,
+    builds: dict[str, Builder],
 ) -> None:
-    engine(NETWORK, "rtx-4090", tmp_path)
-    made = engine(job, "rtx-4090", tmp_path, **options)
+    engine(NETWORK, NATIVE, tmp_path, facts())
+    made = engine(job, NATIVE, tmp_path, facts(**here), **options)
     assert made is not None
     assert not made.cached
 
 
-def test_rtx_refuses_what_it_has_no_name_for(tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed here")
-    with pytest.raises(EngineBuildError, match=r"no name for SM 8\.7"):
-        engine(NETWORK, "orin", tmp_path, engine="tensorrt-rtx")
+def test_targets_of_one_capability_share_an_engine(
+    tmp_path: Path, builds: dict[str, Builder]
+) -> None:
+    first, second = (
+        engine(NETWORK, target, tmp_path, workspace_bytes=1 << 30, engine="tensorrt-rtx")
+        for target in ("rtx-4090", "l4")
+    )
+    assert first is not None
+    assert second is not None
+    assert (first.cached, second.cached) == (False, True)
+
+
+def test_a_disk_that_keeps_nothing_only_costs_time(
+    tmp_path: Path, builds: dict[str, Builder]
+) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    for _ in range(2):
+        made = engine(NETWORK, "rtx-4090", tmp_path)
+        assert made is not None
+        assert (made.cached, made.nbytes) == (False, 6)
+
+
+def test_progress_and_tensorrts_lines_are_told(
+    tmp_path: Path, builds: dict[str, Builder], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "trtpack.tensorrt")
+    shown: list[str] = []
+    build_engine(NETWORK, find_target("rtx-4090"), bench(tmp_path, without_gpu()), shown.append)
+    assert shown == ["2 layers", "tactics 25 %"]
+    assert ("trtpack.tensorrt", 10, "INFO: built") in caplog.record_tuples
+
+
+def test_progress_says_what_is_left() -> None:
+    progress = Progress("forward_0", 3, "tactics", 0.5, 10.0, 12.0)
+    assert progress_text(progress) == "tactics 50 %, about 12 s left"
+
+
+def test_an_engine_for_this_hosts_gpu_by_tensorrt_rtx(
+    tmp_path: Path, builds: dict[str, Builder]
+) -> None:
+    here = facts(gpus=[ADA], tensorrt=None, tensorrt_rtx="1.7.1.116")
+    made = engine(NETWORK, native_target(here), tmp_path, here)
+    assert made is not None
+    assert (made.kind, made.nbytes, made.tactics) == ("tensorrt-rtx", 6, None)
 
 
 def test_what_the_compiler_prints_goes_to_the_log(
@@ -137,8 +238,6 @@ def test_what_the_compiler_prints_goes_to_the_log(
     monkeypatch.setattr(engines.shutil, "which", lambda _: "/usr/bin/c++")
     shown: list[str] = []
     caplog.set_level("DEBUG")
-    cache = EngineCache(tmp_path / "cache")
-    options = Options(targets=("cpu",))
-    build_engine(ATEN, find_target("cpu"), options, tmp_path / "w", tmp_path, cache, shown.append)
+    build_engine(ATEN, find_target("cpu"), bench(tmp_path, without_gpu()), shown.append)
     assert shown == ["compiling C++"]
     assert caplog.record_tuples == [("trtpack.inductor", 10, "a compiler's warning")]

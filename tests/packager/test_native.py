@@ -7,38 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.packager.machines import ADA, GIB, H200, ORIN, facts
 from trtpack.target import Target, catalogue, find_target
 from trtpack.target.native import native_target, release_of
 from trtpack_runtime.errors import ConfigError, DeviceError
-
-GIB = 1 << 30
-H200 = {
-    "index": 0,
-    "name": "NVIDIA H200",
-    "sm": "9.0",
-    "memory_bytes": 150_754_820_096,
-    "multiprocessors": 132,
-    "integrated": False,
-}
-ADA = {**H200, "name": "NVIDIA GeForce RTX 4090", "sm": "8.9", "memory_bytes": 24 * GIB}
-ORIN = {**H200, "name": "Orin", "sm": "8.7", "memory_bytes": 61 * GIB, "integrated": True}
-
-
-def facts(**changes: Any) -> dict[str, Any]:
-    return {
-        "os": "linux",
-        "os_release": "Ubuntu 24.04 LTS",
-        "arch": "x86_64",
-        "python": "3.12.3",
-        "memory": {"total_bytes": 61 * GIB},
-        "gpus": [H200],
-        "driver": {"version": "580.1", "cuda": "13.0"},
-        "tensorrt": "8.6.0",
-        "tensorrt_rtx": None,
-        "jetson": None,
-        "problems": [],
-        **changes,
-    }
 
 
 def native(**changes: Any) -> Target:

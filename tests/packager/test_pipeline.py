@@ -13,7 +13,7 @@ from torch import nn
 
 import trtpack_runtime
 from trtpack.errors import CaptureError, UnsupportedOpError
-from trtpack.inputs import parse_inputs
+from trtpack.inputs import parse_inputs, parse_profile
 from trtpack.options import Options
 from trtpack.pipeline import build
 from trtpack.report import BuildReport, Progress
@@ -108,6 +108,39 @@ def test_a_bundle_loads_and_answers_as_the_model_does(tmp_path: Path) -> None:
     assert list(got) == list(wanted)
     for name in wanted:
         torch.testing.assert_close(got[name], wanted[name], rtol=1e-4, atol=1e-5)
+
+
+def test_an_engine_left_to_the_device_says_how_it_is_built(tmp_path: Path) -> None:
+    made(small(), tmp_path / "bundle.tar", ("orin",), sparse=True, engine_weights="stripped")
+    bundle = open_bundle(tmp_path / "bundle.tar")
+    (engine,) = bundle.manifest.variants["orin"].engines.values()
+    assert engine.member is None
+    assert (engine.options["sparse"], engine.options["weights"]) == (True, "stripped")
+    assert engine.content is not None
+
+
+def test_further_profiles_are_in_the_network_and_its_engine(tmp_path: Path) -> None:
+    model, _ = small()
+    inputs, profiles = parse_inputs(["1/2/6x3x8x8"]), (parse_profile("x=1x3x8x8"),)
+    made(model, tmp_path / "bundle.tar", ("rtx-4090",), inputs=inputs, profiles=profiles)
+    bundle = open_bundle(tmp_path / "bundle.tar")
+    (name,) = (e.name for e in bundle.manifest.members if e.name.startswith("networks/"))
+    shapes = [profile["x"] for profile in bundle.json(name)["profiles"]]
+    assert shapes == [[[b, 3, 8, 8] for b in sizes] for sizes in ((1, 2, 6), (1, 1, 1))]
+    (method,) = bundle.manifest.methods.values()
+    assert (method.inputs[0].min, method.inputs[0].max) == ((1, 3, 8, 8), (6, 3, 8, 8))
+
+
+def test_what_a_target_lacks_is_told_before_the_model_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--engine-weights stripped is not possible"):
+        made("no.such:model", tmp_path / "b.tar", ("orin@jetpack-6.0",), engine_weights="stripped")
+
+
+def test_without_the_cache_nothing_is_kept(tmp_path: Path) -> None:
+    for _ in range(2):
+        report = made(small(), tmp_path / "bundle.tar", ("rtx-4090",), cache=False)
+        assert not report.targets[0].engines[0].cached
+    assert not (tmp_path / "cache" / "trtpack").exists()
 
 
 def test_every_original_parameter_is_in_the_state_dict(tmp_path: Path) -> None:

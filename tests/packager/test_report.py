@@ -21,6 +21,7 @@ from trtpack.report import (
     RefusedOperator,
     SegmentReport,
     StepTime,
+    TacticReport,
     TargetReport,
     ValueReport,
 )
@@ -54,7 +55,14 @@ REPORT = BuildReport(
             REFUSED,
             (
                 EngineReport("forward_0", "tensorrt-rtx", 1_500_000, 12.34),
-                EngineReport("forward_2", "tensorrt-rtx", 2_000, 0.0, cached=True),
+                EngineReport(
+                    "forward_2",
+                    "tensorrt-rtx",
+                    2_000,
+                    cached=True,
+                    age_seconds=7300,
+                    weights="inside",
+                ),
             ),
             (Agreement("golden/0", "y", 1e-5, 2e-6, 0.9999999),),
         ),
@@ -94,7 +102,7 @@ rtx-4090, orin: 2 TensorRT segments and 1 PyTorch segment
 
 Engines
   rtx-4090  forward_0  tensorrt-rtx  1.5 MB  built in 12.3 s
-  rtx-4090  forward_2  tensorrt-rtx  2.0 kB  from the cache
+  rtx-4090  forward_2  tensorrt-rtx  2.0 kB  from the cache, built 2 hours ago, weights inside
   orin      forward_0  deferred: no such GPU here no such GPU here no such GPU here no such GPU here
       no such GPU here no such GPU here no such GPU here no such GPU here no such GPU here
 
@@ -115,6 +123,46 @@ Wrote out/net.tar: 48.0 MB (weights 46.8 MB, once for all targets; engines 1.5 M
 
 def test_is_printed_as_a_user_reads_it() -> None:
     assert REPORT.to_text() == WANTED
+
+
+@pytest.mark.parametrize(
+    ("tactics", "text"),
+    [
+        (
+            TacticReport(1_200_000, None, 2 * 86400),
+            "seeded with an opaque cache of 1.2 MB from 2 days ago",
+        ),
+        (TacticReport(900, 37), "seeded with 37 tactics"),
+        (TacticReport(900, 37, None, 37), "tactics as locked (37 of 37)"),
+    ],
+)
+def test_an_engines_tactics_are_told(tactics: TacticReport, text: str) -> None:
+    engine = EngineReport("forward_0", "tensorrt", 10, 2.0, weights="stripped", tactics=tactics)
+    target = dataclasses.replace(REPORT.targets[0], engines=(engine,))
+    report = dataclasses.replace(REPORT, targets=(target,))
+    told = " ".join(report.to_text().split())
+    assert f"built in 2.0 s, weights stripped, {text}" in told
+    plain = report.to_json()["targets"][0]["engines"][0]
+    assert plain["tactics"]["known"] == tactics.known
+    assert max(map(len, report.to_text().splitlines())) <= 100
+
+
+def test_what_a_build_failed_on_is_told() -> None:
+    refused = (
+        RefusedOperator("aten.sort.stable", 1, "TensorRT 8.6.0 refused it", ("head",), True),
+    )
+    target = dataclasses.replace(REPORT.targets[0], refused=refused)
+    text = dataclasses.replace(REPORT, targets=(target,)).to_text()
+    assert "         kept in PyTorch after TensorRT failed on it\n         at head\n" in text
+
+
+def test_engines_proved_on_a_gpu_are_told() -> None:
+    proved = dataclasses.replace(REPORT.targets[0], proved_on="NVIDIA H200")
+    other = dataclasses.replace(REPORT.targets[1], agreement=REPORT.targets[0].agreement)
+    text = dataclasses.replace(REPORT, targets=(proved, other)).to_text()
+    assert "Agreement with the model itself (worst golden sample)\n" in text
+    assert "  rtx-4090  y       1e-05    2e-06    1.000000  NVIDIA H200\n" in text
+    assert "  orin      y       1e-05    2e-06    1.000000  evaluator\n" in text
 
 
 def test_a_plan_writes_nothing() -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "SegmentReport",
     "Step",
     "StepTime",
+    "TacticReport",
     "TargetReport",
     "ValueReport",
 ]
@@ -47,12 +48,16 @@ class ValueReport:
 
 @dataclass(frozen=True)
 class RefusedOperator:
-    """An operator that stays in PyTorch for one reason; ``where`` are places in the model."""
+    """An operator that stays in PyTorch for one reason; ``where`` are places in the model.
+
+    ``failed`` says that the reason is an engine build that failed on it.
+    """
 
     op: str
     count: int
     reason: str
     where: tuple[str, ...] = ()
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,28 @@ class SegmentReport:
 
 
 @dataclass(frozen=True)
+class TacticReport:
+    """The tactics an engine's build began with: ``known`` of them, None where they cannot be
+    counted, in a timing cache of ``nbytes``, which was ``age_seconds`` old where that is known.
+
+    ``locked`` is how many were proved to stand as they were, None where nothing was locked or
+    cannot be read.
+    """
+
+    nbytes: int = 0
+    known: int | None = None
+    age_seconds: float | None = None
+    locked: int | None = None
+
+
+@dataclass(frozen=True)
 class EngineReport:
-    """An engine that was built or came from the cache, or why there is none."""
+    """An engine that was built or came from the cache, or why there is none.
+
+    ``age_seconds`` is how long ago a cached one was built; ``weights`` where its weights are
+    (inside, refittable, stripped), None for a kind that has no choice. ``needs_bytes`` is the least
+    memory it takes.
+    """
 
     segment: str
     kind: str
@@ -82,6 +107,10 @@ class EngineReport:
     seconds: float = 0.0
     cached: bool = False
     deferred: str | None = None
+    age_seconds: float = 0.0
+    weights: str | None = None
+    tactics: TacticReport | None = None
+    needs_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +127,10 @@ class Agreement:
 
 @dataclass(frozen=True)
 class TargetReport:
-    """One target's part of the bundle."""
+    """One target's part of the bundle.
+
+    ``proved_on`` is the GPU whose engines gave ``agreement``, None where the evaluator did.
+    """
 
     name: str
     device: str
@@ -108,6 +140,7 @@ class TargetReport:
     refused: tuple[RefusedOperator, ...] = ()
     engines: tuple[EngineReport, ...] = ()
     agreement: tuple[Agreement, ...] = ()
+    proved_on: str | None = None
 
     @property
     def supported(self) -> Counter[str]:

@@ -7,7 +7,16 @@ import dataclasses
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from . import BuildReport, EngineReport, SegmentReport, TargetReport, ValueReport
+from trtpack_runtime.durations import ago
+
+from . import (
+    BuildReport,
+    EngineReport,
+    SegmentReport,
+    TacticReport,
+    TargetReport,
+    ValueReport,
+)
 
 WIDTH = 100
 
@@ -103,6 +112,8 @@ def _plan(names: list[str], target: TargetReport) -> list[str]:
         lines.append(f"  Unsupported operators: {refused}")
         for item in target.refused:
             lines.append(f"    {item.count:>4} {item.op}: {item.reason}")
+            if item.failed:
+                lines.append(f"{' ' * 9}kept in PyTorch after TensorRT failed on it")
             lines += _wrapped(f"at {_places(item.where)}", " " * 9)
         if rest > 0:
             lines += _wrapped(
@@ -167,7 +178,7 @@ def _engines(report: BuildReport) -> list[str]:
                     engine.segment,
                     engine.kind,
                     size_text(engine.nbytes),
-                    _made_text(engine),
+                    ", ".join(_made_text(engine)),
                 )
             )
     if not rows and not deferred:
@@ -179,8 +190,28 @@ def _engines(report: BuildReport) -> list[str]:
     return lines
 
 
-def _made_text(engine: EngineReport) -> str:
-    return "from the cache" if engine.cached else f"built in {seconds_text(engine.seconds)}"
+def _made_text(engine: EngineReport) -> Iterator[str]:
+    """``built in 12 s``, ``weights inside``, ``needs 98 MB or more``, ``seeded with ...``."""
+    if engine.cached:
+        yield f"from the cache, built {ago(engine.age_seconds)}"
+    else:
+        yield f"built in {seconds_text(engine.seconds)}"
+    if engine.weights is not None:
+        yield f"weights {engine.weights}"
+    if engine.needs_bytes:
+        yield f"needs {size_text(engine.needs_bytes)} or more"
+    if engine.tactics is not None:
+        yield tactics_text(engine.tactics)
+
+
+def tactics_text(tactics: TacticReport) -> str:
+    """``tactics as locked (37 of 37)``, ``seeded with an opaque cache of 1.2 MB``."""
+    if tactics.locked is not None:
+        return f"tactics as locked ({tactics.locked} of {tactics.known})"
+    age = "" if tactics.age_seconds is None else f" from {ago(tactics.age_seconds)}"
+    if tactics.known is not None:
+        return f"seeded with {_plural(tactics.known, 'tactic')}{age}"
+    return f"seeded with an opaque cache of {size_text(tactics.nbytes)}{age}"
 
 
 def _agreement(report: BuildReport) -> list[str]:
@@ -190,7 +221,7 @@ def _agreement(report: BuildReport) -> list[str]:
         worst: dict[str, tuple[float, tuple[str, ...]]] = {}
         for item in target.agreement:
             figures = (_figure(item.max_abs), _figure(item.rel_l2), _cosine(item.cosine))
-            row = (target.name, item.output, *figures)
+            row = (target.name, item.output, *figures, target.proved_on or "evaluator")
             badness = item.rel_l2 if item.rel_l2 is not None else float("inf")
             if item.output not in worst or badness > worst[item.output][0]:
                 worst[item.output] = (badness, row)
@@ -201,9 +232,12 @@ def _agreement(report: BuildReport) -> list[str]:
         rows += [row for _, row in worst.values()]
     if not rows:
         return []
-    head = ("target", "output", "max abs", "rel. L2", "cosine")
-    lines = ["Agreement with the model itself (TensorRT segments evaluated, worst golden sample)"]
-    lines += _table([head, *rows])
+    head: tuple[str, ...] = ("target", "output", "max abs", "rel. L2", "cosine", "computed by")
+    title = "Agreement with the model itself (worst golden sample)"
+    if all(target.proved_on is None for target in report.targets):
+        title = "Agreement with the model itself (TensorRT segments evaluated, worst golden sample)"
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    lines = [title, *_table([head, *rows])]
     return [*lines, *failures]
 
 
