@@ -252,3 +252,12 @@ def shared_weights() -> Network:
     for name in ("once", "twice"):
         x = _sum(recorder, x, recorder.constant("FLOAT", (2, 3), "w"), name)
     return recorder.finish([x.name])
+
+
+@network
+def no_elements() -> Network:
+    """A size of 0 that is meant, which TensorRT would take as the input's size there."""
+    recorder = Recorder()
+    x = recorder.input(Tensor("x", "FLOAT", (2, 0, 3)))
+    (y,) = recorder.add("shuffle", {"input": x}, {"reshape_dims": (0, 6)}, name="reshape")
+    return recorder.finish([y.name])
