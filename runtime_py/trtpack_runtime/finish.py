@@ -9,8 +9,10 @@ read-only, the engine lasts as long as the caller's scratch folder.
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from . import network as networks
 from . import program
 from .builders import BUILDERS, Builder, Work
 from .bundle import Bundle
+from .device_tactics import known_tactics, together
 from .durations import about, ago
 from .engine_store import EngineStore, StoredEngine, content_of, engine_key
 from .engines import engine as engine_module
@@ -28,6 +31,8 @@ from .network import Network
 from .progress import OnProgress, Watch
 from .resolve import OwnEngine, verdict_of
 from .tactics import TacticKey, Tactics, TacticStore
+
+_PATIENCE_S = 0.5
 
 OnFailure = Callable[[str, Exception], None]
 """Told of a segment whose engine could not be built, and why."""
@@ -201,9 +206,8 @@ def finish_segment(
     if not rebuild and (found := _stored(stores, job, key, facts)):
         return found
     watch = Watch(segment, len(job.network.layers), on_progress)
-    watch.waiting()
     began = time.time()
-    with stores.engines.lock(key):
+    with _locked(stores.engines, key, watch):
         found = _stored(stores, job, key, facts)
         if found is not None and (not rebuild or found.built_at >= began):
             return found  # another process built it while this one waited
@@ -258,6 +262,20 @@ def _numbered(on_progress: OnProgress, index: int, count: int) -> OnProgress:
     return lambda progress: on_progress(replace(progress, index=index, count=count))
 
 
+@contextmanager
+def _locked(store: EngineStore, key: str, watch: Watch) -> Iterator[None]:
+    """Holds the lock of a key; says so where another process has it for a while."""
+    timer = threading.Timer(_PATIENCE_S, watch.waiting)
+    timer.daemon = True
+    timer.start()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(store.lock(key))
+        finally:
+            timer.cancel()
+        yield
+
+
 def _build(
     job: _Job,
     key: str,
@@ -271,7 +289,7 @@ def _build(
     weights = [job.bundle.file_part(name) for name in job.bundle.manifest.weights.members]
     caches = job.bundle.manifest.variants[job.variant].caches
     known = known_tactics(job.bundle, caches, job.ref.kind, facts, stores.tactics)
-    tactics = seed or _together([t.blob for t in known])
+    tactics = seed or together([t.blob for t in known])
     plan = scratch / f"{job.segment}-{key[:12]}.plan"
     watch.starts(estimate(stores.engines, job.content, facts))
     began = time.perf_counter()
@@ -307,55 +325,6 @@ def _build(
         key,
         learnt,
     )
-
-
-def known_tactics(
-    bundle: Bundle,
-    caches: Mapping[str, Mapping[str, Any]],
-    kind: str,
-    facts: Mapping[str, Any],
-    store: TacticStore,
-) -> list[Tactics]:
-    """What the device's store and the bundle know of the tactics of exactly this device."""
-    if kind != "tensorrt":
-        return []
-    key, found = TacticKey.of(facts), []
-    if (mine := store.read(key)) is not None:
-        found.append(mine)
-    cache = caches.get("timing")
-    if cache is not None and _same_key(cache["key"], key):
-        found.append(Tactics(key, bytes(bundle.member(cache["member"])), None, {}))
-    return found
-
-
-def _together(blobs: Sequence[bytes]) -> bytes | None:
-    """One timing cache of several; the last where they do not combine, None of none."""
-    distinct = list(dict.fromkeys(blobs))
-    if len(distinct) < 2:
-        return distinct[0] if distinct else None
-    from .engines import _tactics
-
-    try:
-        return _tactics.combine(distinct)
-    except (EngineBuildError, DeviceError, ConfigError):
-        return distinct[-1]
-
-
-def keep_tactics(store: TacticStore, mine: Tactics, used: Collection[bytes | None]) -> None:
-    """Keeps what a build measured. It knows what it began with; what another process has kept since
-    is combined with it."""
-    now = store.read(mine.key)
-    if now is None or now.blob in used:
-        store.put(mine.key, mine)
-    else:
-        store.put(mine.key, mine, lambda blobs: _together(blobs) or mine.blob)
-
-
-def _same_key(value: Mapping[str, Any], key: TacticKey) -> bool:
-    try:
-        return TacticKey.from_json(value) == key
-    except (KeyError, TypeError, ValueError):
-        return False  # a key of a newer kind: not of this device as far as can be told
 
 
 def _check_content(job: _Job) -> None:

@@ -14,8 +14,9 @@ from . import ledger, tactics
 from .atomic import cannot_write
 from .builders import BUILDERS
 from .bundle import Bundle, Member, open_bundle
+from .device_tactics import known_tactics
 from .errors import ConfigError, DeviceError
-from .finish import Finished, Stores, buildable, finish_variant, known_tactics
+from .finish import Finished, Stores, buildable, finish_variant
 from .manifest import Manifest, Variant
 from .progress import OnProgress
 from .resolve import unknown_variant, verdict_of

@@ -34,14 +34,16 @@ class Progress:
     def text(self) -> str:
         """``building forward_0 (1 of 2): tactic selection 42 %, 12 s, about 30 s left``."""
         if self.phase == "waiting":
-            return f"waiting for {self._which}, which another process builds"
+            return self.begin()
         phase = self.phase or f"{self.layers} layers"
         done = "" if self.fraction is None else f" {self.fraction * 100:.0f} %"
         left = "" if self.remaining is None else f", {about(self.remaining)} left"
         return f"building {self._which}: {phase}{done}, {short(self.elapsed)}{left}"
 
     def begin(self) -> str:
-        """What is said once, when a build begins: ``building forward_0: 42 layers, about 30 s``."""
+        """What is said once: ``building forward_0: 42 layers, about 30 s``."""
+        if self.phase == "waiting":
+            return f"waiting for {self._which}, which another process builds"
         took = "" if self.remaining is None else f", {about(self.remaining)}"
         return f"building {self._which}: {self.layers} layers{took}"
 

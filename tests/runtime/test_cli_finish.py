@@ -41,7 +41,7 @@ def test_engines_are_built_then_come_from_the_store(
     assert lines[1].split()[0] == "forward_0"
     assert "built here in" in lines[1]
     assert lines[3] == "cpu: lacks no engine that a device builds"
-    assert "one.tar with 2 engines more" in lines[4]
+    assert "one.tar with 2 engines built here" in lines[4]
     assert "building forward_0 (1 of 2): 2 layers" in first.err
     second = trtpack("finish", rtx, "-o", rtx, "--target", "ada", env=env)
     assert "from the store, built" in second.out

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 import torch
 
 from tests.runtime import deferred
-from trtpack_runtime import load, module
+from trtpack_runtime import finish, load, module
 from trtpack_runtime.bundle import Bundle, Member, open_bundle
 from trtpack_runtime.engines import (
     LoadContext,
@@ -396,6 +397,38 @@ def test_weights_that_only_engines_read_stay_on_the_host(
         found = load(bundle.path)
     where = {name: value.device.type for name, value in found.state_dict().items()}
     assert where == {"w0": "cpu", "w1": "meta", "unused": "cpu"}
+
+
+def test_an_engine_that_another_process_builds_is_waited_for(
+    bundle: Bundle, builds: Builds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finish, "_PATIENCE_S", 0.01)
+    here, stores, told = deferred.h200(), Stores(), list[Progress]()
+    how: dict[str, Any] = {"stores": stores, "scratch": tmp_path}
+    first = finish_segment(bundle, "h200", "forward_0", here, **how)
+    kept = first.path.read_bytes(), first.path.with_suffix(".json").read_bytes()
+    stores.engines.remove(first.key)
+    held, free = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with stores.engines.lock(first.key):
+            held.set()
+            free.wait(30)
+            first.path.write_bytes(kept[0])
+            first.path.with_suffix(".json").write_bytes(kept[1])
+
+    def hear(progress: Progress) -> None:
+        told.append(progress)
+        free.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    held.wait(30)
+    found = finish_segment(bundle, "h200", "forward_0", here, on_progress=hear, **how)
+    thread.join()
+    assert [p.begin() for p in told] == ["waiting for forward_0, which another process builds"]
+    assert found.cached
+    assert builds.names == ["forward_0"]
 
 
 # --- tactics -------------------------------------------------------------------------------------

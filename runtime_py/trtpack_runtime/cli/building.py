@@ -56,9 +56,8 @@ class BuildLine:
             key = (progress.segment, progress.phase == "waiting")
             if not self._live and key not in self._said:
                 self._said.add(key)
-                if progress.phase != "waiting":
-                    click.echo(progress.begin(), err=True)
-        if self._live and progress.phase != "waiting":  # that is drawn only if it lasts
+                click.echo(progress.begin(), err=True)
+        if self._live:
             self._draw()
 
     def _tick(self) -> None:

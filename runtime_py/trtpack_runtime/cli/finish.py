@@ -87,7 +87,7 @@ def text(finished: FinishedBundle, seconds: float) -> str:
         lines.append(wrapped(clean(f"{name}: left as it is, cannot be built here: {why}")))
     count = sum(map(len, finished.engines.values()))
     lines.append(
-        f"wrote {path} with {plural(count, 'engine')} more, {size(path.stat().st_size)} "
+        f"wrote {path} with {plural(count, 'engine')} built here, {size(path.stat().st_size)} "
         f"({seconds:.1f} s)"
     )
     return "\n".join(lines)

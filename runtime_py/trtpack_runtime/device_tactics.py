@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tactics a build on this device begins with, and what becomes of those it measured."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from .bundle import Bundle
+from .errors import ConfigError, DeviceError, EngineBuildError
+from .tactics import TacticKey, Tactics, TacticStore
+
+
+def known_tactics(
+    bundle: Bundle,
+    caches: Mapping[str, Mapping[str, Any]],
+    kind: str,
+    facts: Mapping[str, Any],
+    store: TacticStore,
+) -> list[Tactics]:
+    """What the device's store and the bundle know of the tactics of exactly this device."""
+    if kind != "tensorrt":
+        return []
+    key, found = TacticKey.of(facts), []
+    if (mine := store.read(key)) is not None:
+        found.append(mine)
+    cache = caches.get("timing")
+    if cache is not None and _same_key(cache["key"], key):
+        found.append(Tactics(key, bytes(bundle.member(cache["member"])), None, {}))
+    return found
+
+
+def together(blobs: Sequence[bytes]) -> bytes | None:
+    """One timing cache of several; the last where they do not combine, None of none."""
+    distinct = list(dict.fromkeys(blobs))
+    if len(distinct) < 2:
+        return distinct[0] if distinct else None
+    from .engines import _tactics
+
+    try:
+        return _tactics.combine(distinct)
+    except (EngineBuildError, DeviceError, ConfigError):
+        return distinct[-1]
+
+
+def keep_tactics(store: TacticStore, mine: Tactics, used: Collection[bytes | None]) -> None:
+    """Keeps what a build measured. It knows what it began with; what another process has kept since
+    is combined with it."""
+    now = store.read(mine.key)
+    if now is None or now.blob in used:
+        store.put(mine.key, mine)
+    else:
+        store.put(mine.key, mine, lambda blobs: together(blobs) or mine.blob)
+
+
+def _same_key(value: Mapping[str, Any], key: TacticKey) -> bool:
+    try:
+        return TacticKey.from_json(value) == key
+    except (KeyError, TypeError, ValueError):
+        return False  # a key of a newer kind: not of this device as far as can be told
