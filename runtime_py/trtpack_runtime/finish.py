@@ -21,7 +21,7 @@ from . import network as networks
 from . import program
 from .builders import BUILDERS, Builder, Work
 from .bundle import Bundle
-from .device_tactics import known_tactics, together
+from .device_tactics import keep_tactics, known_tactics, together
 from .durations import about, ago
 from .engine_store import EngineStore, StoredEngine, content_of, engine_key
 from .engines import engine as engine_module
