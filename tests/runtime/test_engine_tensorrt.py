@@ -15,6 +15,7 @@ from tests.runtime.trt_double import RELEASES, controls, double
 from trtpack_runtime.dims import dim
 from trtpack_runtime.engines import LoadContext, Verdict, tensorrt
 from trtpack_runtime.engines._build import build_plan
+from trtpack_runtime.engines._emit import emit
 from trtpack_runtime.engines._execute import EngineRunner
 from trtpack_runtime.engines._options import BuildOptions
 from trtpack_runtime.engines.tensorrt import can_build, check, cuda_needed, load, record_of
@@ -467,3 +468,18 @@ def test_the_kind_is_known() -> None:
     from trtpack_runtime.engines import engine
 
     assert engine("tensorrt") is tensorrt
+
+
+def test_integers_stay_inside_a_stripped_plan_since_shapes_may_follow_from_them() -> None:
+    recorder = Recorder()
+    x = recorder.input(Tensor("x", "FLOAT", (2, 3)))
+    w = recorder.constant("FLOAT", (2, 3), "part.weight")
+    table = recorder.constant("INT64", (2,), "part.table")
+    (y,) = recorder.add("elementwise", {"input1": x, "input2": w}, {"op": "SUM"}, name="y")
+    (z,) = recorder.add(
+        "gather", {"input": y, "indices": table}, {"mode": "DEFAULT", "axis": 0}, name="z"
+    )
+    stored = {"part.weight": bytes(24), "part.table": bytes(16)}
+    made = emit(double("10.3"), recorder.finish([z.name]), stored, refittable=True).definition
+    assert made.are_weights_marked_refittable("part.weight")
+    assert not made.are_weights_marked_refittable("part.table")

@@ -38,6 +38,7 @@ Weights = Mapping[str, Any]
 _WEIGHTS_WHERE_CONSTANT = frozenset({"kernel"})
 _NAMELESS = frozenset({"power"})
 """TensorRT does not find these weights again when it is told their name."""
+_REPLACEABLE = frozenset({"FLOAT", "HALF", "BF16", "FP8", "INT8"})
 _METADATA_LENGTH, _WORDS_LENGTH = 1000, 300
 _HINT = "keep the operator in PyTorch with --torch-op, or report the layer"
 
@@ -112,6 +113,7 @@ class Emitter:
         self._names = {layer.name: 1 for layer in network.layers}
         self._where, self._layer, self._errors_before = "the network", "", len(emitted.log.errors)
         self._strong = emitted.strong
+        self._marks = hasattr(self.definition, "mark_weights_refittable")
         self._mixed = not emitted.strong and is_mixed(network)
 
     # what TensorRT is given
@@ -169,7 +171,7 @@ class Emitter:
 
         TensorRT knows weights by address and refuses a name where two types are read from one
         address; such bytes stay without. Where single weights can be made replaceable, those with
-        a name are.
+        a name are, but for integers: shapes may follow from them.
         """
         forms: dict[str, set[tuple[str, int]]] = {}
         for _, constant, _ in self._read:
@@ -185,7 +187,7 @@ class Emitter:
             with self._blaming(f"constant {constant.name!r}"):
                 if not self.definition.set_weights_name(weights, constant.data):
                     raise self._error("TensorRT does not take its name")
-                if refittable and self.has("mark_weights_refittable"):
+                if refittable and constant.dtype in _REPLACEABLE and self._marks:
                     self.definition.mark_weights_refittable(constant.data)
 
     # what emitting functions use
