@@ -25,7 +25,7 @@ from .network import Layer, Network
 from .origins import Origin, origin_of
 from .precision_pins import promoted, promoted_values, why_not
 from .reference import evaluate
-from .smoke import DEFAULT_TOLERANCE, Metrics, compare
+from .smoke import DEFAULT_TOLERANCE, Metrics, compare, without_tf32
 
 Values = Mapping[str, torch.Tensor]
 RunChunk = Callable[[Sequence[str]], Values]
@@ -166,7 +166,7 @@ class Expected:
         return kept
 
     def _evaluate(self, kept: MutableMapping[str, torch.Tensor]) -> None:
-        with torch.no_grad():
+        with torch.no_grad(), without_tf32():
             evaluate(self._network, self._stored, self._inputs, keep=kept)
 
 
@@ -183,8 +183,8 @@ def worst_output(
 
     ``network`` may have been pinned from ``before``, whose outputs ``expected`` tells.
     """
-    constants = {**promoted_values(before, stored), **stored}
-    with torch.no_grad():
+    constants = promoted_values(before, stored)
+    with torch.no_grad(), without_tf32():
         answers = evaluate(network, constants, inputs)
     wanted = expected.values(before.outputs)
     return max(

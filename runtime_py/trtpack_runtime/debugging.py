@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .builders import BUILDERS
 from .bundle import Bundle
 from .engines import LoadContext, Verdict, engine
 from .engines._debug import DebugJob, EngineProbe
@@ -18,7 +19,7 @@ from .execution import LoadedSegment
 from .golden import sample_inputs
 from .module import BundleModule
 from .network import Network
-from .pinned import build_options
+from .pinned import build_options, seed_tactics
 from .resolve import Candidate, Choice
 from .segments import TENSORRT_KINDS, FoundSegment, every_segment
 
@@ -98,13 +99,8 @@ def subject(bundle: Bundle, found: FoundSegment, device: torch.device, sample: i
 
 def check_builds_here(bundle: Bundle, found: FoundSegment, facts: Mapping[str, Any]) -> None:
     """DeviceError where this machine cannot build and run engines like the segment's."""
-    module: Any = engine(found.kind)
-    if found.kind == "tensorrt":
-        reason = module.can_build(facts, bundle.manifest.variants[found.variant].target)
-    elif not facts["gpus"]:
-        reason = "; ".join(facts.get("problems", ())) or "there is no NVIDIA GPU"
-    else:
-        reason = None if facts.get("tensorrt_rtx") else "TensorRT-RTX is not installed"
+    target = bundle.manifest.variants[found.variant].target
+    reason = BUILDERS[found.kind].cannot_run(facts, target)
     if reason is not None:
         raise DeviceError(
             f"cannot build an engine of {found} here to look into: {reason}",
@@ -138,7 +134,6 @@ def engine_probe(
         trust=True,
     )
     gpu: Mapping[str, Any] = facts["gpus"][0] if facts["gpus"] else {}
-    cache = bundle.manifest.variants[found.variant].caches.get("timing")
     job = DebugJob(
         name,
         subject.network,
@@ -146,7 +141,7 @@ def engine_probe(
         options,
         context,
         str(found),
-        tactics=bytes(bundle.member(cache["member"])) if cache else None,
+        tactics=seed_tactics(bundle, found.variant, kind, facts),
         memory_bytes=gpu.get("memory_bytes") or None,
         integrated=bool(gpu.get("integrated")),
     )

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import math
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
 from .engines import Verdict, engine
 from .engines._child import ask
 from .errors import BundleError, ConfigError, DeviceError
+from .finish import Stores, finish_segment, own_engines
 from .manifest import EngineRef
 from .origins import Origin, Origins
 from .segments import TENSORRT_KINDS, FoundSegment
@@ -122,33 +125,42 @@ def inspect_engine(
             f"{found} runs by {ref.kind if ref else 'reference'}, which has no layers of its own",
             hint="name a segment with a TensorRT engine, see them with: trtpack inspect",
         )
-    member = built_member(found, ref)
-    module = engine(ref.kind)
-    verdict = module.check(ref.record, facts)
-    if not verdict.usable:
-        raise cannot_read(found, verdict)
+    source, record = _built(bundle, found, ref, facts)
     told = ask(
-        module.MODULE,  # type: ignore[attr-defined]
+        engine(ref.kind).MODULE,  # type: ignore[attr-defined]
         "inspect",
-        {"record": dict(ref.record), "trust": trust},
+        {"record": dict(record), "trust": trust or isinstance(source, Path)},
         name=str(found),
-        inputs={"plan": bytes(bundle.member(member))},
+        inputs={"plan": source},
     )
     layers = read_layers(told["layers"], Origins(found.network))
     return InspectedEngine(told["version"], layers, tuple(told["tensors"]), told["engine"])
 
 
-def built_member(found: FoundSegment, ref: EngineRef) -> str:
-    """The member that holds a segment's engine; BundleError where there is none."""
+def _built(
+    bundle: Bundle, found: FoundSegment, ref: EngineRef, facts: Mapping[str, Any]
+) -> tuple[Path | bytes, Mapping[str, Any]]:
+    """A segment's engine with its record: the bundle's, else the one this machine built before."""
+    stores = Stores()
+    own = own_engines(bundle, facts, stores.engines, build=False).get((found.variant, found.name))
+    if own is not None and own.fit == "exact":
+        with tempfile.TemporaryDirectory(prefix="trtpack-") as scratch:
+            stored = finish_segment(
+                bundle, found.variant, found.name, facts, stores=stores, scratch=Path(scratch)
+            )
+            return stored.path, stored.record
     if ref.member is None:
         raise BundleError(
             f"{found} has no engine yet: {ref.deferred or 'none was built'}",
             hint="build it on the device with: trtpack finish",
         )
-    return ref.member
+    verdict = engine(ref.kind).check(ref.record, facts)
+    if not verdict.usable:
+        raise _cannot_read(found, verdict)
+    return bytes(bundle.member(ref.member)), ref.record
 
 
-def cannot_read(found: FoundSegment, verdict: Verdict) -> BundleError | DeviceError:
+def _cannot_read(found: FoundSegment, verdict: Verdict) -> BundleError | DeviceError:
     """Why an engine cannot be used here."""
     message = f"cannot read the engine of {found} here: {verdict.reason}"
     if verdict.fit == "rebuild":

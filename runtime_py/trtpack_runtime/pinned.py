@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +12,13 @@ from typing import Any
 
 from . import program as programs
 from . import recipes
+from .builders import BUILDERS, Work
 from .bundle import Bundle, Member
 from .checked_json import canonical
-from .engines import engine
+from .engine_store import content_of
 from .engines._options import BuildOptions
 from .errors import InternalError
+from .finish import known_tactics
 from .manifest import EngineRef, Manifest, Variant, Weights
 from .mapping import FilePart
 from .network import Constant, Network
@@ -24,6 +27,7 @@ from .rewrite import rewrite
 from .safetensors import write_safetensors
 from .samples import StoredTensor
 from .segments import FoundSegment, every_segment
+from .tactics import TacticStore
 
 OnProgress = Callable[[Mapping[str, Any]], None]
 
@@ -75,7 +79,8 @@ def write_pinned(
         ]
         parts += [weights] if constants else []
         plan = Path(folder) / "plan"
-        ref = _engine(bundle, found, network, parts, plan, facts, on_progress)
+        content = content_of(network, _digests(bundle, network, constants))
+        ref = _engine(bundle, found, network, content, parts, plan, facts, on_progress)
         if ref.member is not None:
             added.append(Member(ref.member, plan))
         manifest = _with_program(bundle, found, network, ref, store, added)
@@ -95,10 +100,18 @@ def build_options(ref: EngineRef) -> BuildOptions:
     return BuildOptions.from_json(given)
 
 
+def seed_tactics(bundle: Bundle, variant: str, kind: str, facts: Mapping[str, Any]) -> bytes | None:
+    """What is known of this device's tactics, to begin a build with."""
+    caches = bundle.manifest.variants[variant].caches
+    known = known_tactics(bundle, caches, kind, facts, TacticStore())
+    return known[0].blob if known else None
+
+
 def _engine(
     bundle: Bundle,
     found: FoundSegment,
     network: Network,
+    content: str,
     weights: Sequence[Path | FilePart],
     plan: Path,
     facts: Mapping[str, Any],
@@ -108,34 +121,28 @@ def _engine(
     ref = found.ref
     assert ref is not None
     options = build_options(ref)
-    deferred = EngineRef(
-        ref.kind,
-        deferred="its precision pins are new; this device builds it",
-        options=options.to_json(),
-    )
+    new = EngineRef(ref.kind, options=options.to_json(), content=content)
+    target = bundle.manifest.variants[found.variant].target
+    reason = _cannot_build(ref, facts, target)
+    if reason is not None:
+        return replace(new, deferred=f"its precision pins are new, and {reason}")
+    tactics = seed_tactics(bundle, found.variant, ref.kind, facts)
+    work = Work(str(found), network, weights, options.to_json(), target, tactics)
+    outcome = BUILDERS[ref.kind].build(work, plan, facts, on_progress)
     member = f"engines/{found.variant}/{found.name}.plan"
-    module: Any = engine(ref.kind)
-    if ref.kind == "tensorrt":
-        reason = module.can_build(facts, bundle.manifest.variants[found.variant].target)
-        if reason is not None:
-            return replace(deferred, deferred=f"its precision pins are new, and {reason}")
-        built = module.build(
-            network, weights, plan, options=options, facts=facts, on_progress=on_progress,
-            name=str(found),
-        )  # fmt: skip
-        return replace(deferred, member=member, record=built.record, deferred=None)
-    if ref.kind == "tensorrt-rtx" and ref.member is not None:
-        has, wants = facts.get("tensorrt_rtx"), ref.record.get("tensorrt_rtx")
-        if has != wants:
-            found_here = f"this machine has TensorRT-RTX {has}, not {wants}" if has else (
-                "this machine has no TensorRT-RTX"
-            )  # fmt: skip
-            return replace(deferred, deferred=f"its precision pins are new, and {found_here}")
-        record = module.build_with(
-            network, weights, plan, options=options, on_progress=on_progress, name=str(found)
-        )
-        return replace(deferred, member=member, record=record, deferred=None)
-    return deferred
+    return replace(new, member=member, record=outcome.record)
+
+
+def _cannot_build(
+    ref: EngineRef, facts: Mapping[str, Any], target: Mapping[str, Any]
+) -> str | None:
+    """Why this machine cannot build an engine in the place of another, or None."""
+    if ref.kind not in BUILDERS:
+        return f"engines of kind {ref.kind} are built by the packager"
+    has, wants = facts.get("tensorrt_rtx"), ref.record.get("tensorrt_rtx")
+    if ref.kind == "tensorrt-rtx" and has and wants and has != wants:
+        return f"this machine has TensorRT-RTX {has}, not {wants}"
+    return BUILDERS[ref.kind].cannot_build(facts, target)
 
 
 def _with_program(
@@ -181,6 +188,14 @@ def _missing(bundle: Bundle, constants: Sequence[Constant]) -> list[StoredTensor
             value = recipes.replay(dict(constant.recipe or {}), stored).reshape(constant.shape)
             made[constant.data] = StoredTensor(constant.data, value)
     return list(made.values())
+
+
+def _digests(bundle: Bundle, network: Network, made: Sequence[StoredTensor]) -> dict[str, str]:
+    """The sha256 of the stored tensors a network reads, by name."""
+    wanted = {constant.data for constant in network.constants.values()}
+    buffers = {name: view.buffer for name, view in bundle.weights.items()}
+    buffers |= {tensor.name: tensor.buffer for tensor in made}
+    return {n: hashlib.sha256(b).hexdigest() for n, b in buffers.items() if n in wanted}
 
 
 def _unused(bundle: Bundle, manifest: Manifest, found: FoundSegment) -> list[str]:

@@ -156,7 +156,7 @@ def golden_samples(bundle: Bundle, method: Method, device: torch.device) -> list
 
 
 @contextmanager
-def _without_tf32() -> Iterator[None]:
+def without_tf32() -> Iterator[None]:
     """Full float32 on a GPU: PyTorch rounds convolutions to TF32 unless told not to."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
@@ -170,7 +170,7 @@ def _without_tf32() -> Iterator[None]:
 def replay(run: Run, samples: Sequence[Sample], tolerances: Mapping[str, Tolerance]) -> SmokeReport:
     """Runs every sample and judges every output and end state."""
     comparisons: list[Comparison] = []
-    with torch.no_grad(), _without_tf32():
+    with torch.no_grad(), without_tf32():
         for sample in samples:
             outputs, states = run(sample.inputs)
             pairs = [

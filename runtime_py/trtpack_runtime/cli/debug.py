@@ -35,7 +35,7 @@ Examples:
 _LONGEST_NAME, _SHOWN = 48, 12
 
 
-@click.group()
+@click.group(epilog=EXAMPLES)
 def debug() -> None:
     """Find out why an engine does not compute what the model does."""
 

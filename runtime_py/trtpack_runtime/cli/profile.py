@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .building import BuildLine
 from .engine_text import brief, origins_text
 from .group import naming_missing_modules
 from .text import clean, columns, plural, wrapped
@@ -35,6 +36,9 @@ _LONGEST_NAME = 56
 @click.option("--method", default="forward", show_default=True, help="The method to call.")
 @click.option("--device", metavar="DEVICE", help="Run there: cpu, cuda, cuda:1.")
 @click.option("--trust", is_flag=True, help="Load machine code that another machine built.")
+@click.option(
+    "--no-build", is_flag=True, help="Run in PyTorch what this device would have to build first."
+)
 @click.option(
     "--import",
     "imports",
@@ -69,6 +73,7 @@ def profile(
     method: str,
     device: str | None,
     trust: bool,
+    no_build: bool,
     imports: tuple[str, ...],
     iterations: int,
     warmup: int,
@@ -89,9 +94,17 @@ def profile(
         from ..golden import sample_inputs
         from ..module import DegradedWarning, load
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), BuildLine(quiet=as_json) as line:
         warnings.simplefilter("ignore", DegradedWarning)  # told in words below
-        module = load(bundle, device=device, target=target, trust=trust, imports=imports)
+        module = load(
+            bundle,
+            device=device,
+            target=target,
+            trust=trust,
+            imports=imports,
+            build=not no_build,
+            on_progress=line,
+        )
     module.method(method)
     inputs = sample_inputs(module, method)
     found = profiling.profile(module, method, inputs, iterations=iterations, warmup=warmup)
@@ -107,6 +120,8 @@ def profile(
     if module.degraded:
         reason = module.choice.chosen.verdict.reason
         click.echo(wrapped(f"PyTorch runs its portable form, not its engines: {clean(reason)}"))
+    for segment, reason in module.failed_engines.items():
+        click.echo(wrapped(f"PyTorch runs {clean(segment)}, its engine failed: {clean(reason)}"))
     for part in _parts(found, modules, top):
         click.echo(part)
     if trace is not None:
