@@ -12,8 +12,8 @@ from typing import Any
 
 from trtpack_runtime.builders import Outcome
 from trtpack_runtime.bundle import open_bundle
+from trtpack_runtime.device_tactics import keep_tactics
 from trtpack_runtime.errors import ConfigError, EngineBuildError
-from trtpack_runtime.finish import keep_tactics
 from trtpack_runtime.tactics import TacticKey, Tactics, TacticStore, from_lock
 
 from .options import Options
