@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .build_seeds import build_options, seed_tactics
 from .builders import BUILDERS
 from .bundle import Bundle
 from .engines import LoadContext, Verdict, engine
@@ -19,7 +20,6 @@ from .execution import LoadedSegment
 from .golden import sample_inputs
 from .module import BundleModule
 from .network import Network
-from .pinned import build_options, seed_tactics
 from .resolve import Candidate, Choice
 from .segments import TENSORRT_KINDS, FoundSegment, every_segment
 

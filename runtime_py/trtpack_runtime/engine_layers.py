@@ -6,11 +6,13 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .build_seeds import build_options, seed_tactics
+from .builders import BUILDERS, Work
 from .bundle import Bundle
 from .engines import Verdict, engine
 from .engines._child import ask
@@ -81,9 +83,11 @@ class EngineLayer:
 
 @dataclass(frozen=True)
 class InspectedEngine:
-    """What TensorRT tells of an engine; ``figures`` and ``tensors`` as ``engines/_inspect.py``."""
+    """What TensorRT tells of an engine of ``nbytes``; ``figures`` and ``tensors`` are as
+    ``engines/_inspect.py`` answers them."""
 
     version: str
+    nbytes: int
     layers: tuple[EngineLayer, ...]
     tensors: tuple[Mapping[str, Any], ...]
     figures: Mapping[str, Any]
@@ -97,6 +101,7 @@ class InspectedEngine:
         """Plain values."""
         return {
             "version": self.version,
+            "bytes": self.nbytes,
             "detailed": self.detailed,
             "figures": dict(self.figures),
             "tensors": [dict(tensor) for tensor in self.tensors],
@@ -110,14 +115,24 @@ def read_layers(information: Sequence[Any], origins: Origins) -> tuple[EngineLay
 
 
 def inspect_engine(
-    bundle: Bundle, found: FoundSegment, facts: Mapping[str, Any], *, trust: bool = False
+    bundle: Bundle,
+    found: FoundSegment,
+    facts: Mapping[str, Any],
+    *,
+    detailed: bool = False,
+    trust: bool = False,
+    on_progress: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> InspectedEngine:
     """Has TensorRT read the engine of a segment, in a child process.
+
+    With ``detailed`` an engine with details is built of the segment for it, with the tactics that
+    are known; ``on_progress`` is told how that goes.
 
     Raises:
         ConfigError: it is no TensorRT engine.
         BundleError: there is no engine yet, or one of another version or machine.
         DeviceError: this machine cannot read it: no GPU, or no TensorRT.
+        EngineBuildError: TensorRT cannot build the engine with details.
     """
     ref = found.ref
     if ref is None or ref.kind not in TENSORRT_KINDS or found.network is None:
@@ -125,30 +140,60 @@ def inspect_engine(
             f"{found} runs by {ref.kind if ref else 'reference'}, which has no layers of its own",
             hint="name a segment with a TensorRT engine, see them with: trtpack inspect",
         )
-    source, record = _built(bundle, found, ref, facts)
-    told = ask(
-        engine(ref.kind).MODULE,  # type: ignore[attr-defined]
-        "inspect",
-        {"record": dict(record), "trust": trust or isinstance(source, Path)},
-        name=str(found),
-        inputs={"plan": source},
-    )
+    source: Path | bytes
+    with tempfile.TemporaryDirectory(prefix="trtpack-") as scratch:
+        if detailed:
+            source, record = _with_details(bundle, found, facts, Path(scratch), on_progress)
+        else:
+            source, record = _built(bundle, found, ref, facts, Path(scratch))
+        told = ask(
+            engine(ref.kind).MODULE,  # type: ignore[attr-defined]
+            "inspect",
+            {"record": dict(record), "trust": trust or isinstance(source, Path)},
+            name=str(found),
+            inputs={"plan": source},
+        )
+        nbytes = source.stat().st_size if isinstance(source, Path) else len(source)
     layers = read_layers(told["layers"], Origins(found.network))
-    return InspectedEngine(told["version"], layers, tuple(told["tensors"]), told["engine"])
+    return InspectedEngine(told["version"], nbytes, layers, tuple(told["tensors"]), told["engine"])
+
+
+def _with_details(
+    bundle: Bundle,
+    found: FoundSegment,
+    facts: Mapping[str, Any],
+    scratch: Path,
+    on_progress: Callable[[Mapping[str, Any]], None] | None,
+) -> tuple[Path, Mapping[str, Any]]:
+    """An engine built as the segment's own, only with details."""
+    assert found.ref is not None
+    assert found.network is not None
+    target = bundle.manifest.variants[found.variant].target
+    reason = BUILDERS[found.kind].cannot_run(facts, target)
+    if reason is not None:
+        raise DeviceError(
+            f"cannot build {found} here: {reason}",
+            hint="run this on the device, or leave out --detailed",
+        )
+    options = replace(build_options(found.ref), detailed=True, locked=False)
+    weights = [bundle.file_part(member) for member in bundle.manifest.weights.members]
+    tactics = seed_tactics(bundle, found.variant, found.kind, facts)
+    work = Work(str(found), found.network, weights, options.to_json(), target, tactics)
+    plan = scratch / "detailed.plan"
+    return plan, BUILDERS[found.kind].build(work, plan, facts, on_progress).record
 
 
 def _built(
-    bundle: Bundle, found: FoundSegment, ref: EngineRef, facts: Mapping[str, Any]
+    bundle: Bundle, found: FoundSegment, ref: EngineRef, facts: Mapping[str, Any], scratch: Path
 ) -> tuple[Path | bytes, Mapping[str, Any]]:
     """A segment's engine with its record: the bundle's, else the one this machine built before."""
     stores = Stores()
     own = own_engines(bundle, facts, stores.engines, build=False).get((found.variant, found.name))
     if own is not None and own.fit == "exact":
-        with tempfile.TemporaryDirectory(prefix="trtpack-") as scratch:
-            stored = finish_segment(
-                bundle, found.variant, found.name, facts, stores=stores, scratch=Path(scratch)
-            )
-            return stored.path, stored.record
+        stored = finish_segment(
+            bundle, found.variant, found.name, facts, stores=stores, scratch=scratch
+        )
+        return stored.path, stored.record
     if ref.member is None:
         raise BundleError(
             f"{found} has no engine yet: {ref.deferred or 'none was built'}",

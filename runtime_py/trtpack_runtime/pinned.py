@@ -12,13 +12,12 @@ from typing import Any
 
 from . import program as programs
 from . import recipes
+from .build_seeds import build_options, seed_tactics
 from .builders import BUILDERS, Work
 from .bundle import Bundle, Member
 from .checked_json import canonical
 from .engine_store import content_of
-from .engines._options import BuildOptions
 from .errors import InternalError
-from .finish import known_tactics
 from .manifest import EngineRef, Manifest, Variant, Weights
 from .mapping import FilePart
 from .network import Constant, Network
@@ -27,7 +26,6 @@ from .rewrite import rewrite
 from .safetensors import write_safetensors
 from .samples import StoredTensor
 from .segments import FoundSegment, every_segment
-from .tactics import TacticStore
 
 OnProgress = Callable[[Mapping[str, Any]], None]
 
@@ -89,22 +87,6 @@ def write_pinned(
         written = rewrite(bundle, path, manifest=manifest, add=added, drop=drop)
         size = weights.stat().st_size if constants else 0
     return Pinned(path, written, ref.deferred, size)
-
-
-def build_options(ref: EngineRef) -> BuildOptions:
-    """The options an engine was built with, else those it shall be built with."""
-    given = {**ref.options, **(ref.record.get("options") or {})}
-    capabilities = ref.record.get("compute_capabilities")
-    if capabilities:
-        given["compute_capabilities"] = capabilities
-    return BuildOptions.from_json(given)
-
-
-def seed_tactics(bundle: Bundle, variant: str, kind: str, facts: Mapping[str, Any]) -> bytes | None:
-    """What is known of this device's tactics, to begin a build with."""
-    caches = bundle.manifest.variants[variant].caches
-    known = known_tactics(bundle, caches, kind, facts, TacticStore())
-    return known[0].blob if known else None
 
 
 def _engine(

@@ -174,9 +174,9 @@ def test_text_with_details(tmp_path: Path) -> None:
         {"name": "x", "mode": "input", "dtype": "HALF", "shape": [-1, 8], "format": "Linear"},
     )
     figures = {"device_memory_bytes": 2048, "profiles": 1, "refittable": False}
-    engine = InspectedEngine("8.6.0", read_layers(DETAILED, ORIGINS), tensors, figures)
+    engine = InspectedEngine("8.6.0", 4000, read_layers(DETAILED, ORIGINS), tensors, figures)
     assert (
-        "\n".join(inspected(found, engine, 4000))
+        "\n".join(inspected(found, engine))
         == """\
 forward_0 of here  (TensorRT 8.6.0, 4 kB)
   layers    2, of 13 layers of the network
@@ -197,8 +197,8 @@ layers
 def test_text_without_details(tmp_path: Path) -> None:
     bundle = open_bundle(planned.write_deep(tmp_path / "deep.tar"))
     found = find_segment(bundle, "forward_0", "here")
-    engine = InspectedEngine("8.6.0", read_layers(["add", "copy"], ORIGINS), (), {})
-    text = "\n".join(inspected(found, engine, 1))
+    engine = InspectedEngine("8.6.0", 1, read_layers(["add", "copy"], ORIGINS), (), {})
+    text = "\n".join(inspected(found, engine))
     assert "2, of 13 layers of the network; 1 of TensorRT's own" in text
     assert "0  add   (model.py:30)" in text
     assert "Only names are known: the engine was built without details." in text
@@ -217,7 +217,12 @@ def test_many_origins_are_shortened() -> None:
         (["--engine", "forward_9"], 2, "there is no segment 'forward_9', there are forward_0, "),
         (["--engine", "forward_0", "--target", "cpu"], 2, "forward_0 of cpu runs by reference"),
         (["--engine", "forward_0", "--target", "oren"], 2, "the bundle has no variant 'oren'"),
-        (["--target", "orin"], 2, "--target and --trust are for the engine of a segment"),
+        (
+            ["--target", "orin"],
+            2,
+            "--target, --detailed and --trust are for the engine of",
+        ),
+        (["--engine", "forward_0", "--detailed"], 6, "cannot build forward_0 of orin here: "),
     ],
 )
 def test_what_cannot_be_inspected(

@@ -13,10 +13,10 @@ from .text import clean, columns, plural, shape, size, wrapped
 _LONGEST_NAME, _LONGEST_TACTIC = 48, 56
 
 
-def inspected(found: FoundSegment, engine: InspectedEngine, nbytes: int) -> Iterator[str]:
+def inspected(found: FoundSegment, engine: InspectedEngine) -> Iterator[str]:
     """The whole report of ``trtpack inspect --engine``."""
     title = "TensorRT-RTX" if found.kind == "tensorrt-rtx" else "TensorRT"
-    yield f"{clean(str(found))}  ({title} {engine.version}, {size(nbytes)})"
+    yield f"{clean(str(found))}  ({title} {engine.version}, {size(engine.nbytes)})"
     figures = engine.figures
     memory = figures.get("device_memory_bytes")
     rows = [
@@ -41,8 +41,8 @@ def inspected(found: FoundSegment, engine: InspectedEngine, nbytes: int) -> Iter
             for i, layer in enumerate(engine.layers)
         )
         yield "\n" + wrapped(
-            "Only names are known: the engine was built without details. "
-            "Build it with the option 'detailed' to see tactics and formats."
+            "Only names are known: the engine was built without details. --detailed builds it "
+            "again with them, to show tactics and formats."
         )
 
 

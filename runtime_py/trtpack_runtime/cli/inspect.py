@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ Examples:
   trtpack inspect bundle.tar
   trtpack inspect --members bundle.tar
   trtpack inspect bundle.tar --engine forward_0 --target h200
+  trtpack inspect bundle.tar --engine forward_0 --detailed
   trtpack inspect --json bundle.tar | jq '.variants | keys'
 """
 
@@ -40,6 +42,9 @@ _SHOWN_OPERATORS = 12
     metavar="SEGMENT",
     help="Show a TensorRT engine: layers, tactics, formats, memory. Needs its TensorRT and a GPU.",
 )
+@click.option(
+    "--detailed", is_flag=True, help="Build the engine again with details, to show all of --engine."
+)
 @click.option("--target", metavar="NAME", help="The variant the segment of --engine is of.")
 @click.option("--trust", is_flag=True, help="Let code inside the engine run, for --engine.")
 def inspect(
@@ -48,6 +53,7 @@ def inspect(
     members: bool,
     operators: bool,
     segment: str | None,
+    detailed: bool,
     target: str | None,
     trust: bool,
 ) -> None:
@@ -57,11 +63,12 @@ def inspect(
     """
     opened = open_bundle(bundle)
     if segment is not None:
-        _inspect_engine(opened, segment, target, trust, as_json)
+        _inspect_engine(opened, segment, target, detailed, trust, as_json)
         return
-    if target is not None or trust:
+    if target is not None or detailed or trust:
         raise ConfigError(
-            "--target and --trust are for the engine of a segment", hint="add --engine SEGMENT"
+            "--target, --detailed and --trust are for the engine of a segment",
+            hint="add --engine SEGMENT",
         )
     described = describe(opened)
     if as_json:
@@ -72,7 +79,7 @@ def inspect(
 
 
 def _inspect_engine(
-    bundle: Bundle, segment: str, target: str | None, trust: bool, as_json: bool
+    bundle: Bundle, segment: str, target: str | None, detailed: bool, trust: bool, as_json: bool
 ) -> None:
     from ..device import facts
     from ..engine_layers import inspect_engine
@@ -80,13 +87,14 @@ def _inspect_engine(
     from .engine_text import inspected
 
     found = find_segment(bundle, segment, target)
-    engine = inspect_engine(bundle, found, facts(), trust=trust)
+    if detailed and sys.stderr.isatty():
+        click.echo(f"building {found} with details", err=True)
+    engine = inspect_engine(bundle, found, facts(), detailed=detailed, trust=trust)
     if as_json:
         about = {"target": found.variant, "segment": found.name, "engine": found.kind}
         click.echo(json.dumps(about | engine.to_json(), indent=2))
         return
-    member = found.ref.member if found.ref is not None else None
-    for part in inspected(found, engine, bundle.entries[member or ""].size):
+    for part in inspected(found, engine):
         click.echo(part)
 
 
