@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.packager.machines import ADA, facts, without_gpu
-from trtpack import engines
 from trtpack.engines import Bench, BuiltEngine, Job, build_engine, progress_text
 from trtpack.options import Options
 from trtpack.tactic_book import TacticBook
@@ -144,7 +143,7 @@ def test_what_this_host_cannot_build_is_left_to_the_device(
 def test_without_a_compiler_a_cpu_segment_stays_in_pytorch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines.shutil, "which", lambda _: None)
+    monkeypatch.setattr("trtpack.engines.shutil.which", lambda _: None)
     made = engine(ATEN, "cpu", tmp_path)
     assert made is not None
     assert "no C++ compiler" in str(made.deferred)
@@ -235,7 +234,7 @@ def test_what_the_compiler_prints_goes_to_the_log(
         return {}
 
     monkeypatch.setattr("trtpack_runtime.engines.inductor_build.build_in_child", compiled)
-    monkeypatch.setattr(engines.shutil, "which", lambda _: "/usr/bin/c++")
+    monkeypatch.setattr("trtpack.engines.shutil.which", lambda _: "/usr/bin/c++")
     shown: list[str] = []
     caplog.set_level("DEBUG")
     build_engine(ATEN, find_target("cpu"), bench(tmp_path, without_gpu()), shown.append)

@@ -32,7 +32,7 @@ from trtpack_runtime.network import Tensor
 
 @torch.library.custom_op("trtpack_tests::attend", mutates_args=())
 def attend(x: torch.Tensor) -> torch.Tensor:
-    return torch.softmax(x @ x.mT, -1) @ x
+    return torch.matmul(torch.softmax(x @ x.mT, -1), x)
 
 
 @attend.register_fake
@@ -51,7 +51,8 @@ class Attending(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for linear in self.before:
             x = attend(linear(x).relu())
-        return self.after(x).sigmoid() + x
+        y: torch.Tensor = self.after(x).sigmoid() + x
+        return y
 
 
 @pytest.fixture(autouse=True)

@@ -130,7 +130,7 @@ def test_is_printed_as_a_user_reads_it() -> None:
     [
         (
             TacticReport(1_200_000, None, 2 * 86400),
-            "seeded with an opaque cache of 1.2 MB from 2 days ago",
+            "seeded with an opaque cache of 1.2 MB kept 2 days ago",
         ),
         (TacticReport(900, 37), "seeded with 37 tactics"),
         (TacticReport(900, 37, None, 37), "tactics as locked (37 of 37)"),

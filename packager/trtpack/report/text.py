@@ -208,7 +208,7 @@ def tactics_text(tactics: TacticReport) -> str:
     """``tactics as locked (37 of 37)``, ``seeded with an opaque cache of 1.2 MB``."""
     if tactics.locked is not None:
         return f"tactics as locked ({tactics.locked} of {tactics.known})"
-    age = "" if tactics.age_seconds is None else f" from {ago(tactics.age_seconds)}"
+    age = "" if tactics.age_seconds is None else f" kept {ago(tactics.age_seconds)}"
     if tactics.known is not None:
         return f"seeded with {_plural(tactics.known, 'tactic')}{age}"
     return f"seeded with an opaque cache of {size_text(tactics.nbytes)}{age}"
