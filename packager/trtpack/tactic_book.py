@@ -12,7 +12,7 @@ from typing import Any
 
 from trtpack_runtime.builders import Outcome
 from trtpack_runtime.bundle import open_bundle
-from trtpack_runtime.device_tactics import keep_tactics
+from trtpack_runtime.device_tactics import keep_tactics, provenance
 from trtpack_runtime.errors import ConfigError, EngineBuildError
 from trtpack_runtime.tactics import TacticKey, Tactics, TacticStore, from_lock
 
@@ -49,7 +49,7 @@ class TacticBook:
     ) -> None:
         self._options, self._store, self._given = options, store, tuple(given)
         self._here = TacticKey.of(facts) if facts["gpus"] and facts.get("tensorrt") else None
-        self._provenance = _provenance(facts)
+        self._provenance = provenance(facts)
         self._learnt: Tactics | None = None
 
     def check_given(self, targets: Iterable[Target]) -> None:
@@ -168,13 +168,6 @@ def proved_equal(before: Tactics, after: Tactics, target: Target) -> int | None:
             hint="compare the timing caches with trtpack cache diff",
         )
     return len(before.entries)
-
-
-def _provenance(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What tactics were measured under and do not depend on."""
-    jetson, driver = facts.get("jetson") or {}, facts.get("driver") or {}
-    found = {"power_mode": jetson.get("power_mode"), "driver": driver.get("version")}
-    return {key: value for key, value in found.items() if value is not None}
 
 
 def read_tactics(path: Path, facts: Mapping[str, Any]) -> tuple[Tactics, ...]:

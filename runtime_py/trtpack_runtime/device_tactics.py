@@ -53,6 +53,13 @@ def keep_tactics(store: TacticStore, mine: Tactics, used: Collection[bytes | Non
         store.put(mine.key, mine, lambda blobs: together(blobs) or mine.blob)
 
 
+def provenance(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What tactics were measured under and do not depend on."""
+    jetson, driver = facts.get("jetson") or {}, facts.get("driver") or {}
+    found = {"power_mode": jetson.get("power_mode"), "driver": driver.get("version")}
+    return {key: value for key, value in found.items() if value is not None}
+
+
 def _same_key(value: Mapping[str, Any], key: TacticKey) -> bool:
     try:
         return TacticKey.from_json(value) == key

@@ -21,7 +21,7 @@ from . import network as networks
 from . import program
 from .builders import BUILDERS, Builder, Work
 from .bundle import Bundle
-from .device_tactics import keep_tactics, known_tactics, together
+from .device_tactics import keep_tactics, known_tactics, provenance, together
 from .durations import about, ago
 from .engine_store import EngineStore, StoredEngine, content_of, engine_key
 from .engines import engine as engine_module
@@ -92,8 +92,13 @@ class _Job:
     def builder(self) -> Builder:
         return BUILDERS[self.ref.kind]
 
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What the bundle says, else what its engine for other devices was built with."""
+        return self.ref.options or self.ref.record.get("options") or {}
+
     def key(self, facts: Mapping[str, Any]) -> str:
-        return engine_key(self.builder.parts(self.content, self.ref.options, facts, self.target))
+        return engine_key(self.builder.parts(self.content, self.options, facts, self.target))
 
 
 def buildable(bundle: Bundle, variant: str) -> dict[str, EngineRef]:
@@ -293,7 +298,7 @@ def _build(
     plan = scratch / f"{job.segment}-{key[:12]}.plan"
     watch.starts(estimate(stores.engines, job.content, facts))
     began = time.perf_counter()
-    work = Work(job.segment, job.network, weights, job.ref.options, job.target, tactics)
+    work = Work(job.segment, job.network, weights, job.options, job.target, tactics)
     outcome = job.builder.build(work, plan, facts, watch.event)
     seconds = time.perf_counter() - began
     if not job.bundle.is_in_place():
@@ -304,7 +309,9 @@ def _build(
         )
     learnt = None
     if outcome.tactics is not None and job.ref.kind == "tensorrt":
-        mine = learnt = Tactics(TacticKey.of(facts), outcome.tactics, outcome.entries, {})
+        mine = learnt = Tactics(
+            TacticKey.of(facts), outcome.tactics, outcome.entries, provenance(facts)
+        )
         used = {seed, *(t.blob for t in known)}
         keep_tactics(stores.tactics, mine, used)
     stored = stores.engines.put(

@@ -438,6 +438,7 @@ def test_tactics_go_from_build_to_build(bundle: Bundle, builds: Builds, tmp_path
     assert builds.seeds == [None, b"forward_0"]
     cache = found.bundle.manifest.variants["h200"].caches["timing"]
     assert cache["key"] == TacticKey.of(here).to_json()
+    assert found.bundle.json(cache["lock"])["provenance"] == {"driver": "550.1"}
     assert bytes(found.bundle.member(cache["member"])) == b"forward_0forward_1"
 
 
