@@ -25,6 +25,7 @@ from .device_tactics import keep_tactics, known_tactics, provenance, together
 from .durations import about, ago
 from .engine_store import EngineStore, StoredEngine, content_of, engine_key
 from .engines import engine as engine_module
+from .engines._options import BuildOptions
 from .errors import BuildCancelled, BundleError, ConfigError, DeviceError, EngineBuildError
 from .manifest import EngineRef, Variant
 from .network import Network
@@ -84,6 +85,7 @@ class _Job:
     variant: str
     segment: str
     ref: EngineRef
+    options: Mapping[str, Any]
     target: Mapping[str, Any]
     network: Network
     content: str
@@ -91,11 +93,6 @@ class _Job:
     @property
     def builder(self) -> Builder:
         return BUILDERS[self.ref.kind]
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """What the bundle says, else what its engine for other devices was built with."""
-        return self.ref.options or self.ref.record.get("options") or {}
 
     def key(self, facts: Mapping[str, Any]) -> str:
         return engine_key(self.builder.parts(self.content, self.options, facts, self.target))
@@ -387,7 +384,20 @@ def _job(bundle: Bundle, variant: str, segment: str) -> _Job:
     ref = described.engines[segment]
     network = networks.from_bytes(bundle.member(_networks(bundle, described)[segment]))
     content = ref.content or _content(bundle, network)
-    return _Job(bundle, variant, segment, ref, described.target, network, content)
+    options = _options(bundle, segment, ref)
+    return _Job(bundle, variant, segment, ref, options, described.target, network, content)
+
+
+def _options(bundle: Bundle, segment: str, ref: EngineRef) -> Mapping[str, Any]:
+    """What the bundle says, else what its engine for other devices was built with; all of them."""
+    try:
+        given = ref.options or ref.record.get("options") or {}
+        return BuildOptions.from_json(given).to_json()
+    except (TypeError, ValueError, KeyError) as error:
+        raise BundleError(
+            f"{bundle.path}: malformed build options of {segment}: {error}",
+            hint="build the bundle again",
+        ) from error
 
 
 def _networks(bundle: Bundle, variant: Variant) -> dict[str, str]:

@@ -384,6 +384,17 @@ def test_options_that_are_absent_are_those_by_default(
     assert len(builds.names) == 4
 
 
+@pytest.mark.parametrize(
+    "engine", [{"options": {"flags": 3}}, {"record": {"options": 3}}], ids=["own", "record"]
+)
+def test_options_that_are_none_are_refused(
+    tmp_path: Path, builds: Builds, on_h200: dict[str, LoadContext], engine: dict[str, Any]
+) -> None:
+    path = deferred.write(tmp_path / "one.tar", variants=("h200",), engines=engine)
+    with pytest.raises(BundleError, match="malformed build options of forward_0"):
+        load(path)
+
+
 def test_weights_that_only_engines_read_stay_on_the_host(
     bundle: Bundle,
     builds: Builds,
