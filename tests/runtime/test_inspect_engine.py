@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from tests.runtime.trt_double import RELEASES, double
 from trtpack_runtime.bundle import open_bundle
 from trtpack_runtime.cli.engine_text import inspected, origins_text
 from trtpack_runtime.device import facts
-from trtpack_runtime.engine_layers import InspectedEngine, read_layers
-from trtpack_runtime.engines import _inspect, tensorrt_rtx
+from trtpack_runtime.engine_layers import InspectedEngine, inspect_engine, read_layers
+from trtpack_runtime.engines import _inspect, tensorrt, tensorrt_rtx
 from trtpack_runtime.engines._build import BuildOptions, build_plan
 from trtpack_runtime.engines._child import ask
 from trtpack_runtime.errors import BundleError, DeviceError
+from trtpack_runtime.finish import Stores, finish_segment
 from trtpack_runtime.network import Layer
 from trtpack_runtime.origins import Origin, Origins, origin_of
 from trtpack_runtime.segments import find_segment
@@ -239,3 +241,76 @@ def test_an_engine_of_another_machine(tmp_path: Path) -> None:
     done = trtpack("inspect", path, "--engine", "forward_0")
     assert (done.code, done.out) in ((5, ""), (6, ""))
     assert done.err.startswith("error: cannot read the engine of forward_0 of orin here: ")
+
+
+# --- the whole way, with a double of TensorRT in the child ----------------------------------------
+GPU = {
+    "name": "GPU",
+    "sm": "8.9",
+    "memory_bytes": 16 << 30,
+    "multiprocessors": 100,
+    "integrated": False,
+}
+FACTS = {
+    "gpus": [GPU],
+    "problems": [],
+    "driver": {"version": "550", "cuda": "12.4"},
+    "tensorrt": "8.6.2",
+    "jetson": None,
+    "os": "linux",
+    "arch": "x86_64",
+    "runtime": "0.1.0",
+    "torch": "2.6.0",
+}
+
+
+@pytest.fixture
+def release_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with TensorRT 8.6 and empty stores."""
+    package = tmp_path / "modules" / "tensorrt"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "import sys\n"
+        "from tests.runtime.trt_double import double\n"
+        "sys.modules[__name__] = double('8.6')\n"
+    )
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), str(root)]))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("release_8")
+def test_an_engine_this_machine_built(tmp_path: Path) -> None:
+    bundle = open_bundle(planned.write_deep(tmp_path / "deep.tar"))
+    found = find_segment(bundle, "forward_0", "here")
+    with pytest.raises(BundleError, match="forward_0 of here has no engine yet"):
+        inspect_engine(bundle, found, FACTS)
+    finish_segment(bundle, "here", "forward_0", FACTS, stores=Stores(), scratch=tmp_path)
+    engine = inspect_engine(bundle, found, FACTS)
+    assert (engine.version, engine.detailed) == ("8.6.2", False)
+    assert engine.nbytes > 0
+    assert {o.module for layer in engine.layers for o in layer.origins} >= {"blocks.0", ""}
+
+
+@pytest.mark.usefixtures("release_8")
+def test_with_details(tmp_path: Path) -> None:
+    bundle = open_bundle(planned.write_deep(tmp_path / "deep.tar"))
+    found = find_segment(bundle, "forward_0", "here")
+    engine = inspect_engine(bundle, found, FACTS, detailed=True)
+    assert engine.detailed
+    assert "blocks.5.act (act.py:3)" in "\n".join(inspected(found, engine))
+
+
+@pytest.mark.usefixtures("release_8")
+def test_the_bundles_own_engine(tmp_path: Path) -> None:
+    plan(double("8.6"), tmp_path)
+    record = tensorrt.record_of("8.6.2", BuildOptions(), FACTS)
+    path = planned.write_deep(tmp_path / "deep.tar", plan=tmp_path / "plan", **record)
+    bundle = open_bundle(path)
+    engine = inspect_engine(bundle, find_segment(bundle, "forward_0", "here"), FACTS)
+    assert engine.nbytes == (tmp_path / "plan").stat().st_size
+    other = {**FACTS, "gpus": [{**GPU, "sm": "7.5", "name": "Other"}], "torch": None}
+    with pytest.raises(
+        BundleError, match="cannot read the engine of forward_0 of here here: built on"
+    ):
+        inspect_engine(bundle, find_segment(bundle, "forward_0", "here"), other)

@@ -126,7 +126,9 @@ class EngineProbe:
                 integrated=job.integrated,
             )
             build_in_worker(build, self._on_progress)
-            return load_engine(job.module, plan, replace(job.context, network=network))
+            record = {"options": options.to_json()}
+            context = replace(job.context, network=network, record=record)
+            return load_engine(job.module, plan, context)
 
 
 def _listener(trt: Any, device: torch.device) -> Any:
