@@ -146,12 +146,12 @@ def _problems(options: Options, target: Target, alone: bool) -> Iterator[tuple[s
         yield f"--dla-core {options.dla_core}", _dla_problem(target), "choose a target with DLA"
     if options.debug_tensors and (why := lacks("10.0")):
         yield "--debug-tensors", why, "choose a newer stack"
-    if options.locked:
-        if rtx and alone:
-            problem = "TensorRT-RTX chooses tactics on the device and keeps no cache of them"
-            yield "--locked", problem, "build for a target with TensorRT"
-        elif not rtx and (why := lacks("10.0")):
-            yield "--locked", why, "choose a newer stack"
+    if rtx and alone and (options.locked or options.tactics is not None):
+        problem = "TensorRT-RTX chooses tactics on the device and keeps no cache of them"
+        flag = "--locked" if options.locked else "--tactics"
+        yield flag, problem, "build for a target with TensorRT"
+    if options.locked and not rtx and (why := lacks("10.0")):
+        yield "--locked", why, "choose a newer stack"
 
 
 def _hardware_problems(

@@ -121,7 +121,8 @@ def build_engine(
     reason = cannot_build_here(kind, target, bench.facts)
     if reason is not None:
         _LOG.info("%s: %s is deferred: %s", target.name, made.segment, reason)
-        return replace(made, deferred=reason)
+        use = bench.tactics.left_to(target) if kind == "tensorrt" else None
+        return replace(made, deferred=reason, tactics=use)
     key = engine_key(_depends_on(made, job, target, bench))
     with bench.store.lock(key):
         known = bench.store.get(key)

@@ -28,13 +28,15 @@ class TacticUse:
     """Where an engine's tactic search began: ``known`` tactics, None where they cannot be counted,
     in a timing cache of ``nbytes``; ``age_seconds`` where its age is known.
 
-    ``locked`` says how many of the known ones stand as they were, where they had to.
+    ``locked`` says how many of the known ones stand as they were, where they had to. Not
+    ``on_hardware`` are those that only go into the bundle: the device builds with them.
     """
 
     nbytes: int = 0
     known: int | None = None
     age_seconds: float | None = None
     locked: int | None = None
+    on_hardware: bool = True
 
 
 class TacticBook:
@@ -102,6 +104,24 @@ class TacticBook:
         if self._store is not None:
             keep_tactics(self._store, after, {before.blob if before is not None else None})
         return use
+
+    def left_to(self, target: Target) -> TacticUse | None:
+        """What the device begins with that builds its engines itself.
+
+        Raises:
+            ConfigError: ``locked``, and nothing is known.
+        """
+        found = self.for_bundle(target, built_here=False)
+        if found is not None:
+            known = None if found.entries is None else len(found.entries)
+            return TacticUse(len(found.blob), known, on_hardware=False)
+        if self._options.locked:
+            raise ConfigError(
+                f"no tactics to lock {target.name} to are known: there is no timing cache of "
+                f"SM {target.sm} with its TensorRT",
+                hint="give --tactics of such a device, for example a bundle finished there",
+            )
+        return None
 
     def for_bundle(self, target: Target, *, built_here: bool) -> Tactics | None:
         """What goes into the bundle for ``target``."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ def check(target: str, *others: str, **options: Any) -> None:
         ("orin@jetpack-6.0", {"debug_tensors": ("*",)}, r"10\.0 has it"),
         ("orin@jetpack-6.0", {"locked": True}, r"10\.0 has it"),
         ("rtx-4090", {"locked": True}, "keeps no cache"),
+        ("rtx-4090", {"tactics": Path("timing.cache")}, "keeps no cache"),
     ],
 )
 def test_what_a_target_lacks_is_said_at_once(

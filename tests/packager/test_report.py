@@ -147,6 +147,15 @@ def test_an_engines_tactics_are_told(tactics: TacticReport, text: str) -> None:
     assert max(map(len, report.to_text().splitlines())) <= 100
 
 
+def test_tactics_that_only_travel_are_told_as_such() -> None:
+    tactics = TacticReport(900, 37, on_hardware=False)
+    engine = EngineReport("forward_0", "tensorrt", deferred="no GPU", tactics=tactics)
+    target = dataclasses.replace(REPORT.targets[1], engines=(engine,))
+    text = " ".join(dataclasses.replace(REPORT, targets=(target,)).to_text().split())
+    wanted = "deferred: no GPU; begins with 37 tactics of the bundle, not run on hardware"
+    assert wanted in text
+
+
 def test_what_a_build_failed_on_is_told() -> None:
     refused = (
         RefusedOperator("aten.sort.stable", 1, "TensorRT 8.6.0 refused it", ("head",), True),

@@ -160,8 +160,11 @@ def test_tactics_of_another_device_are_refused_in_words(tmp_path: Path, tensorrt
 
 def test_a_target_that_builds_its_own_gets_what_fits_it(tmp_path: Path, tensorrt: TensorRT) -> None:
     TacticStore().put(KEY, Tactics(KEY, b"of an H200"))
-    TacticStore().put(OTHER, Tactics(OTHER, b"of an Orin"))
-    made(tmp_path / "b.tar", "orin", "orin@jetpack-7.2")
+    TacticStore().put(OTHER, Tactics(OTHER, b"of an Orin", entries("a", "b")))
+    report = made(tmp_path / "b.tar", "orin", "orin@jetpack-7.2")
+    assert "begins with 2 tactics of the bundle, not run on hardware" in " ".join(
+        report.to_text().split()
+    )
     bundle = open_bundle(tmp_path / "b.tar")
     assert bytes(bundle.member("caches/orin/timing.cache")) == b"of an Orin"
     assert bundle.manifest.variants["orin@jetpack-7.2"].caches == {}
@@ -184,6 +187,15 @@ def test_locked_needs_tactics(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no tactics to lock native to .* NVIDIA H200"):
         book(None, tmp_path, locked=True).known(NATIVE)
     assert book(None, tmp_path).known(NATIVE) is None
+
+
+def test_a_device_cannot_be_locked_to_nothing(tmp_path: Path) -> None:
+    orin = find_target("orin")
+    with pytest.raises(ConfigError, match=r"no tactics to lock orin to .* SM 8\.7"):
+        book(None, tmp_path, locked=True).left_to(orin)
+    use = book(Tactics(OTHER, b"cache"), tmp_path, locked=True).left_to(orin)
+    assert use is not None
+    assert (use.nbytes, use.on_hardware) == (5, False)
 
 
 def test_locked_proves_that_none_changed(tmp_path: Path) -> None:

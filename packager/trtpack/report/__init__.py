@@ -83,13 +83,14 @@ class TacticReport:
     counted, in a timing cache of ``nbytes``, which was ``age_seconds`` old where that is known.
 
     ``locked`` is how many were proved to stand as they were, None where nothing was locked or
-    cannot be read.
+    cannot be read. Not ``on_hardware`` are those that only travel, for the device's own build.
     """
 
     nbytes: int = 0
     known: int | None = None
     age_seconds: float | None = None
     locked: int | None = None
+    on_hardware: bool = True
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,10 @@ def _engines(report: BuildReport) -> list[str]:
     for target in report.targets:
         for engine in target.engines:
             if engine.deferred:
-                deferred.setdefault((target.name, engine.deferred), []).append(engine.segment)
+                reason = engine.deferred
+                if engine.tactics is not None:
+                    reason += f"; {tactics_text(engine.tactics)}"
+                deferred.setdefault((target.name, reason), []).append(engine.segment)
                 continue
             rows.append(
                 (
@@ -205,9 +208,13 @@ def _made_text(engine: EngineReport) -> Iterator[str]:
 
 
 def tactics_text(tactics: TacticReport) -> str:
-    """``tactics as locked (37 of 37)``, ``seeded with an opaque cache of 1.2 MB``."""
+    """``tactics as locked (37 of 37)``, ``seeded with an opaque cache of 1.2 MB kept 2 days ago``,
+    ``begins with 37 tactics of the bundle, not run on hardware``."""
     if tactics.locked is not None:
         return f"tactics as locked ({tactics.locked} of {tactics.known})"
+    if not tactics.on_hardware:
+        count = "" if tactics.known is None else f"{tactics.known} "
+        return f"begins with {count}tactics of the bundle, not run on hardware"
     age = "" if tactics.age_seconds is None else f" kept {ago(tactics.age_seconds)}"
     if tactics.known is not None:
         return f"seeded with {_plural(tactics.known, 'tactic')}{age}"
