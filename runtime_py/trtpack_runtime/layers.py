@@ -21,8 +21,14 @@ A kind is called like TensorRT's ``add_<kind>``. Attribute types are
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_PROOFS = Path(__file__).with_name("proved.json")
 
 FLOATS = frozenset({"FLOAT", "HALF", "BF16"})
 INTS = frozenset({"INT32", "INT64"})
@@ -77,10 +83,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class Kind:
-    """One row. ``since`` is the first release with it, ``rtx`` whether TensorRT-RTX runs it.
-
-    ``proved_on`` lists the real TensorRT releases that ran it and agreed with the evaluator.
-    """
+    """One row. ``since`` is the first release with it, ``rtx`` whether TensorRT-RTX runs it."""
 
     name: str
     operands: tuple[Operand, ...]
@@ -88,7 +91,19 @@ class Kind:
     outputs: int = 1
     since: str = "8.6"
     rtx: bool = True
-    proved_on: tuple[str, ...] = ()
+
+    @property
+    def proved_on(self) -> tuple[str, ...]:
+        """The TensorRTs that ran it and agreed with the evaluator, as ``scripts/prove_layers``
+        recorded them (``"tensorrt 8.6.0"``); none where it is from documentation only."""
+        return tuple(proofs().get(self.name, {}))
+
+
+@cache
+def proofs() -> dict[str, dict[str, dict[str, Any]]]:
+    """Layer kind -> TensorRT -> ``{"types": [...], "cases": n}``: what ran and agreed."""
+    found: dict[str, dict[str, dict[str, Any]]] = json.loads(_PROOFS.read_text())
+    return found
 
 
 def _x(types: frozenset[str] = ALL) -> Operand:

@@ -158,7 +158,7 @@ def arrangements() -> list[Case]:
             {"axis": 1},
             lambda inputs: torch.stack([c for t in inputs for c in t.unbind(1)], 1),
             dtypes=(*NUMBERS, "BOOL"),
-            dynamic={"inputs.0": (0, 1), "inputs.1": (0,)},
+            dynamic={"inputs.0": (0, 1), "inputs.1": (0,), "inputs.2": (0,)},
         ),
         Case(
             "shuffle",
@@ -171,6 +171,7 @@ def arrangements() -> list[Case]:
             lambda input: input.mT.contiguous().view(4, 2, 9).transpose(0, 1),
             dtypes=(*NUMBERS, "BOOL"),
             dynamic={"input": (0,)},
+            label="between transposes",
         ),
         Case(
             "shuffle",
@@ -180,7 +181,13 @@ def arrangements() -> list[Case]:
             dynamic={"input": (0, 1)},
             label="two open sizes",
         ),
-        Case("shuffle", {"input": x(1, 1)}, {"reshape_dims": ()}, lambda input: input.sum()),
+        Case(
+            "shuffle",
+            {"input": x(1, 1)},
+            {"reshape_dims": ()},
+            lambda input: input.sum(),
+            label="to a scalar",
+        ),
         Case(
             "one_hot",
             {

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which trials a release of TensorRT cannot have, and where that is written."""
+
+from __future__ import annotations
+
+from tests.runtime.emission import missing
+from tests.runtime.trt_double import releases
+from trtpack_runtime.layers import KINDS
+from trtpack_runtime.network import Network
+
+_WHOLE = frozenset({"INT32", "INT64"})
+_WITHOUT_WHOLE_NUMBERS = {"activation": "10.0", "topk": "10.0"}
+"""Layer kinds that take whole numbers only since a release; NvInfer.h of 8.6 and 10.0."""
+
+
+def numbers(version: str) -> tuple[int, int]:
+    """``(8, 6)`` of ``"8.6.0"``."""
+    first, second = version.split(".")[:2]
+    return int(first), int(second)
+
+
+def why_not(network: Network, version: str) -> str | None:
+    """Why TensorRT ``version`` cannot have a network; None where it should."""
+    here = numbers(version)
+    for layer in network.layers:
+        since = KINDS[layer.kind].since
+        if here < numbers(since):
+            return f"{layer.kind} came with TensorRT {since}"
+        whole = _WITHOUT_WHOLE_NUMBERS.get(layer.kind)
+        first = next(iter(layer.operands.values()), ())
+        if not whole or here >= numbers(whole) or not isinstance(first, str):
+            continue
+        if network.tensor(first).dtype in _WHOLE:
+            return f"{layer.kind} takes whole numbers since TensorRT {whole}"
+    known = [name for name in releases() if name[0].isdigit() and numbers(name) <= here]
+    if not known:
+        return None
+    lacking = missing(max(known, key=numbers), network)
+    return f"TensorRT {version} has {lacking}" if lacking else None

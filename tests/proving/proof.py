@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs trials, many to an engine, and finds those that fail."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Protocol
+
+import torch
+
+from tests.proving.comparing import difference
+from tests.proving.merging import merge
+from tests.proving.trial import Trial
+from trtpack_runtime.errors import EngineBuildError, TrtpackError
+from trtpack_runtime.network import Network
+
+T = torch.Tensor
+Answers = list[list[T]]
+Result = dict[str, Any]
+"""``state`` (passed, built, failed or skipped), ``digest``, and ``why`` where it says something."""
+
+
+class Engine(Protocol):
+    """Builds and runs one network."""
+
+    def answers(
+        self, network: Network, constants: Mapping[str, T], samples: Sequence[Mapping[str, T]]
+    ) -> Answers | None:
+        """The outputs for each sample; None where engines are only built.
+
+        Raises:
+            TrtpackError: it cannot be built or run.
+        """
+
+
+class TimeIsUp(Exception):
+    """The run has to end; what is not done has no result."""
+
+
+def prove(
+    trials: Sequence[Trial],
+    engine: Engine,
+    *,
+    pack: int,
+    until: float = float("inf"),
+    on_results: Callable[[Mapping[str, Result]], None] = lambda results: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Runs every trial, ``pack`` to an engine.
+
+    ``on_results`` is told results by name as they come. No engine is begun after ``until``, by
+    ``time.monotonic``.
+    """
+    packs = list(_packs(trials, pack))
+    for number, together in enumerate(packs, 1):
+        began, count = time.monotonic(), {"passed": 0, "built": 0, "failed": 0}
+        say(f"{number}/{len(packs)}: {len(together)} of {together[0].group} ...")
+        try:
+            for results in _run(together, engine, until):
+                on_results(results)
+                for result in results.values():
+                    count[result["state"]] += 1
+        except TimeIsUp:
+            say("the time is up: run this again for the rest")
+            return
+        words = ", ".join(f"{n} {state}" for state, n in count.items() if n)
+        say(f"  {time.monotonic() - began:5.1f} s  {words}")
+
+
+def _packs(trials: Sequence[Trial], size: int) -> Iterator[list[Trial]]:
+    """Trials of one group, in packs of about equal size."""
+    ordered = sorted(trials, key=lambda trial: trial.group)
+    for _, group in groupby(ordered, key=lambda trial: trial.group):
+        members = list(group)
+        count = -(-len(members) // size)
+        yield from (members[i::count] for i in range(count))
+
+
+def _run(trials: list[Trial], engine: Engine, until: float) -> Iterator[dict[str, Result]]:
+    """Results of a pack; where it fails as a whole, of its parts."""
+    if time.monotonic() > until:
+        raise TimeIsUp
+    try:
+        answers = together(trials, engine)
+    except TrtpackError as error:
+        if len(trials) == 1:
+            yield {trials[0].name: _result(trials[0], "failed", f"{error}")}
+            return
+        for part in _parts(trials, error):
+            yield from _run(part, engine, until)
+        return
+    yield {
+        trial.name: _judged(trial, None if answers is None else answers[trial.name])
+        for trial in trials
+    }
+
+
+def together(trials: Sequence[Trial], engine: Engine) -> dict[str, Answers] | None:
+    """Every trial's answers by its name, sample by sample, from one engine.
+
+    A trial with fewer samples than others has its last one run again, and answered once.
+    """
+    network = merge({key: trial.network for key, trial in _keyed(trials)})
+    constants = {
+        f"{key}.{name}": value
+        for key, trial in _keyed(trials)
+        for name, value in trial.constants.items()
+    }
+    samples = [
+        {
+            f"{key}.{name}": value
+            for key, trial in _keyed(trials)
+            for name, value in trial.samples[min(i, len(trial.samples) - 1)].inputs.items()
+        }
+        for i in range(max(len(trial.samples) for trial in trials))
+    ]
+    answers = engine.answers(network, constants, samples)
+    if answers is None:
+        return None
+    found: dict[str, Answers] = {}
+    begin = 0
+    for trial in trials:
+        end = begin + len(trial.network.outputs)
+        found[trial.name] = [given[begin:end] for given in answers[: len(trial.samples)]]
+        begin = end
+    return found
+
+
+def _keyed(trials: Iterable[Trial]) -> Iterator[tuple[str, Trial]]:
+    return ((f"t{i}", trial) for i, trial in enumerate(trials))
+
+
+def _parts(trials: list[Trial], error: TrtpackError) -> list[list[Trial]]:
+    """What to try apart: those TensorRT named and the others, or halves."""
+    layers = error.layers if isinstance(error, EngineBuildError) else ()
+    named = {layer.split(".", 1)[0] for layer in layers}
+    blamed = [trial for key, trial in _keyed(trials) if key in named]
+    if 0 < len(blamed) < len(trials):
+        return [blamed, [trial for trial in trials if trial not in blamed]]
+    middle = len(trials) // 2
+    return [trials[:middle], trials[middle:]]
+
+
+def _judged(trial: Trial, answers: Answers | None) -> Result:
+    if answers is None:
+        return _result(trial, "built")
+    why = difference(trial, answers)
+    return _result(trial, "failed" if why else "passed", why)
+
+
+def _result(trial: Trial, state: str, why: str | None = None) -> Result:
+    result = {
+        "state": state,
+        "subject": trial.subject,
+        "dtype": trial.dtype,
+        "digest": trial.digest,
+    }
+    return result | ({"why": why} if why else {})
+
+
+def skipped(trial: Trial, why: str) -> Result:
+    """The result of a trial that this TensorRT cannot have."""
+    return _result(trial, "skipped", why)
