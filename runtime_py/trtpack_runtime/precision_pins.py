@@ -9,15 +9,14 @@ recipe, so that new weights can be refitted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .check import check_network
-from .dtypes import DTYPES
 from .errors import ConfigError, NetworkError
 from .infer import infer
-from .layers import FLOATS, KINDS
+from .layers import FLOATS
 from .network import Constant, Layer, Network, Tensor
 
 if TYPE_CHECKING:
@@ -265,21 +264,3 @@ def _typed(attributes: Mapping[str, Any], dtype: str = "FLOAT") -> dict[str, Any
 def _twin(data: str, dtype: str, to: str) -> str:
     """The stored name of a constant in another type."""
     return data if dtype == to or dtype not in FLOATS else f"{data}|{to.lower()}"
-
-
-def pinnable(network: Network) -> Iterator[Layer]:
-    """The layers that can be pinned to FLOAT."""
-    for layer in network.layers:
-        if layer.kind in KINDS and why_not(network, layer) is None:
-            yield layer
-
-
-def nbytes(constants: Collection[Constant]) -> int:
-    """What constants take in a weight store, tensors that two of them share once."""
-    sizes = {}
-    for constant in constants:
-        count = 1
-        for size in constant.shape:
-            count *= size
-        sizes[constant.data] = DTYPES[constant.dtype].nbytes(count)
-    return sum(sizes.values())

@@ -83,17 +83,13 @@ def find_segment(bundle: Bundle, name: str, variant: str | None = None) -> Found
             f"there is no segment {name!r}, there are {', '.join(names) or 'none'}",
             hint="choose one of them",
         )
-    for better in (
-        [f for f in named if f.kind in TENSORRT_KINDS and f.ref and f.ref.member],
-        [f for f in named if f.kind in TENSORRT_KINDS],
-        named,
-    ):
-        if len(better) == 1:
-            return better[0]
-        if better:
-            found = ", ".join(sorted(f.variant for f in better))
-            raise ConfigError(
-                f"several variants have a segment {name!r}: {found}",
-                hint="choose one with --target",
-            )
-    return named[0]
+    of_tensorrt = [found for found in named if found.kind in TENSORRT_KINDS]
+    built = [found for found in of_tensorrt if found.ref is not None and found.ref.member]
+    best = built or of_tensorrt or named
+    if len(best) > 1:
+        raise ConfigError(
+            f"several variants have a segment {name!r}: "
+            f"{', '.join(sorted(found.variant for found in best))}",
+            hint="choose one with --target",
+        )
+    return best[0]

@@ -92,7 +92,13 @@ def deep(dtype: str = "HALF", width: int = 8) -> tuple[Network, dict[str, torch.
     return recorder.finish([x.name], [profile]), stored
 
 
-def write_deep(path: Path, kind: str = "tensorrt", plan: Path | None = None, **record: Any) -> Path:
+def write_deep(
+    path: Path,
+    kind: str = "tensorrt",
+    plan: Path | None = None,
+    target_sm: str = "8.9",
+    **record: Any,
+) -> Path:
     """A bundle whose model is ``deep()``, for the variants ``here`` and ``other``; ``plan`` is the
     engine of ``here``, the others are deferred."""
     network, stored = deep()
@@ -135,7 +141,7 @@ def write_deep(path: Path, kind: str = "tensorrt", plan: Path | None = None, **r
         "weights": {"members": ["weights/0.safetensors"], "parameters": {}, "buffers": {}},
         "variants": {
             name: {
-                "target": {"name": name, "kind": kind, "sm": "8.9"},
+                "target": {"name": name, "kind": kind, "sm": target_sm},
                 "programs": {"forward": "programs/forward/all.json"},
                 "engines": {"forward_0": built if plan and name == "here" else engine},
             }

@@ -20,7 +20,7 @@ from trtpack_runtime.engines._build import BuildOptions, build_plan
 from trtpack_runtime.errors import ConfigError
 from trtpack_runtime.network import Network, Profile, Tensor
 from trtpack_runtime.pinned import write_pinned
-from trtpack_runtime.precision_pins import new_constants, pin, pinnable, promoted, promoted_values
+from trtpack_runtime.precision_pins import new_constants, pin, promoted, promoted_values
 from trtpack_runtime.recorder import Recorder
 from trtpack_runtime.reference import evaluate
 from trtpack_runtime.segments import find_segment
@@ -94,8 +94,7 @@ def test_an_output_keeps_its_name_and_type() -> None:
 
 
 def test_every_layer_at_once() -> None:
-    names = [layer.name for layer in pinnable(NETWORK)]
-    network = pin(NETWORK, names)
+    network = pin(NETWORK, [layer.name for layer in NETWORK.layers])
     assert [layer.kind for layer in network.layers if layer.kind == "cast"] == ["cast", "cast"]
     assert math.isfinite(float(answer(network).float().abs().sum()))
 

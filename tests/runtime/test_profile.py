@@ -16,6 +16,7 @@ from tests.runtime import handmade, planned
 from tests.runtime.command import trtpack
 from tests.runtime.trt_double import RELEASES, double
 from trtpack_runtime import layer_times, profiling
+from trtpack_runtime.cli.profile import _modules
 from trtpack_runtime.engines._profile import profiled
 from trtpack_runtime.errors import ConfigError
 from trtpack_runtime.golden import sample_inputs
@@ -141,6 +142,16 @@ def test_time_by_module() -> None:
     assert [m.module for m in by_module(found, 1)] == ["", "stem", "head"]
     assert [m.module for m in by_module(found, 0)] == [""]
     assert by_module(profile_of(), 2) == []
+
+
+def test_what_belongs_to_no_module_has_a_line() -> None:
+    rows = list(_modules(by_module(profile_of(layer("a", 3.0, "stem"), layer("copy", 1.0)), 1)))
+    assert rows == [
+        ("(model)", "3.000 ms", " 75.0 %"),
+        ("  stem", "3.000 ms", " 75.0 %"),
+        ("(no module)", "1.000 ms", " 25.0 %"),
+    ]
+    assert len(list(_modules(by_module(profile_of(layer("a", 3.0, "stem")), 1)))) == 2
 
 
 def test_a_layer_that_runs_twice_a_call_counts_twice() -> None:

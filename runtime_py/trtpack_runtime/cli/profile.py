@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,8 @@ Examples:
 """
 
 _LONGEST_NAME = 56
+_NOTHING = 1e-3
+"""The part of the time that is not worth a line."""
 
 
 @click.command(epilog=EXAMPLES)
@@ -128,7 +130,7 @@ def profile(
         click.echo(f"\nwrote {trace}; open it at ui.perfetto.dev or chrome://tracing")
 
 
-def _parts(found: Profile, modules: list[ModuleTime], top: int) -> Iterator[str]:
+def _parts(found: Profile, modules: Sequence[ModuleTime], top: int) -> Iterator[str]:
     yield (
         f"{clean(found.method)}() on {found.device}: {_ms(found.call.p50_ms)} a call "
         f"(mean {_ms(found.call.mean_ms)}, {plural(found.iterations, 'call')})"
@@ -139,10 +141,7 @@ def _parts(found: Profile, modules: list[ModuleTime], top: int) -> Iterator[str]
     layers = [(s, layer) for s in found.segments for layer in s.layers]
     if modules:
         yield "\nmodules"
-        yield columns(
-            ("  " * m.depth + (m.module.rpartition(".")[2] or "(model)"), _ms(m.ms),
-             _share(m.share)) for m in modules
-        )  # fmt: skip
+        yield columns(_modules(modules))
     if layers and top:
         ranked = sorted(layers, key=lambda pair: -pair[1].times.p50_ms)[:top]
         total = sum(layer.times.p50_ms for _, layer in layers)
@@ -154,6 +153,16 @@ def _parts(found: Profile, modules: list[ModuleTime], top: int) -> Iterator[str]
                 *(_layer(s, layer, total, several) for s, layer in ranked),
             ]
         )
+
+
+def _modules(modules: Sequence[ModuleTime]) -> Iterator[tuple[str, ...]]:
+    for m in modules:
+        name = m.module.rpartition(".")[2] or "(model)"
+        yield "  " * m.depth + name, _ms(m.ms), _share(m.share)
+    model = modules[0]
+    rest = model.ms / model.share - model.ms if model.share else 0.0
+    if rest > _NOTHING * model.ms:
+        yield "(no module)", _ms(rest), _share(1 - model.share)
 
 
 def _segment(segment: SegmentProfile) -> tuple[str, ...]:
