@@ -95,8 +95,14 @@ class Kind:
     @property
     def proved_on(self) -> tuple[str, ...]:
         """The TensorRTs that ran it and agreed with the evaluator, as ``scripts/prove_layers``
-        recorded them (``"tensorrt 8.6.0"``); none where it is from documentation only."""
+        recorded them (``"tensorrt 8.6.0"``)."""
         return tuple(proofs().get(self.name, {}))
+
+    @property
+    def proof(self) -> str:
+        """Where what the evaluator computes for it comes from."""
+        found = ", ".join(self.proved_on)
+        return f"proved on {found}" if found else "from documentation"
 
 
 @cache

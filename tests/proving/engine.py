@@ -71,7 +71,7 @@ class TensorRT:
     def close(self) -> None:
         """Ends the child process."""
         if self._pool is not None:
-            for process in list(self._pool._processes.values()):
+            for process in list((self._pool._processes or {}).values()):
                 process.kill()
             self._pool.shutdown()
             self._pool = None
@@ -80,24 +80,31 @@ class TensorRT:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
         try:
-            self._pool.submit(run, KINDS[self._module], str(folder)).result(self._seconds)
-        except (BrokenProcessPool, TimeoutError) as error:
-            self.close()
-            what = "crashed" if isinstance(error, BrokenProcessPool) else "did not end"
-            raise DeviceError(f"the engine {what}", hint="run it alone with --only") from error
-        except TrtpackError:
-            self.close()
-            raise
-        except RuntimeError as error:  # PyTorch's word for a failed kernel, whoever started it
-            self.close()
-            raise DeviceError(f"the engine failed: {error}", hint="see the error") from error
+            said = self._pool.submit(run, KINDS[self._module], str(folder)).result(self._seconds)
+        except BrokenProcessPool:
+            said = "the engine crashed"
+        except TimeoutError:
+            said = f"the engine did not end in {self._seconds:.0f} s"
+        if said is not None:
+            self.close()  # a CUDA context may be broken for good
+            raise DeviceError(said, hint="run it alone with --only")
         answers: list[list[T]] = torch.load(folder / "answers")
         return answers
 
 
-def run(kind: str, folder: str) -> None:
-    """In the child: runs a plan on each sample and leaves the answers beside it."""
-    at = Path(folder)
+def run(kind: str, folder: str) -> str | None:
+    """In the child: runs a plan on each sample and leaves the answers beside it.
+
+    Answers what went wrong.
+    """
+    try:
+        _run(kind, Path(folder))
+    except (TrtpackError, RuntimeError) as error:  # PyTorch's for a kernel of anybody's
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _run(kind: str, at: Path) -> None:
     network = networks.from_bytes((at / "network").read_bytes())
     device = torch.device("cuda", 0)
     segment = Segment("proof", "network", {}, {})
