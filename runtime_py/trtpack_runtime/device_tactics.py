@@ -46,11 +46,11 @@ def together(blobs: Sequence[bytes]) -> bytes | None:
 def keep_tactics(store: TacticStore, mine: Tactics, used: Collection[bytes | None]) -> None:
     """Keeps what a build measured. It knows what it began with; what another process has kept since
     is combined with it."""
-    now = store.read(mine.key)
-    if now is None or now.blob in used:
-        store.put(mine.key, mine)
-    else:
-        store.put(mine.key, mine, lambda blobs: together(blobs) or mine.blob)
+
+    def combine(blobs: Sequence[bytes]) -> bytes:
+        return mine.blob if blobs[0] in used else together(blobs) or mine.blob
+
+    store.put(mine.key, mine, combine)
 
 
 def provenance(facts: Mapping[str, Any]) -> dict[str, Any]:

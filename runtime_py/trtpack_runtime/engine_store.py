@@ -12,12 +12,11 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .atomic import replaced
 from .network import Network
@@ -26,6 +25,8 @@ LIMIT_BYTES = 20 << 30
 """What the engines may take in all, unless said otherwise."""
 
 _CHUNK = 1 << 20
+_SETTLED_S = 3600.0
+"""A file that nobody writes any more is older."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,12 @@ class EngineStore:
 
     def __init__(self, folder: Path | None = None, limit_bytes: int = LIMIT_BYTES) -> None:
         self.folder, self.limit_bytes = folder or default_folder(), limit_bytes
+        self._sound: set[tuple[str, int, int]] = set()
 
     def get(self, key: str) -> StoredEngine | None:
         """The engine of a key and marks it as used; None where there is none. What is damaged is
         dropped."""
-        found = self._read(key)
+        found = self._read(key, whole=True)
         if found is not None:
             with contextlib.suppress(OSError):
                 os.utime(found.path)
@@ -120,11 +122,13 @@ class EngineStore:
         path, beside = self._paths(key)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            beside.unlink(missing_ok=True)  # none reads a new engine with an old record
             with engine.open("rb") as source, replaced(path) as file:
-                shutil.copyfileobj(source, file, _CHUNK)
+                size, digest = _copied(source, file)
             kept = {
                 "record": dict(record),
-                "size": path.stat().st_size,
+                "size": size,
+                "sha256": digest,
                 "built_at": time.time(),
                 "seconds": seconds,
                 "about": dict(about),
@@ -136,6 +140,10 @@ class EngineStore:
             return None
         self.prune(self.limit_bytes, keep=key)
         return self._read(key)
+
+    def find(self, beginning: str) -> list[StoredEngine]:
+        """The engines whose keys begin so."""
+        return [entry for entry in self.entries() if entry.key.startswith(beginning)]
 
     def entries(self) -> list[StoredEngine]:
         """Every sound engine, the one used last first."""
@@ -161,8 +169,8 @@ class EngineStore:
         older_than_s: float | None = None,
         keep: str | None = None,
     ) -> list[StoredEngine]:
-        """Drops what was not used for so long, then what is used least until the rest fits;
-        answers what was dropped. ``keep`` stays in any case."""
+        """Drops what was not used for so long, then what is used least until the rest fits, and
+        what builds that died left; answers the engines that were dropped. ``keep`` stays."""
         now, total, removed = time.time(), 0, []
         for entry in self.entries():
             total += entry.nbytes
@@ -170,8 +178,9 @@ class EngineStore:
             large = limit_bytes is not None and total > limit_bytes
             if (old or large) and entry.key != keep:
                 total -= entry.nbytes
-                self.remove(entry.key)
-                removed.append(entry)
+                if self.remove(entry.key):
+                    removed.append(entry)
+        self._sweep(now)
         return removed
 
     @contextlib.contextmanager
@@ -186,29 +195,64 @@ class EngineStore:
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _read(self, key: str) -> StoredEngine | None:
+    def _read(self, key: str, *, whole: bool = False) -> StoredEngine | None:
+        """An entry whose size is right, and with ``whole`` its digest; drops a damaged one."""
         path, beside = self._paths(key)
+        text = b""
         try:
-            kept = json.loads(beside.read_bytes())
+            text = beside.read_bytes()
+            kept = json.loads(text)
             status = path.stat()
             entry = StoredEngine(
                 key,
                 path,
-                kept["record"],
+                dict(kept["record"]),
                 float(kept["built_at"]),
                 status.st_mtime,
                 status.st_size,
                 float(kept["seconds"]),
-                kept["about"],
+                dict(kept["about"]),
             )
-            if status.st_size == kept["size"] and status.st_size:
+            sized = status.st_size == kept["size"] and status.st_size > 0
+            if sized and (not whole or self._is_sound(entry, status.st_ino, kept["sha256"])):
                 return entry
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        self.remove(key)
+        with contextlib.suppress(OSError):
+            if beside.read_bytes() == text:  # else it was written anew meanwhile
+                self.remove(key)
         return None
+
+    def _is_sound(self, entry: StoredEngine, inode: int, digest: str) -> bool:
+        """Whether an engine's bytes are those that were put; looked at once a process."""
+        known = (entry.key, inode, entry.nbytes)
+        if known not in self._sound:
+            with entry.path.open("rb") as file:
+                if _copied(file, None)[1] != digest:
+                    return False
+            self._sound.add(known)
+        return True
+
+    def _sweep(self, now: float) -> None:
+        """Drops engines without a record, and files that were never finished."""
+        with contextlib.suppress(OSError):
+            for path in (*self.folder.glob("*.engine"), *self.folder.glob(".*.partial")):
+                lone = path.suffix == ".partial" or not path.with_suffix(".json").exists()
+                if lone and now - path.stat().st_mtime > _SETTLED_S:
+                    path.unlink()
 
     def _paths(self, key: str) -> tuple[Path, Path]:
         return self.folder / f"{key}.engine", self.folder / f"{key}.json"
+
+
+def _copied(source: BinaryIO, to: BinaryIO | None) -> tuple[int, str]:
+    """Copies a file, or only reads it; its size and sha256."""
+    digest, size = hashlib.sha256(), 0
+    while piece := source.read(_CHUNK):
+        digest.update(piece)
+        size += len(piece)
+        if to is not None:
+            to.write(piece)
+    return size, digest.hexdigest()

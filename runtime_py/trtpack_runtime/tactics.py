@@ -8,10 +8,11 @@ one key and never called optimal. The store is never required.
 from __future__ import annotations
 
 import contextlib
-import json
+import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from .atomic import replaced
 from .checked_json import MalformedError, canonical, parse
 from .engine_store import default_folder as engines_folder
 from .engine_store import engine_key
-from .errors import BundleError
+from .errors import BundleError, ConfigError
 
 LOCK_SCHEMA = "trtpack.tactics/1"
 
 Combine = Callable[[Sequence[bytes]], bytes]
-"""Makes one timing cache of several of one key."""
+"""Makes one timing cache of several of one key; of what several have, the first one's stays."""
+
+_SETTLED_S = 3600.0
+"""A file that nobody writes any more is older."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,11 @@ class TacticKey:
         """A name for it: the sha256 of its canonical JSON, in hex."""
         return engine_key(self.to_json())
 
+    def __str__(self) -> str:
+        count = "" if self.sm_count is None else f", {self.sm_count} multiprocessors"
+        module = "" if self.module is None else f", module {self.module}"
+        return f"{self.device} (SM {self.sm}{count}{module}) with TensorRT {self.tensorrt}"
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
@@ -72,13 +81,19 @@ class TacticKey:
 
 @dataclass(frozen=True)
 class Tactics:
-    """A timing cache with its key. ``entries`` are readable, None where TensorRT tells none;
-    ``provenance`` is what else was so when they were measured, such as the power mode."""
+    """A timing cache with its key.
+
+    ``entries`` are readable, ``{"key", "tactic", "time_ms", "layer"}``, None where TensorRT (before
+    10.8) tells none; ``layer`` is there where the build that measured it named one. ``provenance``
+    is what else was so then, such as the power mode; ``measured`` says that all of it was measured
+    and nothing edited.
+    """
 
     key: TacticKey
     blob: bytes
     entries: tuple[Mapping[str, Any], ...] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    measured: bool = True
 
 
 def to_lock(tactics: Tactics) -> bytes:
@@ -87,32 +102,113 @@ def to_lock(tactics: Tactics) -> bytes:
         {
             "schema": LOCK_SCHEMA,
             "key": tactics.key.to_json(),
+            "cache": {"bytes": len(tactics.blob), "sha256": _sha256(tactics.blob)},
             "provenance": dict(tactics.provenance),
-            "measured": True,
+            "measured": tactics.measured,
             "tactics": None if tactics.entries is None else [dict(e) for e in tactics.entries],
         }
     )
 
 
 def from_lock(data: bytes, blob: bytes = b"") -> Tactics:
-    """Reads what ``to_lock`` wrote.
+    """Reads what ``to_lock`` wrote; ``blob`` is the timing cache, which may be left out.
 
     Raises:
-        BundleError: it is something else.
+        BundleError: it is something else, or the twin of another timing cache.
     """
     try:
         value = parse(data)
-        entries = value["tactics"]
-        return Tactics(
+        entries, told = value["tactics"], value.get("cache") or {}
+        tactics = Tactics(
             TacticKey.from_json(value["key"]),
             blob,
-            None if entries is None else tuple(dict(entry) for entry in entries),
-            dict(value["provenance"]),
+            None if entries is None else tuple(_entry(entry) for entry in entries),
+            dict(value.get("provenance") or {}),
+            bool(value.get("measured", True)),
         )
-    except (MalformedError, KeyError, TypeError, ValueError) as error:
+    except (MalformedError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
             f"this is no list of tactics: {error}", hint="export it again from its device"
         ) from error
+    if blob and told.get("sha256", _sha256(blob)) != _sha256(blob):
+        raise BundleError(
+            f"the timing cache is damaged: its lock file is of one with {told.get('bytes')} bytes "
+            f"and sha256 {str(told['sha256'])[:12]}, it has {len(blob)} and {_sha256(blob)[:12]}",
+            hint="export it again from its device",
+            wants=told["sha256"],
+            has=_sha256(blob),
+        )
+    return tactics
+
+
+def check_same_key(first: TacticKey, second: TacticKey) -> None:
+    """ConfigError, in words, where tactics of two keys shall be put together or compared."""
+    if first == second:
+        return
+    names = {
+        "tensorrt": "TensorRT",
+        "sm": "SM",
+        "device": "the device",
+        "sm_count": "the number of multiprocessors",
+        "module": "the Jetson module",
+    }
+    a, b = first.to_json(), second.to_json()
+    other = ", ".join(
+        f"{text} is {a[name] or 'unknown'} there, {b[name] or 'unknown'} here"
+        for name, text in names.items()
+        if a[name] != b[name]
+    )
+    raise ConfigError(
+        f"tactics of {first} are of no use for {second}: {other}",
+        hint="take a timing cache that was made on this device by this TensorRT",
+    )
+
+
+def merged(old: Tactics, new: Tactics, combine: Combine) -> Tactics:
+    """Both in one; of what both have, that of ``old`` stays, as TensorRT does it.
+
+    Raises:
+        ConfigError: they are of two devices.
+    """
+    check_same_key(old.key, new.key)
+    blob = old.blob if old.blob == new.blob else combine([old.blob, new.blob])
+    entries: tuple[Mapping[str, Any], ...] | None = None
+    if blob == new.blob:
+        entries = named(new.entries, old.entries)
+    elif blob == old.blob:
+        entries = named(old.entries, new.entries)
+    elif old.entries is not None and new.entries is not None:
+        by_key = {entry["key"]: entry for entry in (*new.entries, *old.entries)}
+        entries = tuple(by_key[key] for key in sorted(by_key))
+    provenance = {**old.provenance, **new.provenance}
+    return Tactics(new.key, blob, entries, provenance, old.measured and new.measured)
+
+
+def named(
+    entries: tuple[Mapping[str, Any], ...] | None, known: tuple[Mapping[str, Any], ...] | None
+) -> tuple[Mapping[str, Any], ...] | None:
+    """Entries with the layers that others know for the same key.
+
+    TensorRT names a layer only in the build that measures it.
+    """
+    layers = {e["key"]: e["layer"] for e in known or () if e.get("layer")}
+    if entries is None or not layers:
+        return entries
+    return tuple(
+        {**e, "layer": layers[e["key"]]} if not e.get("layer") and e["key"] in layers else e
+        for e in entries
+    )
+
+
+def _entry(value: Mapping[str, Any]) -> dict[str, Any]:
+    entry = dict(value)
+    if not isinstance(entry["key"], str) or not isinstance(entry["tactic"], str | int):
+        raise TypeError(f"{value!r} is no tactic")
+    return entry
+
+
+def _sha256(blob: bytes) -> str:
+    return hashlib.sha256(blob).hexdigest()
 
 
 class TacticStore:
@@ -123,12 +219,11 @@ class TacticStore:
 
     def read(self, key: TacticKey) -> Tactics | None:
         """What is known for a key; None where nothing is, or it is damaged."""
-        cache, lock = self._paths(key.digest)
-        try:
-            found = from_lock(lock.read_bytes(), cache.read_bytes())
-        except (OSError, BundleError):
-            return None
-        return found if found.key == key and found.blob else None
+        found = self._read(key)
+        if found is None and self._paths(key.digest)[1].exists():
+            with self._locked(key):  # it may be written just now
+                found = self._read(key)
+        return found
 
     def put(self, key: TacticKey, tactics: Tactics, combine: Combine | None = None) -> bool:
         """Keeps tactics, together with those there are where ``combine`` is given; whether the disk
@@ -139,9 +234,11 @@ class TacticStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._locked(key):
-                known = self.read(key)
-                if combine is not None and known is not None and known.blob != tactics.blob:
-                    tactics = _merged(known, tactics, combine)
+                known = self._read(key)
+                if known is not None and combine is not None:
+                    tactics = merged(known, tactics, combine)
+                elif known is not None:
+                    tactics = replace(tactics, entries=named(tactics.entries, known.entries))
                 with replaced(cache) as file:
                     file.write(tactics.blob)
                 with replaced(lock) as file:
@@ -151,13 +248,35 @@ class TacticStore:
         return True
 
     def entries(self) -> list[Tactics]:
-        """Every cache there is."""
+        """Every sound cache there is."""
         found = []
         for path in sorted(self.folder.glob("*.lock.json")):
             with contextlib.suppress(OSError, BundleError):
                 known = self.read(from_lock(path.read_bytes()).key)
                 found += [known] if known is not None else []
         return found
+
+    def prune(
+        self, limit_bytes: int | None = None, older_than_s: float | None = None
+    ) -> list[Tactics]:
+        """Drops what was not written for so long, then the oldest until the rest fits, and what is
+        damaged; answers the caches that were dropped."""
+        now, total, removed = time.time(), 0, []
+        sound = {tactics.key.digest: tactics for tactics in self.entries()}
+        ages = {name: now - (self.kept_at(t.key) or now) for name, t in sound.items()}
+        for name in sorted(sound, key=lambda name: ages[name]):
+            tactics = sound[name]
+            total += len(tactics.blob)
+            old = older_than_s is not None and ages[name] > older_than_s
+            if old or (limit_bytes is not None and total > limit_bytes):
+                total -= len(tactics.blob)
+                if self.remove(tactics.key):
+                    removed.append(tactics)
+        for path in (*self.folder.glob("*.cache"), *self.folder.glob("*.lock.json")):
+            with contextlib.suppress(OSError):
+                if path.name.split(".")[0] not in sound and now - path.stat().st_mtime > _SETTLED_S:
+                    path.unlink()
+        return removed
 
     def kept_at(self, key: TacticKey) -> float | None:
         """When the cache of a key was last written, in seconds of the epoch."""
@@ -175,6 +294,14 @@ class TacticStore:
                 there = True
         return there
 
+    def _read(self, key: TacticKey) -> Tactics | None:
+        cache, lock = self._paths(key.digest)
+        try:
+            found = from_lock(lock.read_bytes(), cache.read_bytes())
+        except (OSError, BundleError):
+            return None
+        return found if found.key == key and found.blob else None
+
     @contextlib.contextmanager
     def _locked(self, key: TacticKey) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
@@ -188,13 +315,3 @@ class TacticStore:
 
     def _paths(self, digest: str) -> tuple[Path, Path]:
         return self.folder / f"{digest}.cache", self.folder / f"{digest}.lock.json"
-
-
-def _merged(old: Tactics, new: Tactics, combine: Combine) -> Tactics:
-    """Both; of one key's entries those of the new."""
-    entries = None
-    if old.entries is not None and new.entries is not None:
-        by_key = {json.dumps(e.get("key")): e for e in (*old.entries, *new.entries)}
-        entries = tuple(by_key[key] for key in sorted(by_key))
-    blob = combine([old.blob, new.blob])
-    return Tactics(new.key, blob, entries, {**old.provenance, **new.provenance})

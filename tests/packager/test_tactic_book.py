@@ -123,7 +123,7 @@ def test_without_the_cache_a_build_begins_anew(tmp_path: Path, tensorrt: TensorR
 def test_tactics_are_taken_from_a_file(named: str, tmp_path: Path, tensorrt: TensorRT) -> None:
     made(tmp_path / "b.tar", cache=False)
     (tmp_path / "timing.cache").write_bytes(b"cache+")
-    (tmp_path / "timing.lock.json").write_bytes(to_lock(Tactics(KEY, b"", entries("t"))))
+    (tmp_path / "timing.lock.json").write_bytes(to_lock(Tactics(KEY, b"cache+", entries("t"))))
     report = made(tmp_path / "two.tar", cache=False, tactics=tmp_path / named)
     assert tensorrt.works[-1].tactics == b"cache+"
     assert "seeded with 1 tactic" in " ".join(report.to_text().split())
@@ -152,7 +152,7 @@ def test_what_holds_no_tactics_is_refused(tmp_path: Path, tensorrt: TensorRT) ->
 
 def test_tactics_of_another_device_are_refused_in_words(tmp_path: Path, tensorrt: TensorRT) -> None:
     (tmp_path / "timing.cache").write_bytes(b"cache")
-    (tmp_path / "timing.lock.json").write_bytes(to_lock(Tactics(OTHER, b"")))
+    (tmp_path / "timing.lock.json").write_bytes(to_lock(Tactics(OTHER, b"cache")))
     with pytest.raises(ConfigError, match=r"of Orin \(SM 8\.7\) with TensorRT 10\.3\.0\.30, .*nat"):
         made(tmp_path / "b.tar", tactics=tmp_path / "timing.cache")
     assert tensorrt.works == []

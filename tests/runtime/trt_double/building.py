@@ -318,7 +318,7 @@ class TimingCacheOf:
         if input_cache._device != self._device and not ignore_mismatch:
             self._log("ERROR", f"combine: the cache was made on {input_cache._device}")
             return False
-        self._entries |= input_cache._entries
+        self._entries = input_cache._entries | self._entries  # conflicting entries are skipped
         return True
 
     def _do_reset(self) -> bool:
