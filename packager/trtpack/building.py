@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trtpack_runtime.device import facts
 from trtpack_runtime.engine_store import EngineStore
@@ -18,7 +19,15 @@ from .bisect import offending_layers
 from .capture import Captured
 from .convert import node_of, signature
 from .engine_options import TENSORRT_KINDS, kind_for
-from .engines import Bench, BuiltEngine, Job, build_engine, builder_name, probe
+from .engines import (
+    Bench,
+    BuiltEngine,
+    Job,
+    build_engine,
+    builder_name,
+    cannot_build_here,
+    probe,
+)
 from .options import Options
 from .packing import Stored, store_parameters, write_weights
 from .planning import METHOD, Planned
@@ -41,6 +50,14 @@ class Assembly:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """This machine's facts (``trtpack_runtime.device.facts``) and the tactics known on it."""
+
+    facts: Mapping[str, Any]
+    tactics: TacticBook
+
+
+@dataclass(frozen=True)
 class Engines:
     """A target's engines by segment, and what TensorRT refused: graph node -> reason."""
 
@@ -48,19 +65,31 @@ class Engines:
     refused: Mapping[str, str]
 
 
-def bench_for(model: str, options: Options, targets: Sequence[Target], folder: Path) -> Bench:
-    """This machine with its caches, or without them in ``folder``, where ``options`` say so.
+def look_around(options: Options, targets: Sequence[Target]) -> Machine:
+    """This machine, and the tactics known here; done before the work starts.
 
     Raises:
-        TrtpackError: tactics were given that cannot be read, or are of no target's GPU.
+        TrtpackError: tactics were given that cannot be read, or are of no target's GPU; or there
+            are none to lock a target to.
     """
     here = facts()
     given = read_tactics(options.tactics, here) if options.tactics is not None else ()
-    store = TacticStore() if options.cache else None
+    book = TacticBook(options, here, TacticStore() if options.cache else None, given)
+    full = [t for t in targets if kind_for(options, t) == "tensorrt"]
+    book.check_given(full)
+    for target in full:
+        if cannot_build_here("tensorrt", target, here) is None:
+            book.known(target)
+        else:
+            book.left_to(target)
+    return Machine(here, book)
+
+
+def bench_for(model: str, options: Options, machine: Machine, folder: Path) -> Bench:
+    """Where a model's engines are built; without the user's cache, what is built is kept in
+    ``folder`` for as long as that is there."""
     kept = EngineStore() if options.cache else EngineStore(folder / "engines")
-    book = TacticBook(options, here, store, given)
-    book.check_given([t for t in targets if kind_for(options, t) == "tensorrt"])
-    return Bench(model, options, here, folder, folder, kept, book)
+    return Bench(model, options, machine.facts, folder, folder, kept, machine.tactics)
 
 
 def tactics_for(target: Target, engines: Mapping[str, BuiltEngine], bench: Bench) -> Tactics | None:

@@ -45,10 +45,18 @@ _WORD = re.compile(r"\w+")
 
 
 class InputSyntaxError(ConfigError):
-    """An ``--input`` that breaks the grammar; ``position`` is the offending character's."""
+    """An ``--input`` or other ``flag`` that breaks the grammar, at the character ``position``."""
 
-    def __init__(self, text: str, position: int, problem: str, *, hint: str = _GRAMMAR) -> None:
-        super().__init__(f"bad --input, {problem}\n  {text}\n  {' ' * position}^", hint=hint)
+    def __init__(
+        self,
+        text: str,
+        position: int,
+        problem: str,
+        *,
+        hint: str = _GRAMMAR,
+        flag: str = "--input",
+    ) -> None:
+        super().__init__(f"bad {flag}, {problem}\n  {text}\n  {' ' * position}^", hint=hint)
         self.text, self.position, self.problem = text, position, problem
 
 
@@ -108,7 +116,12 @@ def parse_profile(text: str) -> ProfileSpec:
     """
     found: list[InputSpec] = []
     for part in text.split(";"):
-        spec = parse_input(part.strip())
+        try:
+            spec = parse_input(part.strip())
+        except InputSyntaxError as error:
+            raise InputSyntaxError(
+                error.text, error.position, error.problem, hint=_PROFILE, flag="--profile"
+            ) from error
         if not isinstance(spec, InputSpec) or spec.dtype is not None:
             raise ConfigError(f"bad --profile {text!r}: it has shapes only", hint=_PROFILE)
         if spec.name is None:

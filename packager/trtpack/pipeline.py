@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .building import assemble_all, bench_for, build_engines, tactics_for
+from .building import assemble_all, bench_for, build_engines, look_around, tactics_for
 from .capture import capture
 from .engine_options import check_engine_options
+from .engines import Bench
 from .golden import copied, record_golden, unchanged_buffers
 from .lowering import Lowered, lower
 from .options import Options
@@ -43,6 +44,7 @@ def build(model: Model, options: Options, progress: Progress | None = None) -> B
     progress = progress or Progress()
     targets = [find_target(name) for name in options.targets]
     check_engine_options(options, targets)
+    machine = None if options.dry_run else look_around(options, targets)
     with progress.step("load the model"):
         source = load_source(
             model,
@@ -80,24 +82,23 @@ def build(model: Model, options: Options, progress: Progress | None = None) -> B
         for refusal in planned[-1].plan.refusals:
             at = f" at {refusal.where}" if refusal.where else ""
             _LOG.info("%s: %s%s stays in PyTorch: %s", target.name, refusal.op, at, refusal.reason)
-    if options.dry_run:
+    if machine is None:
         return describe(source, lowered, planned, options)
     with work_folder(options.output) as folder:
-        return _finish(source, lowered, planned, options, folder, progress)
+        bench = bench_for(source.name, options, machine, folder)
+        return _finish(source, lowered, planned, bench, progress)
 
 
 def _finish(
     source: Source,
     lowered: Lowered,
     planned: list[Planned],
-    options: Options,
-    folder: Path,
+    bench: Bench,
     progress: Progress,
 ) -> BuildReport:
-    captured = lowered.captured
+    captured, options, folder = lowered.captured, bench.options, bench.folder
     with progress.step("run the model for golden samples"):
         golden = record_golden(source, captured, options.samples)
-    bench = bench_for(source.name, options, [p.target for p in planned], folder)
     for attempt in itertools.count(1):
         with progress.step("collect the weights"):
             assembly = assemble_all(captured, planned, folder)

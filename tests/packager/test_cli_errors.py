@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.packager.machines import without_gpu
 from trtpack_runtime.cli import main
 
 MODEL = """
@@ -124,6 +125,19 @@ def left_behind(folder: Path) -> list[str]:
         ("m.py:net -t cpu -i 1x3xa", 2, "bad --input, expected a size, got 'a'", "write it as"),
         ("m.py:net -t cpu -i y=1x3x8x8", 2, "there is no input 'y'", "use a parameter's name"),
         ("m.py:net -t cpu -i 1x3x8x8 -i 1", 2, "2 inputs without a name", "remove an --input"),
+        ("m.py:net -t orin --profile x=1x3xa", 2, "bad --profile, expected a size", "write it as"),
+        ("m.py:net -t orin --profile 1x3", 2, "'1x3' names no input", "write it as"),
+        ("m.py:net -t orin --profile x=1x3x8x8", 2, "no dynamic size", "--input x=1/8/32x3"),
+        ("m.py:net -t cpu --sparse", 2, "--sparse is for TensorRT", "leave --sparse away"),
+        ("m.py:net -t h200 --dla-core 0", 2, "it has no DLA, which .*orin", "leave --dla-core 0"),
+        (
+            "m.py:net -t orin@jetpack-6.0 --engine-weights stripped",
+            2,
+            r"stripped is not possible for orin@jetpack-6\.0: TensorRT 10\.0 has it",
+            "choose refittable",
+        ),
+        ("m.py:net -t orin --locked", 2, "no tactics to lock orin to", "--tactics"),
+        ("m.py:net -t orin --tactics m.py", 2, "does not tell which GPU", "lock.json beside it"),
         ("m.py:net -t cpu --weights w.pt", 2, "there is no weights file w.pt", "--weights"),
         ("m.py:net -t cpu --meta m.py", 2, "m.py is not JSON", "correct the file"),
         ("m.py:net -t cpu -o none/b.tar", 2, "there is no folder .*none", "--output"),
@@ -165,6 +179,16 @@ def test_bad_input(
     assert got[0] == code
     assert re.search(error, got[1]), got[1]
     assert hint in got[2]
+    assert left_behind(folder) == []
+
+
+def test_a_machine_without_a_gpu_is_no_target(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trtpack_runtime.device.facts", without_gpu)
+    code, error, hint = fails(capsys, "build", "m.py:net", "-t", "native")
+    assert (code, error) == (6, "this machine cannot be a target: there is no NVIDIA GPU")
+    assert "--target cpu" in hint
     assert left_behind(folder) == []
 
 
