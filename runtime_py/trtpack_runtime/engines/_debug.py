@@ -89,8 +89,6 @@ class EngineProbe:
                 context.set_tensor_debug_state(name, True)
         runner(self._inputs)
         _wait(self._job.context.device)
-        for context in runner.contexts:
-            context.set_debug_listener(None)
         return {name: listener.seen[name] for name in names if name in listener.seen}
 
     def _marked(self, names: Sequence[str]) -> dict[str, torch.Tensor]:
