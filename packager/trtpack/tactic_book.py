@@ -14,7 +14,8 @@ from trtpack_runtime.builders import Outcome
 from trtpack_runtime.bundle import open_bundle
 from trtpack_runtime.device_tactics import keep_tactics, provenance
 from trtpack_runtime.errors import ConfigError, EngineBuildError
-from trtpack_runtime.tactics import TacticKey, Tactics, TacticStore, from_lock
+from trtpack_runtime.tactic_differences import compare
+from trtpack_runtime.tactics import TacticKey, Tactics, TacticStore, from_lock, named
 
 from .options import Options
 from .target import Target
@@ -29,7 +30,7 @@ class TacticUse:
     in a timing cache of ``nbytes``; ``age_seconds`` where its age is known.
 
     ``locked`` says how many of the known ones stand as they were, where they had to. Not
-    ``on_hardware`` are those that only go into the bundle: the device builds with them.
+    ``on_hardware`` are those that were edited and not measured since.
     """
 
     nbytes: int = 0
@@ -94,10 +95,14 @@ class TacticBook:
         use = None
         if before is not None:
             known = None if before.entries is None else len(before.entries)
-            use = TacticUse(len(before.blob), known, self._age_seconds() if stored else None)
+            age = self._age_seconds() if stored else None
+            use = TacticUse(len(before.blob), known, age, on_hardware=before.measured)
         if outcome.tactics is None or self._here is None:
             return use
-        after = Tactics(self._here, outcome.tactics, outcome.entries, self._provenance)
+        entries, measured = outcome.entries, True
+        if before is not None:
+            entries, measured = named(entries, before.entries), before.measured
+        after = Tactics(self._here, outcome.tactics, entries, self._provenance, measured)
         if self._options.locked and use is not None and before is not None:
             use = replace(use, locked=proved_equal(before, after, target))
         self._learnt = after
@@ -114,7 +119,7 @@ class TacticBook:
         found = self.for_bundle(target, built_here=False)
         if found is not None:
             known = None if found.entries is None else len(found.entries)
-            return TacticUse(len(found.blob), known, on_hardware=False)
+            return TacticUse(len(found.blob), known, on_hardware=found.measured)
         if self._options.locked:
             raise ConfigError(
                 f"no tactics to lock {target.name} to are known: there is no timing cache of "
@@ -179,12 +184,11 @@ def proved_equal(before: Tactics, after: Tactics, target: Target) -> int | None:
     """
     if before.entries is None or after.entries is None:
         return None
-    now = {entry["key"]: entry["tactic"] for entry in after.entries}
-    changed = [e["key"] for e in before.entries if now.get(e["key"]) != e["tactic"]]
+    changed = compare(before, after)
     if changed:
         raise EngineBuildError(
             f"{target.name}: {len(changed)} of {len(before.entries)} locked tactics changed, "
-            f"first that of {changed[0]}",
+            f"first {changed[0]}",
             hint="compare the timing caches with trtpack cache diff",
         )
     return len(before.entries)

@@ -134,6 +134,10 @@ def test_is_printed_as_a_user_reads_it() -> None:
         ),
         (TacticReport(900, 37), "seeded with 37 tactics"),
         (TacticReport(900, 37, None, 37), "tactics as locked (37 of 37)"),
+        (
+            TacticReport(900, 37, None, 37, on_hardware=False),
+            "tactics as locked (37 of 37), not run on hardware",
+        ),
     ],
 )
 def test_an_engines_tactics_are_told(tactics: TacticReport, text: str) -> None:
@@ -152,7 +156,7 @@ def test_tactics_that_only_travel_are_told_as_such() -> None:
     engine = EngineReport("forward_0", "tensorrt", deferred="no GPU", tactics=tactics)
     target = dataclasses.replace(REPORT.targets[1], engines=(engine,))
     text = " ".join(dataclasses.replace(REPORT, targets=(target,)).to_text().split())
-    wanted = "deferred: no GPU; begins with 37 tactics of the bundle, not run on hardware"
+    wanted = "deferred: no GPU; to begin with 37 tactics of the bundle, not run on hardware"
     assert wanted in text
 
 

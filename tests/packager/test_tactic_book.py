@@ -162,9 +162,9 @@ def test_a_target_that_builds_its_own_gets_what_fits_it(tmp_path: Path, tensorrt
     TacticStore().put(KEY, Tactics(KEY, b"of an H200"))
     TacticStore().put(OTHER, Tactics(OTHER, b"of an Orin", entries("a", "b")))
     report = made(tmp_path / "b.tar", "orin", "orin@jetpack-7.2")
-    assert "begins with 2 tactics of the bundle, not run on hardware" in " ".join(
-        report.to_text().split()
-    )
+    text = " ".join(report.to_text().split())
+    assert "left to the device; to begin with 2 tactics of the bundle" in text
+    assert "not run on hardware" not in text
     bundle = open_bundle(tmp_path / "b.tar")
     assert bytes(bundle.member("caches/orin/timing.cache")) == b"of an Orin"
     assert bundle.manifest.variants["orin@jetpack-7.2"].caches == {}
@@ -193,9 +193,11 @@ def test_a_device_cannot_be_locked_to_nothing(tmp_path: Path) -> None:
     orin = find_target("orin")
     with pytest.raises(ConfigError, match=r"no tactics to lock orin to .* SM 8\.7"):
         book(None, tmp_path, locked=True).left_to(orin)
-    use = book(Tactics(OTHER, b"cache"), tmp_path, locked=True).left_to(orin)
-    assert use is not None
-    assert (use.nbytes, use.on_hardware) == (5, False)
+    for measured in (True, False):
+        edited = Tactics(OTHER, b"cache", measured=measured)
+        use = book(edited, tmp_path, locked=True).left_to(orin)
+        assert use is not None
+        assert (use.nbytes, use.on_hardware) == (5, measured)
 
 
 def test_locked_proves_that_none_changed(tmp_path: Path) -> None:
@@ -205,11 +207,23 @@ def test_locked_proves_that_none_changed(tmp_path: Path) -> None:
     assert (use.known, use.locked) == (2, 2)
 
 
+def test_edited_tactics_stay_unproved_by_hardware(tmp_path: Path) -> None:
+    edited = Tactics(KEY, b"cache", ({**entries("a")[0], "layer": "conv1"},), measured=False)
+    kept = book(edited, tmp_path, locked=True)
+    use = kept.learnt(NATIVE, Outcome({}, b"after", entries("a")))
+    assert use is not None
+    assert (use.locked, use.on_hardware) == (1, False)
+    found = kept.for_bundle(NATIVE, built_here=True)
+    assert found is not None
+    assert not found.measured
+    assert found.entries == edited.entries  # the layer's name is known from before
+
+
 @pytest.mark.parametrize("now", [("a", "c"), ("a",)], ids=["another", "gone"])
 def test_locked_fails_where_one_did(now: tuple[str, ...], tmp_path: Path) -> None:
     before = Tactics(KEY, b"cache", entries("a", "b"))
     kept = book(before, tmp_path, locked=True)
-    with pytest.raises(EngineBuildError, match="1 of 2 locked tactics changed, first that of k1"):
+    with pytest.raises(EngineBuildError, match="1 of 2 locked tactics changed, first k1: b became"):
         kept.learnt(NATIVE, Outcome({}, b"new", entries(*now)))
     assert TacticStore(tmp_path / "tactics").read(KEY) == before
 

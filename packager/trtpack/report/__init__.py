@@ -83,7 +83,7 @@ class TacticReport:
     counted, in a timing cache of ``nbytes``, which was ``age_seconds`` old where that is known.
 
     ``locked`` is how many were proved to stand as they were, None where nothing was locked or
-    cannot be read. Not ``on_hardware`` are those that only travel, for the device's own build.
+    cannot be read. Not ``on_hardware`` are those that were edited and not measured since.
     """
 
     nbytes: int = 0

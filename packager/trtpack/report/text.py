@@ -172,7 +172,7 @@ def _engines(report: BuildReport) -> list[str]:
             if engine.deferred:
                 reason = engine.deferred
                 if engine.tactics is not None:
-                    reason += f"; {tactics_text(engine.tactics)}"
+                    reason += f"; {tactics_text(engine.tactics, deferred=True)}"
                 deferred.setdefault((target.name, reason), []).append(engine.segment)
                 continue
             rows.append(
@@ -207,18 +207,20 @@ def _made_text(engine: EngineReport) -> Iterator[str]:
         yield tactics_text(engine.tactics)
 
 
-def tactics_text(tactics: TacticReport) -> str:
+def tactics_text(tactics: TacticReport, *, deferred: bool = False) -> str:
     """``tactics as locked (37 of 37)``, ``seeded with an opaque cache of 1.2 MB kept 2 days ago``,
-    ``begins with 37 tactics of the bundle, not run on hardware``."""
-    if tactics.locked is not None:
-        return f"tactics as locked ({tactics.locked} of {tactics.known})"
-    if not tactics.on_hardware:
-        count = "" if tactics.known is None else f"{tactics.known} "
-        return f"begins with {count}tactics of the bundle, not run on hardware"
+    ``to begin with 37 tactics of the bundle``."""
     age = "" if tactics.age_seconds is None else f" kept {ago(tactics.age_seconds)}"
+    known = f"an opaque cache of {size_text(tactics.nbytes)}"
     if tactics.known is not None:
-        return f"seeded with {_plural(tactics.known, 'tactic')}{age}"
-    return f"seeded with an opaque cache of {size_text(tactics.nbytes)}{age}"
+        known = _plural(tactics.known, "tactic")
+    if deferred:
+        text = f"to begin with {known} of the bundle"
+    elif tactics.locked is not None:
+        text = f"tactics as locked ({tactics.locked} of {tactics.known})"
+    else:
+        text = f"seeded with {known}{age}"
+    return text if tactics.on_hardware else f"{text}, not run on hardware"
 
 
 def _agreement(report: BuildReport) -> list[str]:
