@@ -308,6 +308,8 @@ def test_known_tactics_are_not_measured_again(release: str) -> None:
     assert len(entries) == measured
     assert {"key", "tactic", "time_ms"} <= set(entries[0])
     assert int(entries[0]["tactic"], 16) >= 0
+    names = {layer.name for layer in network().layers}
+    assert {entry["layer"] for entry in entries} & names
 
 
 @pytest.mark.parametrize("release", PLAIN)

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+
+AUTOTUNED = re.compile(r"Autotuning op (.+?) ?\(key: (0x[0-9a-f]+)\)")
+"""How TensorRT, from 10.8 on and with an editable timing cache, names the operator whose tactics it
+measures and its key there. Source: NVIDIA's sampleEditableTimingCache, which reads the same line."""
 
 ERRORS = frozenset({"ERROR", "INTERNAL_ERROR"})
 _KEPT = 4000
@@ -25,15 +30,19 @@ class Log:
     """The last messages, and how many errors there ever were.
 
     ``logger`` is the ``ILogger`` to give to TensorRT, ``verbose`` whether it keeps VERBOSE lines.
+    ``measured`` are the operators whose tactics were measured, by their key in the timing cache.
     """
 
     logger: Any = None
     verbose: bool = False
     messages: deque[Message] = field(default_factory=lambda: deque(maxlen=_KEPT))
     errors: list[str] = field(default_factory=list)
+    measured: dict[str, str] = field(default_factory=dict)
 
     def take(self, severity: str, text: str) -> None:
         """Keeps one message."""
+        if "Autotuning op " in text and (match := AUTOTUNED.search(text)):
+            self.measured[match[2]] = match[1]
         if severity == "VERBOSE" and not self.verbose:
             return
         self.messages.append(Message(severity, text))

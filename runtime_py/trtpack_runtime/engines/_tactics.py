@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timing caches of several builds made one, by the TensorRT they are of; a task of the worker."""
+"""Timing caches read, or several made one, by the TensorRT they are of; a task of the worker.
+
+Reading single tactics (``ITimingCache::queryKeys``, from 10.8) has not been run on hardware.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from trtpack_runtime.errors import EngineBuildError
 
 from ._child import ask
 from ._cuda import started
+from ._timing import read_entries
 
 _HINT = "measure anew: build without the caches of other builds"
 _COMBINED = "combined"
@@ -20,7 +24,8 @@ _COMBINED = "combined"
 def run(
     trt: Any, job: Mapping[str, Any], folder: Path, report: Callable[[Mapping[str, Any]], bool]
 ) -> dict[str, Any]:
-    """Combines ``cache.0`` … of ``folder`` into ``combined``.
+    """Combines ``cache.0`` … of ``folder`` into ``combined``, or only reads it (``op`` "read");
+    answers what it holds as ``entries``, None where that cannot be read.
 
     Raises:
         EngineBuildError: one is damaged, or of another TensorRT or GPU.
@@ -34,19 +39,21 @@ def run(
     caches = []
     for index in range(job["count"]):
         cache = config.create_timing_cache((folder / f"cache.{index}").read_bytes())
-        if cache is None or log.errors:
+        if cache is None or log.errors or not config.set_timing_cache(cache, False):
             raise EngineBuildError(_told(index, log.errors), hint=_HINT)
         caches.append(cache)
     first, *others = caches
     for index, other in enumerate(others, 1):
         if not first.combine(other, False) or log.errors:
             raise EngineBuildError(_told(index, log.errors), hint=_HINT)
-    (folder / _COMBINED).write_bytes(bytes(first.serialize()))
-    return {}
+    if job["op"] == "combine":
+        (folder / _COMBINED).write_bytes(bytes(first.serialize()))
+    return {"entries": read_entries(trt, first)}
 
 
 def combine(blobs: Sequence[bytes], module: str = "tensorrt") -> bytes:
-    """One timing cache of several of one TensorRT and GPU, made in a child process.
+    """One timing cache of several of one TensorRT and GPU, made in a child process; of what several
+    have, the first one's stays.
 
     Raises:
         EngineBuildError: they do not belong together, or one is damaged.
@@ -54,15 +61,33 @@ def combine(blobs: Sequence[bytes], module: str = "tensorrt") -> bytes:
     """
     with tempfile.TemporaryDirectory(prefix="trtpack-") as folder:
         path = Path(folder) / _COMBINED
-        ask(
-            module,
-            "tactics",
-            {"op": "combine", "count": len(blobs)},
-            name="timing caches",
-            inputs={f"cache.{index}": blob for index, blob in enumerate(blobs)},
-            outputs={_COMBINED: path},
-        )
+        _asked("combine", blobs, module, {_COMBINED: path})
         return path.read_bytes()
+
+
+def read(blob: bytes, module: str = "tensorrt") -> tuple[dict[str, Any], ...] | None:
+    """What a timing cache of this TensorRT and GPU holds, read in a child process; None before
+    TensorRT 10.8.
+
+    Raises:
+        EngineBuildError: it is damaged, or of another TensorRT or GPU.
+        DeviceError: there is no such TensorRT, or no GPU.
+    """
+    entries = _asked("read", [blob], module, {})["entries"]
+    return None if entries is None else tuple(entries)
+
+
+def _asked(
+    op: str, blobs: Sequence[bytes], module: str, outputs: Mapping[str, Path]
+) -> dict[str, Any]:
+    return ask(
+        module,
+        "tactics",
+        {"op": op, "count": len(blobs)},
+        name="timing caches",
+        inputs={f"cache.{index}": blob for index, blob in enumerate(blobs)},
+        outputs=outputs,
+    )
 
 
 def _told(index: int, errors: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from trtpack_runtime.errors import EngineBuildError
 
 from ._emit import Emitted
+from ._log import log_of
 from ._release import is_rtx
 
 _HINT = "build without --locked, or give the timing cache of this GPU and this TensorRT"
@@ -68,17 +69,22 @@ def tactics_of(trt: Any, config: Any) -> bytes | None:
 
 
 def entries_of(trt: Any, config: Any) -> list[dict[str, Any]] | None:
+    """What the cache of a build holds, as ``read_entries`` answers it."""
+    return None if is_rtx(trt) else read_entries(trt, config.get_timing_cache())
+
+
+def read_entries(trt: Any, cache: Any) -> list[dict[str, Any]] | None:
     """What an editable cache holds; None where it cannot be read.
 
-    ``key`` and ``tactic`` (a 64-bit hash) are hexadecimal, ``time_ms`` is milliseconds.
+    ``key`` and ``tactic`` (a 64-bit hash) are hexadecimal, ``time_ms`` is milliseconds. ``layer`` is
+    there for what this process measured: TensorRT names it in its log alone.
     """
-    cache = config.get_timing_cache() if not is_rtx(trt) else None
     if cache is None or not hasattr(cache, "queryKeys"):
         return None
+    layers = log_of(trt).measured
     entries = []
     for key in cache.queryKeys():
-        value = cache.query(key)
-        entries.append(
-            {"key": str(key), "tactic": f"{value.tacticHash:#018x}", "time_ms": value.timingMSec}
-        )
+        name, value = str(key), cache.query(key)
+        entry = {"key": name, "tactic": f"{value.tacticHash:#018x}", "time_ms": value.timingMSec}
+        entries.append(entry | ({"layer": layers[name]} if name in layers else {}))
     return sorted(entries, key=lambda entry: str(entry["key"]))

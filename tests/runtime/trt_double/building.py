@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -289,15 +290,20 @@ class ConfigOf:
         if "ERROR_ON_TIMING_CACHE_MISS" in flags and missing:
             return [f"Timing cache miss for {len(missing)} layers, the first is {missing[0]}"]
         self._trt._controls.measured += len(set(missing))
+        if "EDITABLE_TIMING_CACHE" in flags:
+            for layer in network._layers:
+                if (key := _tactic_key(layer)) in missing:
+                    self._log("VERBOSE", f"Autotuning op {layer.name}(key: {key}):")
         if self._cache is not None and "DISABLE_TIMING_CACHE" not in flags:
             known |= {key: [sum(key.encode()) * _HASH % (1 << 64), 0.5] for key in missing}
         return []
 
 
 def _tactic_key(layer: Any) -> str:
-    """Kind, shapes and types: equal layers share their tactic."""
+    """A digest of kind, shapes and types: equal layers share their tactic."""
     tensors = [t for t in (*layer._inputs, *layer._outputs) if t is not None]
-    return layer._row.kind + "".join(f" {t.dtype.name}{list(t.shape)}" for t in tensors)
+    text = layer._row.kind + "".join(f" {t.dtype.name}{list(t.shape)}" for t in tensors)
+    return "0x" + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class TimingCacheOf:
