@@ -53,6 +53,8 @@ def prove(
             device="cpu" if device is None else "cuda",
             build=False,
         )
+    if loaded.degraded:
+        device = None  # nothing it says is of the engines
     report = loaded.smoke()
     worst = report.worst
     if report.passed or worst is None:

@@ -169,9 +169,19 @@ def test_without_the_cache_everything_but_engines_is_the_same(
     assert {n for n in one if one[n] != two[n]} <= {n for n in one if n.startswith("engines/")}
 
 
-def test_targets_share_one_weight_store(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("targets", "options"),
+    [
+        (("orin", "thor", "cpu"), {"engine": "reference"}),
+        (("orin", "thor", "h200"), {"engine_weights": "stripped"}),
+    ],
+    ids=["evaluated", "stripped"],
+)
+def test_targets_share_one_weight_store(
+    targets: tuple[str, ...], options: dict[str, Any], tmp_path: Path
+) -> None:
     made(small(), tmp_path / "one.tar", ("orin",))
-    made(small(), tmp_path / "two.tar", ("orin", "thor", "cpu"), engine="reference")
+    made(small(), tmp_path / "two.tar", targets, **options)
     stored = [
         {e.name: e.size for e in open_bundle(tmp_path / name).manifest.members}
         for name in ("one.tar", "two.tar")

@@ -26,8 +26,8 @@ DEFERRED = BuiltEngine("forward_0", "tensorrt", deferred="no GPU")
 class Loaded:
     """Stands for a loaded bundle whose golden samples pass or do not."""
 
-    def __init__(self, failure: str | None) -> None:
-        self.failure, self.asked = failure, dict[str, Any]()
+    def __init__(self, failure: str | None, *, degraded: bool = False) -> None:
+        self.failure, self.degraded, self.asked = failure, degraded, dict[str, Any]()
 
     def load(self, path: Path, **asked: Any) -> Loaded:
         self.asked = asked
@@ -59,6 +59,13 @@ def test_engines_built_here_run_on_the_gpu(
     done = prove(bundle, NATIVE, [BUILT], facts(), tmp_path / "failed.tar")
     assert done.device == "NVIDIA H200"
     assert loaded.asked == {"target": "native", "device": "cuda", "build": False}
+
+
+def test_what_did_not_run_in_its_engines_does_not_prove_them(
+    cuda: None, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof, "load", Loaded(None, degraded=True).load)
+    assert prove(bundle, NATIVE, [BUILT], facts(), tmp_path / "failed.tar").device is None
 
 
 @pytest.mark.parametrize(
