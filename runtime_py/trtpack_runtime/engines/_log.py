@@ -10,8 +10,8 @@ from functools import cache
 from typing import Any
 
 AUTOTUNED = re.compile(r"Autotuning op (.+?) ?\(key: (0x[0-9a-f]+)\)")
-"""How TensorRT, from 10.8 on and with an editable timing cache, names the operator whose tactics it
-measures and its key there. Source: NVIDIA's sampleEditableTimingCache, which reads the same line."""
+"""How TensorRT names an operator whose tactics it measures and its key in an editable timing cache
+(from 10.8). Source: NVIDIA's sampleEditableTimingCache, which reads the same line."""
 
 ERRORS = frozenset({"ERROR", "INTERNAL_ERROR"})
 _KEPT = 4000

@@ -36,16 +36,17 @@ def run(
     editable = getattr(trt.BuilderFlag, "EDITABLE_TIMING_CACHE", None)
     if editable is not None:
         config.set_flag(editable)
-    caches = []
+    caches, before = [], len(log.errors)
     for index in range(job["count"]):
         cache = config.create_timing_cache((folder / f"cache.{index}").read_bytes())
-        if cache is None or log.errors or not config.set_timing_cache(cache, False):
-            raise EngineBuildError(_told(index, log.errors), hint=_HINT)
+        sound = cache is not None and len(log.errors) == before
+        if not sound or not config.set_timing_cache(cache, False):
+            raise EngineBuildError(_told(index, log.errors[before:]), hint=_HINT)
         caches.append(cache)
     first, *others = caches
     for index, other in enumerate(others, 1):
-        if not first.combine(other, False) or log.errors:
-            raise EngineBuildError(_told(index, log.errors), hint=_HINT)
+        if not first.combine(other, False) or len(log.errors) > before:
+            raise EngineBuildError(_told(index, log.errors[before:]), hint=_HINT)
     if job["op"] == "combine":
         (folder / _COMBINED).write_bytes(bytes(first.serialize()))
     return {"entries": read_entries(trt, first)}

@@ -76,8 +76,8 @@ def entries_of(trt: Any, config: Any) -> list[dict[str, Any]] | None:
 def read_entries(trt: Any, cache: Any) -> list[dict[str, Any]] | None:
     """What an editable cache holds; None where it cannot be read.
 
-    ``key`` and ``tactic`` (a 64-bit hash) are hexadecimal, ``time_ms`` is milliseconds. ``layer`` is
-    there for what this process measured: TensorRT names it in its log alone.
+    ``key`` and ``tactic`` (a 64-bit hash) are hexadecimal, ``time_ms`` is milliseconds. What this
+    process measured has a ``layer`` too: TensorRT names it in its log alone.
     """
     if cache is None or not hasattr(cache, "queryKeys"):
         return None
