@@ -163,7 +163,9 @@ def cannot_build_here(kind: str, target: Target, facts: Mapping[str, Any]) -> st
         return target.unsupported
     if kind in builders.BUILDERS:
         why = builders.BUILDERS[kind].cannot_build(facts, target.describe())
-        return why and f"not built on this host, {why}; left to the device"
+        return why and (
+            f"not built on this host, {why}; left to the device, which builds it at its first run"
+        )
     if target.arch != platform.machine():
         return f"this host is {platform.machine()}, not {target.arch}; it runs in PyTorch there"
     if not (shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")):

@@ -163,7 +163,7 @@ def test_a_target_that_builds_its_own_gets_what_fits_it(tmp_path: Path, tensorrt
     TacticStore().put(OTHER, Tactics(OTHER, b"of an Orin", entries("a", "b")))
     report = made(tmp_path / "b.tar", "orin", "orin@jetpack-7.2")
     text = " ".join(report.to_text().split())
-    assert "left to the device; to begin with 2 tactics of the bundle" in text
+    assert "at its first run; to begin with 2 tactics of the bundle" in text
     assert "not run on hardware" not in text
     bundle = open_bundle(tmp_path / "b.tar")
     assert bytes(bundle.member("caches/orin/timing.cache")) == b"of an Orin"
