@@ -16,8 +16,10 @@ Ints = tuple[int, ...]
 
 @kernel
 def topk(input: T, op: str, k: int, axes: Ints, indices_type: str = "INT32") -> tuple[T, T]:
-    values, indices = torch.topk(input, k, axes[0], largest=op == "MAX", sorted=True)
-    return values, indices.to(torch_dtype(indices_type))
+    # unlike torch.topk, the first of equal elements comes first
+    values, indices = torch.sort(input, dim=axes[0], descending=op == "MAX", stable=True)
+    indices = indices.narrow(axes[0], 0, k).to(torch_dtype(indices_type))
+    return values.narrow(axes[0], 0, k), indices
 
 
 @kernel

@@ -3,7 +3,14 @@
 
 from __future__ import annotations
 
-from tests.runtime.layer_cases import indexing, linear, pointwise, spatial
+from tests.runtime.layer_cases import (
+    indexing,
+    linear,
+    pointwise,
+    sampling,
+    spatial,
+    special,
+)
 from tests.runtime.layer_cases.case import TOLERANCE, Case, x
 
 __all__ = ["CASES", "TOLERANCE", "VARIANTS", "Case", "x"]
@@ -18,6 +25,13 @@ CASES: list[Case] = [
     *spatial.resamplings(),
     *indexing.indexings(),
     *indexing.arrangements(),
+    *special.pointwise_specials(),
+    *special.reduction_specials(),
+    *special.indexing_specials(),
+    *sampling.resizings(),
+    *sampling.samplings(),
+    *sampling.poolings(),
+    *sampling.deconvolutions(),
 ]
 VARIANTS = [(case, dtype) for case in CASES for dtype in case.dtypes]
 """Every case with every type it is run in."""
