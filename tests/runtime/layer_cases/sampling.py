@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.nn.grad import conv2d_input
 
 from tests.runtime.layer_cases.case import Case, x
 
@@ -150,7 +151,7 @@ def poolings() -> list[Case]:
             ("SAME_UPPER", (3, 2), (2, 1), (0, 0), (0, 0)),
             ("SAME_LOWER", (3, 2), (2, 1), (0, 0), (0, 0)),
         ):
-            attributes = {
+            attributes: dict[str, Any] = {
                 "type": type_,
                 "window_size": window,
                 "stride_nd": stride,
@@ -173,15 +174,10 @@ def poolings() -> list[Case]:
 
 
 def _pooled(value: T, attributes: dict[str, Any]) -> T:
-    (top, heights), (left, widths) = (
-        _windows(
-            value.shape[2 + i],
-            *(
-                attributes[name][i]
-                for name in ("window_size", "stride_nd", "pre_padding", "post_padding")
-            ),
-            attributes["padding_mode"],
-        )
+    names = ("window_size", "stride_nd", "pre_padding", "post_padding")
+    mode = attributes["padding_mode"]
+    (bottom, heights), (right, widths) = (
+        _windows(value.shape[2 + i], [attributes[name][i] for name in names], mode)
         for i in range(2)
     )
     answer = torch.zeros(*value.shape[:2], len(heights), len(widths))
@@ -193,15 +189,14 @@ def _pooled(value: T, attributes: dict[str, Any]) -> T:
             continue
         count = seen.shape[2] * seen.shape[3]
         if not attributes["average_count_excludes_padding"]:
-            count = (min(y1, top) - y0) * (min(x1, left) - x0)
+            count = (min(y1, bottom) - y0) * (min(x1, right) - x0)
         answer[:, :, i, j] = seen.sum((2, 3)) / count
     return answer
 
 
-def _windows(
-    size: int, window: int, stride: int, pre: int, post: int, mode: str
-) -> tuple[int, list[tuple[int, int]]]:
-    """Where the padded input ends, and the first and last element of each window."""
+def _windows(size: int, sizes: list[int], mode: str) -> tuple[int, list[tuple[int, int]]]:
+    """Where the padded input ends, and where each window begins and ends."""
+    window, stride, pre, post = sizes
     if mode.startswith("SAME"):
         count = math.ceil(size / stride)
         padding = max((count - 1) * stride + window - size, 0)
@@ -250,7 +245,7 @@ def deconvolutions() -> list[Case]:
                     "num_groups": groups,
                 },
                 lambda input, kernel, z=sizes, s=stride, p=padding, d=dilation, g=groups: (
-                    torch.nn.grad.conv2d_input([2, 8, *z], kernel, input, s, p, d, g)
+                    conv2d_input([2, 8, *z], kernel, input, s, p, d, g)
                 ),
                 label=f"{stride} {padding} {dilation} {groups}",
             )

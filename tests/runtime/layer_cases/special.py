@@ -147,6 +147,7 @@ def _elementwises() -> list[Case]:
 
 
 def _casts() -> list[Case]:
+    extreme = (-3, 0, 2**31 - 1, -(2**31))
     rows: tuple[tuple[str, tuple[str, ...], tuple[Any, ...], str, tuple[Any, ...]], ...] = (
         (
             "truncated",
@@ -175,9 +176,9 @@ def _casts() -> list[Case]:
         ("numbers", ("BOOL",), (True, False, True), "INT32", (1, 0, 1)),
         ("numbers", ("BOOL",), (True, False, True), "HALF", (1, 0, 1)),
         ("rounded", WHOLE, (2**24 + 1, -3, 2**24 + 3), "FLOAT", (2**24, -3, 2**24 + 4)),
-        ("narrowed", ("INT64",), (-3, 0, 2**31 - 1, -(2**31)), "INT32", (-3, 0, 2**31 - 1, -(2**31))),
-        ("widened", ("INT32",), (-3, 0, 2**31 - 1, -(2**31)), "INT64", (-3, 0, 2**31 - 1, -(2**31))),
-    )  # fmt: skip
+        ("narrowed", ("INT64",), extreme, "INT32", extreme),
+        ("widened", ("INT32",), extreme, "INT64", extreme),
+    )
     return [
         Case(
             "cast",
@@ -291,9 +292,7 @@ def reduction_specials() -> list[Case]:
             "softmax",
             {"input": x(3, 3, values=(1000, 1000, 999, 0, -INF, -INF, 1, -INF, 1))},
             {"axes": (1,)},
-            lambda **_: torch.tensor(
-                [[0.4223188, 0.4223188, 0.1553624], [1, 0, 0], [0.5, 0, 0.5]]
-            ),
+            lambda **_: torch.tensor([[0.4223188, 0.4223188, 0.1553624], [1, 0, 0], [0.5, 0, 0.5]]),
             label="large and masked",
         ),
         Case(
@@ -328,9 +327,12 @@ def reduction_specials() -> list[Case]:
                 lambda input, v=values, i=indices: (torch.tensor([v]), torch.tensor([i])),
                 label="ties",
             )
-            for op, values, indices in (("MAX", [3, 3, 3], [1, 2, 4]), ("MIN", [1, 1, 2], [0, 5, 3]))
+            for op, values, indices in (
+                ("MAX", [3, 3, 3], [1, 2, 4]),
+                ("MIN", [1, 1, 2], [0, 5, 3]),
+            )
         ),
-    ]  # fmt: skip
+    ]
 
 
 def indexing_specials() -> list[Case]:
@@ -441,12 +443,18 @@ def indexing_specials() -> list[Case]:
         Case(
             "fill",
             {},
-            {"shape": (3,), "op": "LINSPACE", "output_type": "FLOAT", "alpha": 0.5, "beta": (0.25,)},
+            {
+                "shape": (3,),
+                "op": "LINSPACE",
+                "output_type": "FLOAT",
+                "alpha": 0.5,
+                "beta": (0.25,),
+            },
             lambda: torch.tensor([0.5, 0.75, 1.0]),
             dtypes=("FLOAT",),
             label="fractions",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _pairs(flat: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
