@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures one row in a process of its own: ``python -m tests.acceptance.measure ROW FOLDER``.
+"""Builds or measures one row: ``python -m tests.acceptance.measure prepare|measure ROW FOLDER``.
 
-Prints progress; the last line of standard output is the row's result as JSON.
+``prepare`` packages the row's bundles into the folder and lets ``torch.compile`` fill its cache, so
+that rows can be prepared side by side; ``measure`` needs the GPU for itself. The last line of
+standard output is the result as JSON.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from trtpack.inputs import parse_inputs
 from trtpack.livening import check_alive, liven, vary
 from trtpack.pipeline import ALIVE_TOLERANCE
 from trtpack_runtime.bench import measure
+from trtpack_runtime.engine_store import EngineStore
 from trtpack_runtime.module import BundleModule, load
 
 LIVENED_BATCH = 8
@@ -33,39 +36,57 @@ ROUNDS, REPEATS = 5, 40
 
 
 def main() -> None:
-    """Runs the row that the command line names."""
-    name, folder = sys.argv[1], Path(sys.argv[2])
+    """Does what the command line names."""
+    verb, name, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     row = next(row for row in ROWS if row.name == name)
     torch.backends.cudnn.benchmark = True
     warnings.simplefilter("ignore")
-    kinds = {"latency": latency, "dynamic": dynamic, "caches": caches}
-    print(json.dumps(kinds[row.kind](row, folder)))
+    verbs = {"prepare": prepare, "measure": measured}
+    print(json.dumps(verbs[verb](row, folder)))
+
+
+def prepare(row: Row, folder: Path) -> dict[str, Any]:
+    """Packages the row's bundles; answers the seconds its engines took."""
+    module, args = livened(row)
+    match row.kind:
+        case "dynamic":
+            ranged = f"1/{OPT_BATCH}/32x{'x'.join(map(str, args[0].shape[1:]))}"
+            inputs = parse_inputs([ranged])
+            seconds = packaged(module, args, folder / "dynamic.tar", inputs=inputs)
+            return {"build_seconds": seconds + packaged(module, args, folder / "static.tar")}
+        case "caches":
+            return {}
+    seconds = packaged(module, args, folder / "bundle.tar")
+    with torch.inference_mode():
+        reduced_overhead(module.cuda(), to_cuda(args))
+    return {"build_seconds": seconds}
+
+
+def measured(row: Row, folder: Path) -> dict[str, Any]:
+    """The row's figures."""
+    return {"latency": latency, "dynamic": dynamic, "caches": caches}[row.kind](row, folder)
 
 
 def latency(row: Row, folder: Path) -> dict[str, Any]:
     """Cosine with eager, and the latency of a call beside eager and compiled."""
     module, args = livened(row)
-    seconds = packaged(module, args, folder / "bundle.tar")
     engine = loaded(folder / "bundle.tar")
     on_gpu, inputs = module.cuda(), to_cuda(others(args))
     with torch.inference_mode():
-        result = {"build_seconds": seconds, "cosine": cosine(on_gpu(*inputs), engine(*inputs))}
+        close = cosine(on_gpu(*inputs), engine(*inputs))
         calls: dict[str, Callable[[], Any]] = {
             "trtpack": lambda: engine(*inputs),
             "eager": lambda: on_gpu(*inputs),
+            "reduce_overhead": reduced_overhead(on_gpu, inputs),
         }
-        calls["reduce_overhead"] = reduced_overhead(on_gpu, inputs)
         if row.images:
             calls["channels_last"] = channels_last(row, module, inputs)
-        return result | {"latency_ms": side_by_side(calls)}
+        return {"cosine": close, "latency_ms": side_by_side(calls)}
 
 
 def dynamic(row: Row, folder: Path) -> dict[str, Any]:
     """One engine for batch 1 to 32 beside one made for the batch it is tuned for."""
     module, args = livened(row)
-    ranged = f"1/{OPT_BATCH}/32x{'x'.join(map(str, args[0].shape[1:]))}"
-    packaged(module, args, folder / "dynamic.tar", inputs=parse_inputs([ranged]))
-    packaged(module, args, folder / "static.tar")
     engine, static = loaded(folder / "dynamic.tar"), loaded(folder / "static.tar")
     on_gpu = module.cuda()
     cosines = {}
@@ -83,11 +104,8 @@ def dynamic(row: Row, folder: Path) -> dict[str, Any]:
 def caches(row: Row, folder: Path) -> dict[str, Any]:
     """Seconds of a build with no cache, with tactics only, and with the engine itself cached."""
     module, args = livened(row)
-    stores = Path(folder / "cache" / "trtpack")
     seconds = {"none": packaged(module, args, folder / "a.tar")}
-    for engine in (stores / "engines").rglob("*"):
-        if engine.is_file():
-            engine.unlink()
+    EngineStore().prune(0)
     seconds["tactics"] = packaged(module, args, folder / "b.tar")
     seconds["engine"] = packaged(module, args, folder / "c.tar")
     return {"build_seconds": seconds}
