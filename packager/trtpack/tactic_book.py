@@ -29,14 +29,16 @@ class TacticUse:
     """Where an engine's tactic search began: ``known`` tactics, None where they cannot be counted,
     in a timing cache of ``nbytes``; ``age_seconds`` where its age is known.
 
-    ``locked`` says how many of the known ones stand as they were, where they had to. Not
+    ``locked`` says that no others might be measured, ``unchanged`` how many were proved to stand as
+    they were, None where they cannot be read. Not
     ``on_hardware`` are those that were edited and not measured since.
     """
 
     nbytes: int = 0
     known: int | None = None
     age_seconds: float | None = None
-    locked: int | None = None
+    locked: bool = False
+    unchanged: int | None = None
     on_hardware: bool = True
 
 
@@ -104,7 +106,7 @@ class TacticBook:
             entries, measured = named(entries, before.entries), before.measured
         after = Tactics(self._here, outcome.tactics, entries, self._provenance, measured)
         if self._options.locked and use is not None and before is not None:
-            use = replace(use, locked=proved_equal(before, after, target))
+            use = replace(use, locked=True, unchanged=proved_equal(before, after, target))
         self._learnt = after
         if self._store is not None:
             keep_tactics(self._store, after, {before.blob if before is not None else None})

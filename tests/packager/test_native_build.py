@@ -101,9 +101,9 @@ def test_locked_to_what_was_measured(tmp_path: Path, release: str) -> None:
     assert engine.tactics is not None
     assert not engine.cached
     if release == "10.16":
-        assert engine.tactics.locked == engine.tactics.known
+        assert engine.tactics.unchanged == engine.tactics.known
         assert engine.tactics.known
         assert "tactics as locked (" in " ".join(report.to_text().split())
     else:
-        assert (engine.tactics.locked, engine.tactics.known) == (None, None)
-        assert "seeded with an opaque cache of" in " ".join(report.to_text().split())
+        assert (engine.tactics.locked, engine.tactics.unchanged) == (True, None)
+        assert "locked to an opaque cache of" in " ".join(report.to_text().split())

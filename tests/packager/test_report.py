@@ -133,9 +133,10 @@ def test_is_printed_as_a_user_reads_it() -> None:
             "seeded with an opaque cache of 1.2 MB kept 2 days ago",
         ),
         (TacticReport(900, 37), "seeded with 37 tactics"),
-        (TacticReport(900, 37, None, 37), "tactics as locked (37 of 37)"),
+        (TacticReport(900, None, None, True), "locked to an opaque cache of 900 B"),
+        (TacticReport(900, 37, None, True, 37), "tactics as locked (37 of 37)"),
         (
-            TacticReport(900, 37, None, 37, on_hardware=False),
+            TacticReport(900, 37, None, True, 37, on_hardware=False),
             "tactics as locked (37 of 37), not run on hardware",
         ),
     ],

@@ -204,7 +204,7 @@ def test_locked_proves_that_none_changed(tmp_path: Path) -> None:
     kept = book(Tactics(KEY, b"cache", entries("a", "b")), tmp_path, locked=True)
     use = kept.learnt(NATIVE, Outcome({}, b"other bytes", entries("a", "b")))
     assert use is not None
-    assert (use.known, use.locked) == (2, 2)
+    assert (use.known, use.locked, use.unchanged) == (2, True, 2)
 
 
 def test_edited_tactics_stay_unproved_by_hardware(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_edited_tactics_stay_unproved_by_hardware(tmp_path: Path) -> None:
     kept = book(edited, tmp_path, locked=True)
     use = kept.learnt(NATIVE, Outcome({}, b"after", entries("a")))
     assert use is not None
-    assert (use.locked, use.on_hardware) == (1, False)
+    assert (use.unchanged, use.on_hardware) == (1, False)
     found = kept.for_bundle(NATIVE, built_here=True)
     assert found is not None
     assert not found.measured
@@ -232,7 +232,7 @@ def test_an_opaque_cache_proves_nothing(tmp_path: Path) -> None:
     kept = book(Tactics(KEY, b"cache"), tmp_path, locked=True)
     use = kept.learnt(NATIVE, Outcome({}, b"cache", None))
     assert use is not None
-    assert (use.known, use.locked, use.nbytes) == (None, None, 5)
+    assert (use.known, use.locked, use.unchanged, use.nbytes) == (None, True, None, 5)
 
 
 def test_a_locked_build_does_not_blame_layers(

@@ -82,14 +82,16 @@ class TacticReport:
     """The tactics an engine's build began with: ``known`` of them, None where they cannot be
     counted, in a timing cache of ``nbytes``, which was ``age_seconds`` old where that is known.
 
-    ``locked`` is how many were proved to stand as they were, None where nothing was locked or
-    cannot be read. Not ``on_hardware`` are those that were edited and not measured since.
+    ``locked`` says that no others might be measured, ``unchanged`` how many were proved to stand as
+    they were, None where they cannot be read. Not ``on_hardware`` are those that were edited and
+    not measured since.
     """
 
     nbytes: int = 0
     known: int | None = None
     age_seconds: float | None = None
-    locked: int | None = None
+    locked: bool = False
+    unchanged: int | None = None
     on_hardware: bool = True
 
 

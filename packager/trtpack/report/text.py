@@ -216,8 +216,10 @@ def tactics_text(tactics: TacticReport, *, deferred: bool = False) -> str:
         known = _plural(tactics.known, "tactic")
     if deferred:
         text = f"to begin with {known} of the bundle"
-    elif tactics.locked is not None:
-        text = f"tactics as locked ({tactics.locked} of {tactics.known})"
+    elif tactics.unchanged is not None:
+        text = f"tactics as locked ({tactics.unchanged} of {tactics.known})"
+    elif tactics.locked:
+        text = f"locked to {known}{age}"
     else:
         text = f"seeded with {known}{age}"
     return text if tactics.on_hardware else f"{text}, not run on hardware"
