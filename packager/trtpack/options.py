@@ -108,11 +108,7 @@ ProfileSpec = tuple[InputSpec, ...]
 
 @dataclass(frozen=True)
 class Options:
-    """How to build. Every field has one flag of ``trtpack build``.
-
-    ``engine_settings`` are the fields that change what an engine computes or how fast it is; the
-    build cache hashes those and no others.
-    """
+    """How to build. Every field has one flag of ``trtpack build``."""
 
     targets: tuple[str, ...]
     output: Path = Path("bundle.tar")
@@ -142,10 +138,3 @@ class Options:
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     dry_run: bool = False
     report: Path | None = None
-
-    def engine_settings(self) -> dict[str, object]:
-        """What an engine depends on besides its network and target, ready for a cache key."""
-        return {
-            "workspace_bytes": self.workspace_bytes,
-            "optimization_level": self.optimization_level,
-        }
