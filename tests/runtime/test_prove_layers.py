@@ -16,6 +16,7 @@ import torch
 
 from tests.proving import limits, report
 from tests.proving.comparing import difference
+from tests.proving.converters import converter_trials, target_of
 from tests.proving.merging import merge
 from tests.proving.proof import prove, together
 from tests.proving.trial import Sample, Trial, layer_trials
@@ -185,11 +186,12 @@ def test_what_a_release_lacks_is_not_tried(name: str, release: str, why: str | N
 def test_a_kind_is_proved_where_nothing_failed() -> None:
     results = _proved(Evaluator(changes="ELU"))
     results["a"] = {"state": "passed", "subject": "softmax", "dtype": "HALF", "digest": ""}
+    results["w"] = {"state": "passed", "subject": "softmax", "dtype": "INT64", "digest": ""}
     results["b"] = {"state": "skipped", "subject": "softmax", "dtype": "INT32", "digest": ""}
     known = {"activation": {"tensorrt 8.6.0": {}, "tensorrt 10.3.0": {"types": [], "cases": 1}}}
     assert report.proved(known, results, "tensorrt 8.6.0") == {
         "activation": {"tensorrt 10.3.0": {"types": [], "cases": 1}},
-        "softmax": {"tensorrt 8.6.0": {"types": ["HALF"], "cases": 1}},
+        "softmax": {"tensorrt 8.6.0": {"types": ["HALF"], "cases": 2}},
     }
 
 
@@ -242,3 +244,38 @@ def test_an_engine_that_crashes_costs_no_other() -> None:
     results = _proved(Crashing())
     assert _states(results, "failed") == ["activation-CLIP FLOAT dynamic"]
     assert results["activation-CLIP FLOAT dynamic"]["why"] == "the engine crashed"
+
+
+def test_converter_cases_are_trials_too() -> None:
+    target = target_of("tensorrt", "8.6.0")
+    trials, others = converter_trials(target, {"triangle", "join"})
+    assert {trial.subject for trial in trials} == {"triangle", "join"}
+    assert {len(trial.samples) for trial in trials} == {1, 3}
+    results = _proved(Evaluator(), trials)
+    assert len(_states(results, "passed")) == len(trials) > 50
+    assert {(r["state"], r["why"]) for r in others.values()} == {
+        ("skipped", "no layer is left of it"),
+        ("skipped", "TensorRT has bfloat16 from 10.0 on"),
+    }
+
+
+def test_converter_cases_are_found_without_pytest() -> None:
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in sys.argv[1:]:
+            raise ModuleNotFoundError(name)
+import importlib.util
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name in sys.argv[1:] else real(name, *more)
+sys.meta_path.insert(0, Absent())
+from tests.proving.collecting import collect
+lacking = {}
+print(sum(1 for _ in collect(lacking)), lacking)
+"""
+    command = [sys.executable, "-c", code, "pytest", "hypothesis"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    count, lacking = done.stdout.split()
+    assert int(count) > 1000
+    assert lacking == "{}"
