@@ -171,17 +171,27 @@ class EngineStore:
     ) -> list[StoredEngine]:
         """Drops what was not used for so long, then what is used least until the rest fits, and
         what builds that died left; answers the engines that were dropped. ``keep`` stays."""
-        now, total, removed = time.time(), 0, []
-        for entry in self.entries():
-            total += entry.nbytes
-            old = older_than_s is not None and now - entry.used_at > older_than_s
-            large = limit_bytes is not None and total > limit_bytes
-            if (old or large) and entry.key != keep:
-                total -= entry.nbytes
-                if self.remove(entry.key):
-                    removed.append(entry)
-        self._sweep(now)
+        surplus = self.surplus(limit_bytes, older_than_s, keep)
+        removed = [entry for entry in surplus if self.remove(entry.key)]
+        self._sweep(time.time())
         return removed
+
+    def surplus(
+        self,
+        limit_bytes: int | None = None,
+        older_than_s: float | None = None,
+        keep: str | None = None,
+    ) -> list[StoredEngine]:
+        """The engines that ``prune`` would drop."""
+        now, total, found = time.time(), 0, []
+        for entry in self.entries():
+            old = older_than_s is not None and now - entry.used_at > older_than_s
+            large = limit_bytes is not None and total + entry.nbytes > limit_bytes
+            if (old or large) and entry.key != keep:
+                found.append(entry)
+            else:
+                total += entry.nbytes
+        return found
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:

@@ -261,22 +261,28 @@ class TacticStore:
     ) -> list[Tactics]:
         """Drops what was not written for so long, then the oldest until the rest fits, and what is
         damaged; answers the caches that were dropped."""
-        now, total, removed = time.time(), 0, []
-        sound = {tactics.key.digest: tactics for tactics in self.entries()}
-        ages = {name: now - (self.kept_at(t.key) or now) for name, t in sound.items()}
-        for name in sorted(sound, key=lambda name: ages[name]):
-            tactics = sound[name]
-            total += len(tactics.blob)
-            old = older_than_s is not None and ages[name] > older_than_s
-            if old or (limit_bytes is not None and total > limit_bytes):
-                total -= len(tactics.blob)
-                if self.remove(tactics.key):
-                    removed.append(tactics)
+        surplus = self.surplus(limit_bytes, older_than_s)
+        removed = [tactics for tactics in surplus if self.remove(tactics.key)]
+        now, sound = time.time(), {tactics.key.digest for tactics in self.entries()}
         for path in (*self.folder.glob("*.cache"), *self.folder.glob("*.lock.json")):
             with contextlib.suppress(OSError):
                 if path.name.split(".")[0] not in sound and now - path.stat().st_mtime > _SETTLED_S:
                     path.unlink()
         return removed
+
+    def surplus(
+        self, limit_bytes: int | None = None, older_than_s: float | None = None
+    ) -> list[Tactics]:
+        """The caches that ``prune`` would drop."""
+        now, total, found = time.time(), 0, []
+        aged = [(now - (self.kept_at(t.key) or now), t) for t in self.entries()]
+        for age, tactics in sorted(aged, key=lambda item: item[0]):
+            old = older_than_s is not None and age > older_than_s
+            if old or (limit_bytes is not None and total + len(tactics.blob) > limit_bytes):
+                found.append(tactics)
+            else:
+                total += len(tactics.blob)
+        return found
 
     def kept_at(self, key: TacticKey) -> float | None:
         """When the cache of a key was last written, in seconds of the epoch."""

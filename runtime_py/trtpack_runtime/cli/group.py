@@ -57,6 +57,11 @@ VERBS: Mapping[str, Verb] = {
     "doctor": Verb(
         "trtpack_runtime.cli.doctor:doctor", DEVICE, "Say what this machine has to run bundles."
     ),
+    "cache": Verb(
+        "trtpack_runtime.cli.cache:cache",
+        DEVICE,
+        "See, compare, move and prune your built engines and timing caches.",
+    ),
     "inspect": Verb(
         "trtpack_runtime.cli.inspect:inspect",
         INSIDE,

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user's caches hold, by what the user calls it: a key, a file, or a bundle's variant."""
+
+from __future__ import annotations
+
+import difflib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from .bundle import open_bundle
+from .cache_files import EngineFile, read_files, tactics_of_bundle
+from .engine_store import StoredEngine
+from .errors import BundleError, ConfigError, DeviceError, TrtpackError
+from .finish import Stores
+from .tactics import TacticKey, Tactics, check_same_key, merged
+
+Item: TypeAlias = "StoredEngine | Tactics"
+_SHORT = 12
+
+
+def key_of(item: Item) -> str:
+    """The key of an engine or of a timing cache."""
+    return item.key.digest if isinstance(item, Tactics) else item.key
+
+
+def keys(stores: Stores) -> list[str]:
+    """The keys of everything that is cached."""
+    engines = [entry.key for entry in stores.engines.entries()]
+    return engines + [tactics.key.digest for tactics in stores.tactics.entries()]
+
+
+def lookup(stores: Stores, key: str) -> Item:
+    """What is cached under a key, or the one key that begins so.
+
+    Raises:
+        ConfigError: there is none, or several.
+    """
+    items: list[Item] = [*stores.engines.entries(), *stores.tactics.entries()]
+    found = [item for item in items if key and key_of(item).startswith(key.lower())]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        shown = ", ".join(key_of(item)[: max(_SHORT, len(key) + 1)] for item in found[:3])
+        raise ConfigError(f"several keys begin with {key}: {shown}", hint="give more of the key")
+    short = {key_of(item)[: max(len(key), _SHORT)]: item for item in items}
+    near = difflib.get_close_matches(key.lower(), short, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0][:_SHORT]}? " if near else ""
+    raise ConfigError(
+        f"nothing is cached under {key}", hint=f"{hint}see all keys with: trtpack cache ls"
+    )
+
+
+def tactics_named(stores: Stores, name: str) -> Tactics:
+    """The timing cache of ``FILE``, ``BUNDLE``, ``BUNDLE:TARGET`` or a key.
+
+    Raises:
+        ConfigError: there is none, or a bundle has several.
+        BundleError: it is damaged.
+    """
+    path, target = Path(name), None
+    if not path.exists() and ":" in name:
+        before, _, after = name.rpartition(":")
+        if Path(before).is_file():
+            path, target = Path(before), after
+    if target is not None:
+        return tactics_of_bundle(open_bundle(path), target)[target]
+    if not path.exists():
+        if len(path.parts) > 1 or path.suffix:
+            raise ConfigError(f"there is no file {name}", hint="check the path")
+        item = lookup(stores, name)
+        if isinstance(item, Tactics):
+            return item
+        raise ConfigError(
+            f"{name} is an engine, not a timing cache",
+            hint="see the keys of timing caches with: trtpack cache ls",
+        )
+    with tempfile.TemporaryDirectory(prefix="trtpack-") as scratch:
+        items = read_files(path, Path(scratch))
+    found = [item for item in items if isinstance(item, Tactics)]
+    if len({tactics.key for tactics in found}) != 1:
+        what = "several timing caches" if found else "an engine, not a timing cache"
+        raise ConfigError(f"{path} holds {what}", hint=f"name one as {path}:TARGET")
+    return found[0]
+
+
+def merge(caches: Sequence[Tactics], facts: Mapping[str, Any]) -> Tactics:
+    """One timing cache of several of one device; of what several have, the first one's stays.
+
+    Raises:
+        ConfigError: they are of several devices.
+        DeviceError: this machine is not that device, and only its TensorRT can merge them.
+        EngineBuildError: one of them is damaged.
+    """
+    first, *others = caches
+    for other in others:
+        check_same_key(other.key, first.key)
+    if any(other.blob != first.blob for other in others):
+        _check_can_merge(first.key, facts)
+    for other in others:
+        first = merged(first, other, _combine)
+    return first
+
+
+def store_item(
+    item: Tactics | EngineFile,
+    stores: Stores,
+    facts: Callable[[], Mapping[str, Any]],
+    *,
+    trust: bool = False,
+    replace: bool = False,
+) -> bool:
+    """Puts what was read from files into its store; whether it was new there.
+
+    A timing cache is merged with the one that is there; with ``replace`` it takes its place.
+
+    Raises:
+        BundleError: an engine holds machine code, and ``trust`` is not given.
+        ConfigError: the store cannot be written.
+        DeviceError: this machine cannot merge the timing caches.
+    """
+    if isinstance(item, EngineFile):
+        return _store_engine(item, stores, trust=trust)
+    known = stores.tactics.read(item.key)
+    if known is not None and known.blob == item.blob:
+        return False
+    if known is None or replace:
+        taken = stores.tactics.put(item.key, item)
+    else:
+        try:
+            _check_can_merge(item.key, facts())
+        except TrtpackError as error:
+            raise DeviceError(
+                f"another timing cache of {item.key} is there already, and {error.message}",
+                hint="add --replace to have this one instead of it",
+            ) from error
+        taken = stores.tactics.put(item.key, item, _combine)
+    if not taken:
+        raise _read_only(stores.tactics.folder)
+    return True
+
+
+def _store_engine(item: EngineFile, stores: Stores, *, trust: bool) -> bool:
+    if item.carries_code and not trust:
+        raise BundleError(
+            f"{item.path.name} holds machine code that this machine did not build",
+            hint="add --trust if you trust who built it",
+        )
+    with stores.engines.lock(item.key):
+        if stores.engines.get(item.key) is not None:
+            return False
+        kept = stores.engines.put(
+            item.key, item.path, item.record, about=item.about, seconds=item.seconds
+        )
+    if kept is None:
+        raise _read_only(stores.engines.folder)
+    return True
+
+
+def _check_can_merge(key: TacticKey, facts: Mapping[str, Any]) -> None:
+    """DeviceError where this machine is not the one whose TensorRT can merge caches of a key."""
+    only = f"only TensorRT {key.tensorrt} on such a device can merge timing caches"
+    hint = "merge them there, or take one of them"
+    if not facts.get("tensorrt"):
+        raise DeviceError(f"{only}, and TensorRT is not installed here", hint=hint)
+    if not facts.get("gpus"):
+        why = "; ".join(facts.get("problems", ())) or "there is no NVIDIA GPU"
+        raise DeviceError(f"{only}: {why}", hint=hint)
+    here = TacticKey.of(facts)
+    if here != key:
+        raise DeviceError(f"{only}: they are of {key}, this machine is {here}", hint=hint)
+
+
+def _combine(blobs: Sequence[bytes]) -> bytes:
+    from .engines import _tactics
+
+    return _tactics.combine(blobs)
+
+
+def _read_only(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"cannot write to {folder}", hint="free space there, or set XDG_CACHE_HOME to another disk"
+    )
