@@ -73,6 +73,7 @@ def _trial(harness: Any, case: Any, name: str, subject: str, dtype: str, target:
     if not target.tensorrt_at_least("10.0") and any(map(_is_long, samples)):
         raise _NoTrial("has integers beyond 32 bits, TensorRT 8 has none such")
     group = f"{'dynamic' if ranges else 'static'} {_family(segment.network)}"
+    group += " with unread inputs" * _has_unread_inputs(segment.network)
     constants = {c.data: segment.constants[c.data] for c in segment.network.constants.values()}
     return Trial(name, subject, dtype, group, segment.network, constants, samples, TOLERANCE)
 
@@ -111,6 +112,12 @@ def _sample(
 def _family(network: Network) -> str:
     types = {t.dtype for t in (*network.inputs, *network.tensors.values())}
     return next((name for name in ("BF16", "HALF", "FLOAT") if name in types), "whole")
+
+
+def _has_unread_inputs(network: Network) -> bool:
+    """Whether the values of an input do not matter; a TensorRT may leave such ones out."""
+    read = {name for layer in network.layers for name in layer.operand_names()}
+    return not {tensor.name for tensor in network.inputs} <= read
 
 
 def _is_long(sample: Sample) -> bool:

@@ -133,6 +133,7 @@ def samplings() -> list[Case]:
                 input, grid, modes[m], outside[s], a
             ),
             dtypes=ONLY_FLOAT,
+            dynamic={"input": (0,), "grid": (0,)},
             label=f"{align} far",
         )
         for mode, align, sample in product(modes, (False, True), outside)
@@ -167,6 +168,7 @@ def poolings() -> list[Case]:
                     {"input": x(1, 2, 8, 7)},
                     attributes,
                     lambda input, a=attributes: _pooled(input, a),
+                    dynamic={"input": (0, 2, 3)},
                     label=f"{window} {stride} {pre} {post} {excludes or ''}".strip(),
                 )
             )
@@ -247,6 +249,7 @@ def deconvolutions() -> list[Case]:
                 lambda input, kernel, z=sizes, s=stride, p=padding, d=dilation, g=groups: (
                     conv2d_input([2, 8, *z], kernel, input, s, p, d, g)
                 ),
+                dynamic={"input": (0, 2, 3)},
                 label=f"{stride} {padding} {dilation} {groups}",
             )
         )
