@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from tests.runtime.layer_cases import (
+    edges,
     indexing,
     linear,
     pointwise,
@@ -26,8 +27,8 @@ CASES: list[Case] = [
     *indexing.indexings(),
     *indexing.arrangements(),
     *special.pointwise_specials(),
-    *special.reduction_specials(),
-    *special.indexing_specials(),
+    *edges.reductions(),
+    *edges.indexings(),
     *sampling.resizings(),
     *sampling.samplings(),
     *sampling.poolings(),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values at which libraries part: NaN, infinities, ties, negative and whole numbers.
+"""Elements at which libraries part: NaN, infinities, ties, negative and whole numbers.
 
 Answers are written out, or computed by Python's own arithmetic.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tests.runtime.layer_cases.case import FLOATS, Case, ints, x
+from tests.runtime.layer_cases.case import FLOATS, Case, x
 
 T = torch.Tensor
 NAN, INF = math.nan, math.inf
@@ -44,7 +44,7 @@ def _activations() -> list[Case]:
             "activation",
             {"input": x(6, values=given)},
             {"type": type_, **more},
-            _always(answer),
+            always(answer),
             label="special",
         )
         for type_, (more, answer) in table.items()
@@ -80,7 +80,7 @@ def _unaries() -> list[Case]:
             "unary",
             {"input": x(5, values=given)},
             {"op": op},
-            _always(answer),
+            always(answer),
             label="special",
         )
         for op, (given, answer) in table.items()
@@ -138,7 +138,7 @@ def _elementwises() -> list[Case]:
                 "input2": x(len(pairs), values=tuple(b for _, b in pairs)),
             },
             {"op": op},
-            _always(answer),
+            always(answer),
             dtypes=dtypes,
             label=label,
         )
@@ -184,7 +184,7 @@ def _casts() -> list[Case]:
             "cast",
             {"input": x(len(given), values=given)},
             {"to_type": to},
-            _always(answer),
+            always(answer),
             dtypes=dtypes,
             label=f"{label} from {dtypes[0]}",
         )
@@ -202,7 +202,7 @@ def _others() -> list[Case]:
                 "else_input": x(4, values=(NAN, 2, NAN, -INF)),
             },
             {},
-            _always((1, 2, INF, -INF)),
+            always((1, 2, INF, -INF)),
             label="NaN not chosen",
         ),
         Case(
@@ -234,7 +234,7 @@ def _others() -> list[Case]:
                 "slopes": x(4, values=(0.5, -1, 0.5, 3)),
             },
             {},
-            _always((NAN, INF, -INF, 0)),
+            always((NAN, INF, -INF, 0)),
             label="special",
         ),
         *(
@@ -256,210 +256,10 @@ def _others() -> list[Case]:
     ]
 
 
-def reduction_specials() -> list[Case]:
-    strange = x(4, 2, values=(NAN, 1, -INF, -5, INF, INF, -3, -7))
-    table: tuple[tuple[str, tuple[float, ...]], ...] = (
-        ("MAX", (NAN, -5, INF, -3)),
-        ("MIN", (NAN, -INF, INF, -7)),
-        ("SUM", (NAN, -INF, INF, -10)),
-        ("PROD", (NAN, INF, INF, 21)),
-        ("AVG", (NAN, -INF, INF, -5)),
-    )
-    whole = x(2, 3, values=(-1, 2, -3, 4, -5, 6))
-    return [
-        *(
-            Case(
-                "reduce",
-                {"input": strange},
-                {"op": op, "axes": (1,), "keep_dims": False},
-                _always(answer),
-                label="special",
-            )
-            for op, answer in table
-        ),
-        *(
-            Case(
-                "reduce",
-                {"input": whole},
-                {"op": op, "axes": (0, 1), "keep_dims": True},
-                lambda input, a=answer: torch.tensor([[a]]),
-                dtypes=WHOLE,
-                label="whole",
-            )
-            for op, answer in (("SUM", 3), ("PROD", -720), ("MAX", 6), ("MIN", -5))
-        ),
-        Case(
-            "softmax",
-            {"input": x(3, 3, values=(1000, 1000, 999, 0, -INF, -INF, 1, -INF, 1))},
-            {"axes": (1,)},
-            lambda **_: torch.tensor([[0.4223188, 0.4223188, 0.1553624], [1, 0, 0], [0.5, 0, 0.5]]),
-            label="large and masked",
-        ),
-        Case(
-            "softmax",
-            {"input": x(1, 2, values=(-INF, -INF))},
-            {"axes": (1,)},
-            lambda **_: torch.tensor([[NAN, NAN]]),
-            label="all masked",
-        ),
-        Case(
-            "topk",
-            {"input": x(2, 5, values=(-1, -3, -2, -9, -4, 5, INF, -INF, 0, 7))},
-            {"op": "MAX", "k": 5, "axes": (1,)},
-            lambda **_: (
-                torch.tensor([[-1, -2, -3, -4, -9], [INF, 7, 5, 0, -INF]]),
-                torch.tensor([[0, 2, 1, 4, 3], [1, 4, 0, 3, 2]]),
-            ),
-            label="negative",
-        ),
-        Case(
-            "topk",
-            {"input": x(4, 2, values=(1, 8, 2, 7, 3, 6, 4, 5))},
-            {"op": "MIN", "k": 2, "axes": (0,)},
-            lambda **_: (torch.tensor([[1, 5], [2, 6]]), torch.tensor([[0, 3], [1, 2]])),
-            label="first dim",
-        ),
-        *(
-            Case(
-                "topk",
-                {"input": x(1, 6, values=(1, 3, 3, 2, 3, 1))},
-                {"op": op, "k": 3, "axes": (1,)},
-                lambda input, v=values, i=indices: (torch.tensor([v]), torch.tensor([i])),
-                label="ties",
-            )
-            for op, values, indices in (
-                ("MAX", [3, 3, 3], [1, 2, 4]),
-                ("MIN", [1, 1, 2], [0, 5, 3]),
-            )
-        ),
-    ]
-
-
-def indexing_specials() -> list[Case]:
-    rows = x(4, 2, values=(0, 1, 2, 3, 4, 5, 6, 7))
-    return [
-        Case(
-            "gather",
-            {"input": rows, "indices": ints((3,), -1, 0, -4)},
-            {"mode": "DEFAULT", "axis": 0},
-            lambda **_: torch.tensor([[6, 7], [0, 1], [0, 1]]),
-            label="negative",
-        ),
-        Case(
-            "gather",
-            {"input": rows, "indices": ints((2,), 1, 4)},
-            {"mode": "DEFAULT", "axis": 0},
-            lambda **_: torch.tensor([[2, 3], [0, 0]]),
-            label="out of bounds",
-        ),
-        Case(
-            "gather",
-            {"input": rows, "indices": ints((2, 2), -1, 0, 1, -4)},
-            {"mode": "ELEMENT", "axis": 0},
-            lambda **_: torch.tensor([[6, 1], [2, 1]]),
-            label="negative",
-        ),
-        Case(
-            "gather",
-            {"input": rows, "indices": ints((2, 2), -1, 0, 1, -1)},
-            {"mode": "ND", "axis": 0},
-            lambda **_: torch.tensor([6, 3]),
-            label="negative",
-        ),
-        Case(
-            "scatter",
-            {"data": rows, "indices": ints((1, 2), -1, 1), "updates": x(1, 2, values=(20, 30))},
-            {"mode": "ELEMENT", "axis": 0},
-            lambda **_: torch.tensor([[0, 1], [2, 30], [4, 5], [20, 7]]),
-            label="negative",
-        ),
-        Case(
-            "scatter",
-            {"data": rows, "indices": ints((1, 1), -1), "updates": x(1, 2, values=(20, 30))},
-            {"mode": "ND"},
-            lambda **_: torch.tensor([[0, 1], [2, 3], [4, 5], [20, 30]]),
-            label="negative",
-        ),
-        *(
-            Case(
-                "slice",
-                {"input": x(5, values=(0, 1, 2, 3, 4))},
-                {"start": (start,), "shape": (len(answer),), "stride": (stride,), "mode": mode},
-                _always(answer),
-                dtypes=(*FLOATS, "INT32"),
-                label=f"{start} {stride}",
-            )
-            for mode, start, stride, answer in (
-                ("FILL", -1, 2, (0, 1, 3, 0)),
-                ("FILL", 5, -2, (0, 3, 1, 0)),
-                ("CLAMP", -3, 2, (0, 0, 1, 3, 4)),
-                ("CLAMP", 6, -1, (4, 4, 4, 3)),
-                ("WRAP", -3, 2, (2, 4, 1, 3, 0)),
-                ("WRAP", 9, -1, (4, 3, 2, 1, 0, 4)),
-                ("WRAP", -11, 1, (4, 0, 1)),
-                ("REFLECT", -3, 1, (3, 2, 1, 0, 1, 2, 3, 4, 3, 2)),
-                ("REFLECT", 6, -1, (2, 3, 4, 3, 2)),
-                ("REFLECT", -9, 1, (1, 0, 1)),
-            )
-        ),
-        Case(
-            "slice",
-            {"input": x(2, 2, values=(1, 2, 3, 4)), "fill": x(values=(-INF,), constant=True)},
-            {"start": (0, -1), "shape": (2, 3), "stride": (1, 1), "mode": "FILL"},
-            lambda **_: torch.tensor([[-INF, 1, 2], [-INF, 3, 4]]),
-            label="infinity",
-        ),
-        Case(
-            "shuffle",
-            {"input": x(0, 4)},
-            {"reshape_dims": (2, 0, 2)},
-            lambda input: torch.zeros(2, 0, 2),
-            label="nothing",
-        ),
-        *(
-            Case(
-                "one_hot",
-                {
-                    "indices": ints((len(given),), *given),
-                    "values": x(2, values=(0, 1), constant=True),
-                },
-                {"depth": 3, "axis": axis},
-                lambda indices, values, a=answer: torch.tensor(a),
-                label=f"{label} axis {axis}",
-            )
-            for label, given, axis, answer in (
-                ("inside", (2, 0), 0, [[0, 1], [0, 0], [1, 0]]),
-                ("beyond", (3, 1), 1, [[0, 0, 0], [0, 1, 0]]),
-            )
-        ),
-        Case(
-            "fill",
-            {},
-            {"shape": (4,), "op": "LINSPACE", "output_type": "INT32", "alpha": 5, "beta": (-2,)},
-            lambda: torch.tensor([5, 3, 1, -1]),
-            dtypes=("INT32",),
-            label="downwards",
-        ),
-        Case(
-            "fill",
-            {},
-            {
-                "shape": (3,),
-                "op": "LINSPACE",
-                "output_type": "FLOAT",
-                "alpha": 0.5,
-                "beta": (0.25,),
-            },
-            lambda: torch.tensor([0.5, 0.75, 1.0]),
-            dtypes=("FLOAT",),
-            label="fractions",
-        ),
-    ]
-
-
 def _pairs(flat: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
     return tuple(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _always(answer: tuple[Any, ...]) -> Callable[..., T]:
+def always(answer: tuple[Any, ...]) -> Callable[..., T]:
+    """An answer that does not look at the operands, which are given in the case."""
     return lambda **_: torch.tensor(answer)
