@@ -55,6 +55,9 @@ class Program:
     state: tuple[StateSlot, ...] = ()
     constants: Mapping[str, str] | None = None
     """Program values that are stored tensors: value name -> stored name."""
+    recipes: Mapping[str, Mapping[str, Any]] | None = None
+    """How the derived tensors that are read outside networks follow from others: stored name ->
+    recipe (``recipes.py``). Networks keep those of their own constants."""
 
 
 def to_json(program: Program) -> dict[str, Any]:
@@ -66,6 +69,7 @@ def to_json(program: Program) -> dict[str, Any]:
         "outputs": list(program.outputs),
         "state": [{"slot": s.slot, "input": s.input, "output": s.output} for s in program.state],
         "constants": dict(program.constants or {}),
+        **({"recipes": dict(program.recipes)} if program.recipes else {}),
         "segments": [
             {
                 "name": s.name,
@@ -96,6 +100,7 @@ def from_json(value: Mapping[str, Any]) -> Program:
             segments,
             tuple(StateSlot(s["slot"], s["input"], s["output"]) for s in value["state"]),
             dict(value.get("constants", {})),
+            dict(value.get("recipes", {})),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(

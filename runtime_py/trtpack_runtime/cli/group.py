@@ -85,6 +85,11 @@ VERBS: Mapping[str, Verb] = {
         INSIDE,
         "Find the layer where an engine computes something else.",
     ),
+    "update-weights": Verb(
+        "trtpack_runtime.cli.update_weights:update_weights",
+        OTHER,
+        "Give a bundle other weights, without building it again.",
+    ),
     "completion": Verb(
         "trtpack_runtime.cli.completion:completion", OTHER, "Print a shell's completion script."
     ),

@@ -1,0 +1,469 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Other weights in a finished bundle: what follows from them follows, and nothing else changes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.runtime import deferred
+from tests.runtime.command import trtpack
+from trtpack_runtime import aten, dims, load, program
+from trtpack_runtime import network as networks
+from trtpack_runtime.bundle import Bundle, Member, open_bundle, write_bundle
+from trtpack_runtime.engine_store import content_of
+from trtpack_runtime.errors import BundleError, ConfigError, SmokeFailure, TrtpackError
+from trtpack_runtime.manifest import Manifest
+from trtpack_runtime.network import Network, Profile, Tensor
+from trtpack_runtime.new_weights import WeightsMismatchError
+from trtpack_runtime.program import Program, Segment
+from trtpack_runtime.recorder import Recorder
+from trtpack_runtime.safetensors import write_safetensors
+from trtpack_runtime.samples import StoredTensor
+from trtpack_runtime.update_weights import Updated, refit_problem, update_weights
+
+BATCH = dims.dim("x", 0)
+X = torch.linspace(-3, 9, 8).reshape(2, 4)
+PLAN = "engines/h200/x.plan"
+
+
+def values(seed: int = 0) -> dict[str, torch.Tensor]:
+    made = torch.Generator().manual_seed(seed)
+    shapes = {"fc.weight": (3, 4), "fc.bias": (3,), "head.weight": (5, 3), "head.scale": (1,)}
+    return {name: torch.randn(shape, generator=made) for name, shape in shapes.items()}
+
+
+def answer(state: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    hidden = torch.relu(X @ state["fc.weight"].T + state["fc.bias"])
+    return (hidden @ state["head.weight"].T) * state["head.scale"]
+
+
+def constant(name: str) -> dict[str, str]:
+    return {"constant": name}
+
+
+def transposed(name: str) -> dict[str, Any]:
+    return {"op": "aten.permute.default", "args": [constant(name), [1, 0]]}
+
+
+def network(table: str = "table") -> Network:
+    """``relu(x @ fc.weight.T + fc.bias) + a table of zeros``."""
+    recorder = Recorder()
+    x = recorder.input(Tensor("x", "FLOAT", (BATCH, 4)))
+    w = recorder.constant("FLOAT", (4, 3), "fc.weight|t", transposed("fc.weight"))
+    b = recorder.constant("FLOAT", (3,), "fc.bias")
+    view = {"op": "aten.view.default", "args": [constant("fc.bias"), [1, 3]]}
+    row = recorder.constant("FLOAT", (1, 3), "fc.bias|1x3", view)
+    zeros = recorder.constant("FLOAT", (1, 3), "table")
+    plain = {"op0": "NONE", "op1": "NONE"}
+    (y,) = recorder.add("matrix_multiply", {"input0": x, "input1": w}, plain, name="y")
+    (y,) = recorder.add("elementwise", {"input1": y, "input2": row}, {"op": "SUM"}, name="sum")
+    (y,) = recorder.add("elementwise", {"input1": y, "input2": zeros}, {"op": "SUM"}, name="more")
+    (y,) = recorder.add("activation", {"input": y}, {"type": "RELU"}, name="h")
+    made = recorder.finish([y.name], [Profile({"x": ((1, 4), (2, 4), (8, 4))})])
+    assert b.name == "fc.bias"
+    # a constant is a view of what is stored
+    stored = {"fc.bias|1x3": "fc.bias", "table": table}
+    kept = {n: replace(c, data=stored.get(n, c.data)) for n, c in made.constants.items()}
+    return replace(made, constants=kept)
+
+
+def graph() -> dict[str, Any]:
+    """``(h @ head.weight.T) * head.scale``, the product with the transposed stored."""
+    nodes = [
+        {
+            "name": "product",
+            "op": "aten.mm.default",
+            "args": [{"value": "h"}, constant("head.weight|t")],
+            "kwargs": {},
+        },
+        {
+            "name": "y",
+            "op": "aten.mul.Tensor",
+            "args": [{"value": "product"}, constant("head.scale")],
+            "kwargs": {},
+        },
+    ]
+    return {"schema": aten.SCHEMA, "inputs": ["h"], "outputs": ["y"], "nodes": nodes}
+
+
+def write(
+    path: Path,
+    *,
+    record: Mapping[str, Any] | None = None,
+    recipes: bool = True,
+    parameters: Mapping[str, str] | None = None,
+    table: str = "table",
+) -> Path:
+    """A bundle of ``answer``; ``record`` is that of its TensorRT engine, None where it has none."""
+    folder = path.parent / f"{path.name}.parts"
+    folder.mkdir(exist_ok=True)
+    state = values()
+    stored = state | {
+        "fc.weight|t": state["fc.weight"].T.contiguous(),
+        "head.weight|t": state["head.weight"].T.contiguous(),
+        "table": torch.zeros(3),
+    }
+    write_safetensors(folder / "weights", [StoredTensor(k, v) for k, v in stored.items()])
+    golden = {"input.0": X, "output.0": answer(state)}
+    write_safetensors(folder / "golden", [StoredTensor(k, v) for k, v in golden.items()])
+    made = network(table)
+    member = f"networks/{made.digest()}.json"
+    steps = Program(
+        "forward",
+        ("x",),
+        ("y",),
+        (
+            Segment("forward_0", "network", {"x": "x"}, {"h": "h"}, network=member),
+            Segment("forward_1", "aten", {"h": "h"}, {"y": "y"}, graph=graph()),
+        ),
+        recipes={"head.weight|t": transposed("head.weight")} if recipes else None,
+    )
+    engine: dict[str, Any] = {"kind": "tensorrt", "deferred": "left to the device"}
+    if record is not None:
+        engine = {"kind": "tensorrt", "member": PLAN, "record": dict(record)}
+    engine["content"] = "0" * 64
+    shape = [dims.to_json(BATCH), 4]
+    spec = {"name": "x", "dtype": "FLOAT", "shape": shape, "min": [1, 4], "opt": [2, 4]}
+    programs = {"forward": "programs/forward/all.json"}
+    manifest = {
+        "schema": "trtpack.bundle/1",
+        "producer": "trtpack 0.1.0",
+        "name": "mixed",
+        "requires": ["format:1"],
+        "members": [],
+        "methods": {
+            "forward": {
+                "inputs": [{**spec, "max": [8, 4]}],
+                "outputs": [{"name": "y", "dtype": "FLOAT", "shape": [shape[0], 5]}],
+                "in_tree": {"call": {"parameters": ["x"], "args": ["*"], "kwargs": []}},
+                "out_tree": "*",
+                "golden": [
+                    {
+                        "member": "golden/forward-0.safetensors",
+                        "inputs": ["input.0"],
+                        "outputs": ["output.0"],
+                    }
+                ],
+                "tolerance": {"y": {"rel_l2": 1e-4}},
+            }
+        },
+        "state": [],
+        "weights": {
+            "members": ["weights/0.safetensors"],
+            "parameters": dict(parameters or {name: name for name in state}),
+            "buffers": {},
+        },
+        "variants": {
+            "cpu": {
+                "target": {"name": "cpu", "kind": "inductor", "sm": None},
+                "programs": programs,
+                "engines": {
+                    "forward_1": {
+                        "kind": "inductor",
+                        "member": "engines/cpu/forward_1.pt2",
+                        "record": {"torch": "1.0", "os": "linux", "arch": "none"},
+                    }
+                },
+            },
+            "h200": {
+                "target": {"name": "h200", "kind": "tensorrt", "sm": "9.0"},
+                "programs": programs,
+                "engines": {"forward_0": engine},
+            },
+        },
+    }
+    content = json.dumps(program.to_json(steps), sort_keys=True).encode()
+    members = [
+        Member("programs/forward/all.json", content),
+        Member(member, made.to_bytes()),
+        Member("golden/forward-0.safetensors", folder / "golden"),
+        Member("weights/0.safetensors", folder / "weights"),
+        Member("engines/cpu/forward_1.pt2", b"machine code"),
+    ]
+    members += [Member(PLAN, b"plan" * 500)] if record is not None else []
+    write_bundle(path, Manifest.from_json(manifest), members)
+    return path
+
+
+def saved(path: Path, state: Mapping[str, torch.Tensor]) -> Path:
+    write_safetensors(path, [StoredTensor(name, value) for name, value in state.items()])
+    return path
+
+
+def update(path: Path, state: Mapping[str, torch.Tensor], **given: Any) -> Updated:
+    file = saved(path.with_suffix(".safetensors"), state)
+    return update_weights(open_bundle(path), file, given.pop("to", path), **given)
+
+
+def digests(bundle: Bundle) -> dict[str, str]:
+    import hashlib
+
+    return {n: hashlib.sha256(v.buffer).hexdigest() for n, v in bundle.weights.items()}
+
+
+def engine_of(bundle: Bundle, segment: str = "forward_0", variant: str = "h200") -> Any:
+    return bundle.manifest.variants[variant].engines[segment]
+
+
+RECORD = {"tensorrt": "10.3.0", "sm": "9.0", "device": "NVIDIA H200", "os": "linux"} | {
+    "arch": "x86_64",
+    "options": {},
+    "refit": False,
+}
+
+
+@pytest.mark.filterwarnings("ignore::trtpack_runtime.module.DegradedWarning")
+@pytest.mark.parametrize("target", ["cpu", "h200"])
+def test_everything_follows_from_the_new_weights(tmp_path: Path, target: str) -> None:
+    path = write(tmp_path / "b.tar")
+    updated = update(path, values(1))
+    assert set(updated.changed) == set(values())
+    assert updated.derived == 2
+    loaded = load(path, target=target, build=False)
+    torch.testing.assert_close(loaded(X), answer(values(1)))
+    for name, value in values(1).items():
+        assert torch.equal(loaded.state_dict()[name], value)
+    stored = {name: view.tensor() for name, view in updated.bundle.weights.items()}
+    assert torch.equal(stored["fc.weight|t"], values(1)["fc.weight"].T)
+    assert torch.equal(stored["table"], torch.zeros(3))
+    golden = updated.bundle.tensors("golden/forward-0.safetensors")
+    assert torch.equal(golden["input.0"].tensor(), X)
+    torch.testing.assert_close(golden["output.0"].tensor(), answer(values(1)))
+    assert "evaluator of trtpack-runtime" in updated.bundle.manifest.report["golden"]
+    assert all(report.passed and report.comparisons for report in updated.reports.values())
+    (made,) = [m for m in updated.bundle.entries if m.startswith("networks/")]
+    wanted = content_of(networks.from_bytes(updated.bundle.member(made)), digests(updated.bundle))
+    assert engine_of(updated.bundle).content == wanted
+
+
+@pytest.mark.parametrize("weights", ["stripped", "refittable"])
+def test_engines_that_can_be_refitted_go_on(tmp_path: Path, weights: str) -> None:
+    path = write(tmp_path / "b.tar", record={**RECORD, "weights": weights})
+    plan = bytes(open_bundle(path).member(PLAN))
+    updated = update(path, values(1), to=tmp_path / "new.tar")
+    engine = engine_of(updated.bundle)
+    assert engine.record == {**RECORD, "weights": weights, "refit": True}
+    assert bytes(updated.bundle.member(PLAN)) == plan
+    assert updated.kept[("h200", "forward_0")] == "is refitted when it is loaded"
+    assert engine_of(open_bundle(path)).record["refit"] is False
+
+
+@pytest.mark.parametrize("record", [RECORD, {**RECORD, "weights": "inside"}])
+def test_engines_with_weights_inside_are_left_to_the_device(
+    tmp_path: Path, record: dict[str, Any]
+) -> None:
+    updated = update(write(tmp_path / "b.tar", record=record), values(1))
+    engine = engine_of(updated.bundle)
+    assert engine.deferred == "built with other weights, and it holds them inside"
+    assert (engine.member, engine.record) == (None, {})
+    assert PLAN not in updated.bundle.entries
+    assert updated.dropped[("h200", "forward_0")] == "it holds them inside"
+
+
+def test_a_compiled_segment_goes_on_unless_a_changed_number_is_in_its_code(tmp_path: Path) -> None:
+    path = write(tmp_path / "b.tar")
+    large = {**values(), "head.weight": values(1)["head.weight"]}
+    updated = update(path, large)
+    assert updated.kept == {("cpu", "forward_1"): "reads the weights from the bundle"}
+    assert bytes(updated.bundle.member("engines/cpu/forward_1.pt2")) == b"machine code"
+    small = {**large, "head.scale": torch.tensor([3.0])}
+    updated = update(path, small)
+    assert updated.dropped == {("cpu", "forward_1"): "holds small weights inside"}
+    engine = engine_of(updated.bundle, "forward_1", "cpu")
+    assert engine.deferred == "built with other weights, and head.scale is a part of its code"
+    assert "engines/cpu/forward_1.pt2" not in updated.bundle.entries
+
+
+def test_equal_weights_change_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "b.tar", record={**RECORD, "weights": "inside"})
+    before = open_bundle(path)
+    updated = update(path, values())
+    assert (updated.changed, updated.derived, updated.kept, updated.dropped) == ((), 0, {}, {})
+    assert updated.bundle.entries == before.entries
+    assert updated.bundle.manifest.report == before.manifest.report
+
+
+def test_what_does_not_fit_is_listed(tmp_path: Path) -> None:
+    path = write(tmp_path / "b.tar")
+    before = path.read_bytes()
+    state = {**values(1), "extra": torch.zeros(1), "fc.weight": torch.zeros(4, 3)}
+    del state["head.weight"], state["head.scale"]
+    with pytest.raises(WeightsMismatchError) as error:
+        update(path, state)
+    assert error.value.missing == ["head.scale", "head.weight"]
+    assert error.value.unexpected == ["extra"]
+    assert error.value.mismatched == ["fc.weight is F32[4, 3], wants F32[3, 4]"]
+    assert "2 missing: head.scale, head.weight; 1 unexpected: extra; 1 of another" in str(
+        error.value
+    )
+    assert path.read_bytes() == before
+
+
+def test_other_types_are_converted_where_asked(tmp_path: Path) -> None:
+    path = write(tmp_path / "b.tar")
+    halves = {name: value.half() for name, value in values(1).items()}
+    with pytest.raises(WeightsMismatchError) as error:
+        update(path, halves)
+    assert error.value.hint.startswith("add --cast where only the types differ")
+    updated = update(path, halves, cast=True)
+    assert updated.bundle.weights["fc.weight"].dtype == "F32"
+    torch.testing.assert_close(
+        updated.bundle.weights["fc.weight"].tensor(), halves["fc.weight"].float()
+    )
+    integers = {**values(1), "fc.bias": torch.zeros(3, dtype=torch.int32)}
+    with pytest.raises(WeightsMismatchError):
+        update(path, integers, cast=True)
+
+
+TIED = {"a": "head.weight", "b": "head.weight", "fc.weight": "fc.weight"} | {
+    "fc.bias": "fc.bias",
+    "head.scale": "head.scale",
+}
+
+
+def test_of_tied_weights_one_name_will_do(tmp_path: Path) -> None:
+    path = write(tmp_path / "b.tar", parameters=TIED)
+    new = values(1)
+    state = {name: new[name] for name in ("fc.weight", "fc.bias", "head.scale")}
+    updated = update(path, {**state, "b": new["head.weight"]})
+    assert torch.equal(updated.bundle.weights["head.weight"].tensor(), new["head.weight"])
+    with pytest.raises(
+        BundleError, match=r"cannot give head\.weight another value: [ab] was equal"
+    ):
+        update(path, {**state, "a": new["head.weight"] + 1, "b": new["head.weight"]})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            {"recipes": False},
+            "head.weight|t another value: the bundle does not tell how it follows",
+        ),
+        ({"table": "fc.bias"}, "fc.bias another value: the table table was equal to it"),
+    ],
+)
+def test_what_the_bundle_does_not_tell_is_refused(
+    tmp_path: Path, given: dict[str, Any], words: str
+) -> None:
+    path = write(tmp_path / "b.tar", **given)
+    before = path.read_bytes()
+    with pytest.raises(BundleError) as error:
+        update(path, values(1))
+    assert words in error.value.message
+    assert path.read_bytes() == before
+    if "recipes" in given:
+        assert update(path, values()).changed == ()
+
+
+@pytest.mark.parametrize("what", ["nothing finite", "damaged", "full disk", "wrong engine"])
+def test_a_failure_leaves_the_bundle_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    path = write(tmp_path / "b.tar")
+    file = saved(tmp_path / "new.safetensors", values(1))
+    wanted: type[TrtpackError] = ConfigError
+    if what == "nothing finite":
+        saved(file, {**values(), "head.scale": torch.tensor([float("nan")])})
+    elif what == "damaged":
+        file.write_bytes(file.read_bytes()[:-9])
+        wanted = BundleError
+    elif what == "full disk":
+        monkeypatch.setattr(os, "fsync", _full)
+    else:
+        monkeypatch.setattr("trtpack_runtime.update_weights._check_finite", _spoilt)
+        wanted = SmokeFailure
+    before = path.read_bytes()
+    with pytest.raises(wanted):
+        update_weights(open_bundle(path), file, path)
+    assert path.read_bytes() == before
+    left = {"b.tar", "b.tar.parts", "new.safetensors"}
+    assert {entry.name for entry in tmp_path.iterdir()} == left
+
+
+def _full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _spoilt(method: Any, outputs: Any, states: Any) -> None:
+    """What the evaluator computed is not what the loaded bundle will."""
+    outputs[0] += 1
+
+
+def test_a_bundle_keeps_its_permissions(tmp_path: Path) -> None:
+    path = write(tmp_path / "b.tar")
+    path.chmod(0o640)
+    update(path, values(1))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_what_an_engine_cannot_be_given_by_name() -> None:
+    recorder = Recorder()
+    x = recorder.input(Tensor("x", "FLOAT", (1, 4)))
+    table = recorder.constant("INT32", (1, 2), "table")
+    (y,) = recorder.add(
+        "gather", {"input": x, "indices": table}, {"mode": "DEFAULT", "axis": 1}, name="y"
+    )
+    made = recorder.finish([y.name])
+    assert refit_problem(made, frozenset()) is None
+    assert refit_problem(made, frozenset({"table"})) == "table is INT32, which stays inside engines"
+    made = network()
+    assert refit_problem(made, frozenset({"fc.bias", "fc.weight|t"})) is None
+    two = replace(made.constants["table"], name="half", dtype="HALF", shape=(1, 6))
+    twice = replace(made, constants={**made.constants, "half": two})
+    assert refit_problem(twice, frozenset({"table"})) == "table has no name of its own in it"
+    assert refit_problem(twice, frozenset({"fc.bias"})) is None
+
+
+def test_the_command(tmp_path: Path) -> None:
+    path = write(tmp_path / "b.tar", record={**RECORD, "weights": "stripped"})
+    file = saved(tmp_path / "new.safetensors", values(1))
+    found = trtpack("update-weights", path, file, "-o", tmp_path / "new.tar")
+    assert (found.code, found.err) == (0, "")
+    lines = found.out.splitlines()
+    assert lines[0] == "4 of 4 weights changed, 2 derived constants computed anew"
+    assert [" ".join(line.split()) for line in lines[1:5]] == [
+        "h200: forward_0 kept is refitted when it is loaded",
+        "cpu: forward_1 left to the device holds small weights inside",
+        "✓ cpu computes what the evaluator does",
+        "✓ h200 computes what the evaluator does",
+    ]
+    assert lines[5].startswith(f"wrote {tmp_path}/new.tar, ")
+    assert trtpack("verify", tmp_path / "new.tar").code == 0
+    value = json.loads(trtpack("update-weights", path, file, "--json").out)
+    assert value["kept"] == [
+        {"target": "h200", "segment": "forward_0", "reason": "is refitted when it is loaded"}
+    ]
+    assert value["proved"]["cpu"][0]["failure"] is None
+    again = trtpack("update-weights", path, file, "--quiet")
+    assert (again.code, again.out) == (0, "")
+    none = trtpack("update-weights", path, tmp_path / "none.safetensors")
+    assert (none.code, "Traceback" in none.err) == (5, False)
+    where = trtpack("update-weights", path, file, "-o", tmp_path / "no" / "new.tar")
+    assert (where.code, where.err.splitlines()[1]) == (2, "hint: create the folder first")
+
+
+def test_deferred_engines_build_from_the_new_weights(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed here")
+    path = deferred.write(tmp_path / "rtx.tar")
+    state = {name: value * 2 for name, value in deferred.weights().items()}
+    update(path, state)
+    env = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "XDG_DATA_HOME": str(tmp_path / "data")}
+    found = trtpack("finish", path, "-o", tmp_path / "finished.tar", env=env)
+    assert found.code == 0, found.err
+    assert "with 2 engines built here" in found.out
+    inside = update(tmp_path / "finished.tar", deferred.weights())
+    assert set(inside.dropped) == {("ada", "forward_0"), ("ada", "forward_1")}
+    again = trtpack("finish", tmp_path / "finished.tar", "-o", tmp_path / "again.tar", env=env)
+    assert "with 2 engines built here" in again.out
+    assert "from the store" not in again.out
