@@ -68,11 +68,10 @@ class Stored:
 
 def store_parameters(captured: Captured, store: WeightStore) -> dict[str, dict[str, str]]:
     """Stores every parameter and persistent buffer; answers state_dict name -> stored name."""
+    kinds = {"parameters": captured.parameters, "buffers": captured.buffers}
     return {
-        "parameters": {
-            n: store.put(n, attribute(captured.graph_module, n)) for n in captured.parameters
-        },
-        "buffers": {n: store.put(n, attribute(captured.graph_module, n)) for n in captured.buffers},
+        kind: {n: store.put(n, attribute(captured.graph_module, n), follows=n) for n in names}
+        for kind, names in kinds.items()
     }
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -48,15 +49,13 @@ def assemble(
     """
     networks: dict[str, Network] = {}
     aliases: dict[str, str] = {}
-    constants = {
-        value: store.put(name, attribute(captured.graph_module, name))
-        for value, name in plan.constants.items()
-    }
+    derived = _Derived(captured, store)
+    constants = {value: derived.put(name) for value, name in plan.constants.items()}
     segments: list[program.Segment] = []
     for segment in plan.segments:
         inputs = {name: aliases.get(name, name) for name in segment.inputs}
         if segment.kind == "torch":
-            graph = _aten(segment, store)
+            graph = _aten(segment, derived)
             outputs = {name: name for name in segment.outputs}
             segments.append(program.Segment(segment.name, "aten", inputs, outputs, graph=graph))
             continue
@@ -66,7 +65,7 @@ def assemble(
             if isinstance(name, str):
                 outputs[name] = value
             elif name.kind == "constant":
-                constants[value] = store.put(name.name, done.constants[name.name])
+                constants[value] = derived.put_constant(done, name.name)
             else:
                 aliases[value] = _source(name, inputs, outputs)
         if not outputs:
@@ -89,16 +88,51 @@ def assemble(
             tuple(segments),
             tuple(program.StateSlot(s.slot, s.input, results[s.output]) for s in captured.state),
             constants,
+            derived.recipes,
         ),
         networks,
     )
+
+
+class _Derived:
+    """Stores what a program reads outside its networks, with the recipes of what is derived."""
+
+    def __init__(self, captured: Captured, store: WeightStore) -> None:
+        self._module, self._store = captured.graph_module, store
+        self._known: Mapping[str, dict[str, Any]] = self._module.meta.get("recipes", {})
+        self.recipes: dict[str, Any] = {}
+
+    def put(self, name: str, value: torch.Tensor | None = None) -> str:
+        """Stores an attribute of the captured module; ``value`` where it is at hand."""
+        return self._put(name, self._read(name) if value is None else value, self._known.get(name))
+
+    def put_constant(self, done: ConvertedSegment, name: str) -> str:
+        """Stores a constant that a converter made and hands through."""
+        constant = done.network.constants.get(name)
+        recipe = constant.recipe if constant is not None else self._known.get(name)
+        return self._put(name, done.constants[name], recipe)
+
+    def _put(self, name: str, value: torch.Tensor, recipe: Mapping[str, Any] | None) -> str:
+        stored = self._store.put(name, value, follows=_follows(recipe))
+        if recipe is not None:
+            read = {n: self._store.put(n, self._read(n)) for n in recipe_format.sources(recipe)}
+            self.recipes[stored] = renamed_constants(recipe, read)
+        return stored
+
+    def _read(self, name: str) -> torch.Tensor:
+        return attribute(self._module, name)
+
+
+def _follows(recipe: Mapping[str, Any] | None) -> str:
+    """A text for what a constant follows from."""
+    return "" if recipe is None else json.dumps(recipe, sort_keys=True)
 
 
 def _source(passed: Passed, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> str:
     return inputs[passed.name] if passed.kind == "input" else outputs[passed.name]
 
 
-def _aten(segment: PlannedSegment, store: WeightStore) -> dict[str, Any]:
+def _aten(segment: PlannedSegment, derived: _Derived) -> dict[str, Any]:
     module = segment.graph_module
     symbols = Symbols.of(module)
 
@@ -110,7 +144,7 @@ def _aten(segment: PlannedSegment, store: WeightStore) -> dict[str, Any]:
 
     graph = aten.encode(module, segment.inputs, dim_of)
     names = {
-        str(n.target): store.put(str(n.target), attribute(module, str(n.target)))
+        str(n.target): derived.put(str(n.target), attribute(module, str(n.target)))
         for n in module.graph.nodes
         if n.op == "get_attr"
     }
@@ -126,7 +160,11 @@ def _read_by_recipes(done: ConvertedSegment) -> list[str]:
 
 def _stored(done: ConvertedSegment, store: WeightStore, sources: Mapping[str, str]) -> Network:
     """The network with its constants under the names they are stored by."""
-    names = {name: store.put(name, value, any_shape=True) for name, value in done.constants.items()}
+    recipes = {c.data: c.recipe for c in done.network.constants.values()}
+    names = {
+        name: store.put(name, value, any_shape=True, follows=_follows(recipes.get(name)))
+        for name, value in done.constants.items()
+    }
     read = {**names, **sources}
     return replace(
         done.network,

@@ -16,36 +16,42 @@ from trtpack_runtime.dtypes import by_torch
 class WeightStore:
     """Named tensors, each content once.
 
-    Tensors of equal bytes, type and shape share one stored name (tied weights, a mask per layer);
-    ``stored_name`` answers which. Tensors are referenced, never copied.
+    Tensors of equal bytes, type and shape share one stored name (tied weights, a mask per layer).
+    Of those with one value everywhere, such as biases of zeros, only tables and what follows from
+    the same weights do: others are equal by chance, and new weights may differ. Tensors are
+    referenced, never copied.
     """
 
     def __init__(self) -> None:
         self._tensors: dict[str, torch.Tensor] = {}
-        self._by_content: dict[tuple[str, str, tuple[int, ...]], str] = {}
-        self._by_bytes: dict[tuple[str, str], str] = {}
+        self._by_content: dict[tuple[str, str, str, tuple[int, ...]], str] = {}
+        self._by_bytes: dict[tuple[str, str, str], str] = {}
         self._by_memory: dict[tuple[int, torch.dtype, tuple[int, ...], tuple[int, ...]], str] = {}
         self._digests: dict[str, str] = {}
 
-    def put(self, name: str, tensor: torch.Tensor, *, any_shape: bool = False) -> str:
+    def put(
+        self, name: str, tensor: torch.Tensor, *, any_shape: bool = False, follows: str = ""
+    ) -> str:
         """Stores a tensor and answers the name it is stored under.
 
         With ``any_shape`` equal bytes will do: a network's constant is a view of what is stored.
+        ``follows`` is what its value follows from: a weight's name or a recipe; of a table nothing.
         """
         tensor = tensor.detach()
         memory = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
         if tensor.numel() and memory in self._by_memory:
             return self._by_memory[memory]
         digest = content_digest(tensor)
-        content = (digest, str(tensor.dtype), tuple(tensor.shape))
+        raw = (digest, str(tensor.dtype), follows if _is_uniform(tensor) else "")
+        content = (*raw, tuple(tensor.shape))
         stored = self._by_content.get(content)
         if stored is None and any_shape:
-            stored = self._by_bytes.get((digest, str(tensor.dtype)))
+            stored = self._by_bytes.get(raw)
         if stored is None:
             stored = self._unique(name)
             self._tensors[stored] = tensor
             self._by_content[content] = stored
-            self._by_bytes.setdefault((digest, str(tensor.dtype)), stored)
+            self._by_bytes.setdefault(raw, stored)
             self._digests[stored] = digest
             self._by_memory[memory] = stored  # the store keeps it, so its address stays its own
         return stored
@@ -98,6 +104,11 @@ def raw_bytes(tensor: torch.Tensor) -> memoryview:
     """A contiguous tensor's memory, as bytes and without a copy."""
     flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
     return memoryview(flat.numpy())  # type: ignore[arg-type]  # ndarrays are buffers
+
+
+def _is_uniform(tensor: torch.Tensor) -> bool:
+    """Whether all elements are equal."""
+    return not tensor.numel() or bool((tensor == tensor.flatten()[0]).all())
 
 
 def content_digest(tensor: torch.Tensor) -> str:

@@ -18,6 +18,19 @@ def test_equal_contents_are_stored_once() -> None:
     store.put("a", torch.ones(2, 3))
     assert store.put("b", torch.ones(2, 3)) == "a"
     assert store.nbytes == 24
+    store.put("c", torch.arange(4.0), follows="c")
+    assert store.put("d", torch.arange(4.0), follows="d") == "c"
+
+
+def test_weights_that_are_all_zeros_or_ones_stay_apart() -> None:
+    store = WeightStore()
+    names = {store.put(name, torch.zeros(3), follows=name) for name in ("a.bias", "b.bias")}
+    assert names == {"a.bias", "b.bias"}
+    assert store.put("mask", torch.zeros(3)) == "mask"
+    assert store.put("view", torch.zeros(1, 3), any_shape=True) == "mask"
+    assert store.put("again", torch.zeros(3), follows="a.bias") == "a.bias"
+    tied = torch.zeros(4)
+    assert store.put("first", tied, follows="first") == store.put("other", tied, follows="other")
 
 
 def test_tied_weights_are_found_by_their_memory() -> None:

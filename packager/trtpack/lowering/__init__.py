@@ -50,4 +50,5 @@ def lower(captured: Captured) -> Lowered:
     effects = {
         rewrite.__name__: run_pass(rewrite, captured.graph_module, recipes) for rewrite in PASSES
     }
+    captured.graph_module.meta["recipes"] = recipes
     return Lowered(captured, recipes, effects)
