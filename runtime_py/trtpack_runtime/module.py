@@ -357,7 +357,7 @@ class BundleModule(torch.nn.Module):
             if given is not None and name not in self._states and not _same(own, given):
                 errors.append(
                     f"{prefix}{name}: the engines were built with other weights; "
-                    "build the bundle again with --weights"
+                    "give these to the bundle with: trtpack update-weights"
                 )
                 state_dict[prefix + name] = own
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *rest)

@@ -279,7 +279,7 @@ def _stored(bundle: Bundle, stored: Mapping[str, TensorView], name: str) -> Tens
 def _untold(stored: str, why: str) -> BundleError:
     return BundleError(
         f"cannot give {stored} another value: {why}",
-        hint="build the bundle again with --weights",
+        hint="build the bundle again with these weights",
     )
 
 

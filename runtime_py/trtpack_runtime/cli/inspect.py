@@ -165,6 +165,8 @@ def _parts(
     if manifest.metadata:
         entries = (_brief(key, value) for key, value in manifest.metadata.items())
         rows.append(("metadata", ", ".join(entries)))
+    if isinstance(golden := manifest.report.get("golden"), str):
+        rows.append(("golden", golden))
     yield columns(rows)
     for name, method in manifest.methods.items():
         yield f"\n{clean(name)}()"
