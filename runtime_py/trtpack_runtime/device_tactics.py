@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from .bundle import Bundle
-from .errors import ConfigError, DeviceError, EngineBuildError
-from .tactics import TacticKey, Tactics, TacticStore
+from .errors import BundleError, ConfigError, DeviceError, EngineBuildError
+from .tactic_differences import compare
+from .tactics import TacticKey, Tactics, TacticStore, from_lock
 
 
 def known_tactics(
@@ -26,8 +28,29 @@ def known_tactics(
         found.append(mine)
     cache = caches.get("timing")
     if cache is not None and _same_key(cache["key"], key):
-        found.append(Tactics(key, bytes(bundle.member(cache["member"])), None, {}))
+        found.append(_of_bundle(bundle, cache, key))
     return found
+
+
+def prove_locked(segment: str, known: Sequence[Tactics], built: Tactics) -> None:
+    """Holds every tactic that was known before a locked build against what the build used.
+
+    Raises:
+        EngineBuildError: one is another now, or gone.
+    """
+    entries: dict[str, Mapping[str, Any]] = {}
+    for tactics in known:
+        for entry in tactics.entries or ():
+            entries.setdefault(entry["key"], entry)  # of two, TensorRT keeps the first
+    if not entries or built.entries is None:
+        return
+    changed = compare(Tactics(built.key, b"", tuple(entries.values())), built)
+    if changed:
+        raise EngineBuildError(
+            f"{segment}: {len(changed)} of {len(entries)} locked tactics changed, "
+            f"first {changed[0]}",
+            hint="compare the timing caches with trtpack cache diff",
+        )
 
 
 def together(blobs: Sequence[bytes]) -> bytes | None:
@@ -58,6 +81,17 @@ def provenance(facts: Mapping[str, Any]) -> dict[str, Any]:
     jetson, driver = facts.get("jetson") or {}, facts.get("driver") or {}
     found = {"power_mode": jetson.get("power_mode"), "driver": driver.get("version")}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _of_bundle(bundle: Bundle, cache: Mapping[str, Any], key: TacticKey) -> Tactics:
+    """A bundle's timing cache, readable where its lock file is and belongs to it."""
+    blob = bytes(bundle.member(cache["member"]))
+    if cache.get("lock") is not None:
+        with suppress(BundleError):
+            tactics = from_lock(bytes(bundle.member(cache["lock"])), blob)
+            if tactics.key == key:
+                return tactics
+    return Tactics(key, blob)
 
 
 def _same_key(value: Mapping[str, Any], key: TacticKey) -> bool:

@@ -21,7 +21,7 @@ from . import network as networks
 from . import program
 from .builders import BUILDERS, Builder, Work
 from .bundle import Bundle
-from .device_tactics import keep_tactics, known_tactics, provenance, together
+from .device_tactics import keep_tactics, known_tactics, prove_locked, provenance, together
 from .durations import about, ago
 from .engine_store import EngineStore, StoredEngine, content_of, engine_key
 from .engines import engine as engine_module
@@ -309,6 +309,8 @@ def _build(
         mine = learnt = Tactics(
             TacticKey.of(facts), outcome.tactics, outcome.entries, provenance(facts)
         )
+        if job.options.get("locked"):
+            prove_locked(job.segment, known, mine)
         used = {seed, *(t.blob for t in known)}
         keep_tactics(stores.tactics, mine, used)
     stored = stores.engines.put(
