@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.runtime import handmade
-from tests.runtime.handmade import BATCH
+from trtpack_runtime.dims import dim
 from trtpack_runtime.engine_store import EngineStore, content_of, engine_key, tensorrt_parts
 from trtpack_runtime.network import Network, Profile, Tensor
 from trtpack_runtime.recorder import Recorder
@@ -241,7 +240,7 @@ def test_only_equal_networks_are_one(one: dict[str, Any], other: dict[str, Any])
 def test_weights_profiles_and_names_of_weights_count() -> None:
     def product(weight: str, largest: int) -> Network:
         recorder = Recorder()
-        x = recorder.input(Tensor("x", "FLOAT", (BATCH, 4)))
+        x = recorder.input(Tensor("x", "FLOAT", (dim("x", 0), 4)))
         w = recorder.constant("FLOAT", (4, 4), weight)
         plain = {"op0": "NONE", "op1": "NONE"}
         (y,) = recorder.add("matrix_multiply", {"input0": x, "input1": w}, plain, name="product")
@@ -254,5 +253,5 @@ def test_weights_profiles_and_names_of_weights_count() -> None:
 
 
 def test_weights_that_a_network_does_not_read_do_not_count() -> None:
-    network = handmade.network()
+    network = pooled()
     assert content_of(network, {}) == content_of(network, {"fc.weight": "1" * 64})

@@ -42,7 +42,7 @@ from trtpack_runtime.ledger import trusted
 from trtpack_runtime.module import BundleModule, DegradedWarning
 from trtpack_runtime.progress import Progress
 from trtpack_runtime.resolve import choose, resolve
-from trtpack_runtime.tactics import TacticKey, Tactics
+from trtpack_runtime.tactics import TacticKey, Tactics, to_lock
 
 PLAN = b"plan of "
 X = torch.linspace(-2, 8, 12).reshape(3, 4)
@@ -468,6 +468,43 @@ def test_a_bundle_seeds_the_tactics_of_its_device_only(
     )
     finish_segment(open_bundle(path), "h200", "forward_0", here, stores=Stores(), scratch=tmp_path)
     assert builds.seeds == [b"measured" if same else None]
+
+
+@pytest.mark.parametrize("now", ["0x1", "0x2"])
+def test_a_device_proves_a_locked_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: str
+) -> None:
+    here = deferred.h200()
+    key = TacticKey.of(here)
+    held = Tactics(key, b"locked", ({"key": "a", "tactic": "0x1"},))
+    cache, lock = "caches/h200/timing.cache", "caches/h200/timing.lock.json"
+    path = deferred.write(
+        tmp_path / "b.tar",
+        variants=("h200",),
+        engines={"options": {"locked": True}},
+        caches={"timing": {"member": cache, "lock": lock, "key": key.to_json()}},
+        extra=(Member(cache, held.blob), Member(lock, to_lock(held))),
+    )
+    seeds = []
+
+    def build(network: Any, weights: Any, plan: Path, **given: Any) -> tensorrt.Built:
+        seeds.append(given["tactics"])
+        plan.write_bytes(b"plan")
+        after = ({"key": "a", "tactic": now}, {"key": "b", "tactic": "0x3"})
+        return tensorrt.Built({}, 1.0, b"after", after, ())
+
+    monkeypatch.setattr(tensorrt, "build", build)
+    stores, bundle = Stores(), open_bundle(path)
+    how: Any = {"stores": stores, "scratch": tmp_path}
+    if now == "0x1":
+        assert not finish_segment(bundle, "h200", "forward_0", here, **how).cached
+        assert stores.tactics.read(key) is not None
+    else:
+        with pytest.raises(EngineBuildError, match="1 of 1 locked tactics changed, first a: 0x1"):
+            finish_segment(bundle, "h200", "forward_0", here, **how)
+        assert stores.tactics.read(key) is None
+        assert stores.engines.entries() == []
+    assert seeds == [b"locked"]
 
 
 def test_tactics_of_store_and_bundle_are_combined(

@@ -13,13 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.runtime import deferred
 from tests.runtime.trt_double import controls, double, releases
-from trtpack_runtime.bundle import Member, open_bundle
 from trtpack_runtime.device_tactics import keep_tactics, prove_locked
-from trtpack_runtime.engines import _tactics, tensorrt
+from trtpack_runtime.engines import _tactics
 from trtpack_runtime.errors import BundleError, ConfigError, EngineBuildError
-from trtpack_runtime.finish import Stores, finish_segment
 from trtpack_runtime.tactic_differences import compare, differences
 from trtpack_runtime.tactics import TacticKey, Tactics, TacticStore, from_lock, merged, to_lock
 
@@ -227,43 +224,6 @@ def test_tensorrt_combines_caches_of_one_device(release: str, tmp_path: Path) ->
     (tmp_path / "cache.0").write_bytes(b"damaged")
     with pytest.raises(EngineBuildError, match="timing cache 0 is damaged"):
         _tactics.run(trt, {"op": "combine", "count": 2}, tmp_path, lambda event: True)
-
-
-@pytest.mark.parametrize("now", ["0x1", "0x2"])
-def test_a_device_proves_a_locked_build(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: str
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    here = deferred.h200()
-    key = TacticKey.of(here)
-    held = Tactics(key, b"locked", (entry("a", "0x1"),))
-    cache, lock = "caches/h200/timing.cache", "caches/h200/timing.lock.json"
-    path = deferred.write(
-        tmp_path / "b.tar",
-        variants=("h200",),
-        engines={"options": {"locked": True}},
-        caches={"timing": {"member": cache, "lock": lock, "key": key.to_json()}},
-        extra=(Member(cache, held.blob), Member(lock, to_lock(held))),
-    )
-    seeds = []
-
-    def build(network: Any, weights: Any, plan: Path, **given: Any) -> tensorrt.Built:
-        seeds.append(given["tactics"])
-        plan.write_bytes(b"plan")
-        return tensorrt.Built({}, 1.0, b"after", (entry("a", now), entry("b", "0x3")), ())
-
-    monkeypatch.setattr(tensorrt, "build", build)
-    stores, how = Stores(), {"scratch": tmp_path}
-    bundle = open_bundle(path)
-    if now == "0x1":
-        assert not finish_segment(bundle, "h200", "forward_0", here, stores=stores, **how).cached
-        assert stores.tactics.read(key) is not None
-    else:
-        with pytest.raises(EngineBuildError, match="1 of 1 locked tactics changed, first a: 0x1"):
-            finish_segment(bundle, "h200", "forward_0", here, stores=stores, **how)
-        assert stores.tactics.read(key) is None
-        assert stores.engines.entries() == []
-    assert seeds == [b"locked"]
 
 
 def test_what_is_locked_is_the_first_of_what_is_known() -> None:

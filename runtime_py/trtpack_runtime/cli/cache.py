@@ -93,7 +93,10 @@ def ls(as_json: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="List every tactic, not the slowest only.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def show(key: str, everything: bool, as_json: bool) -> None:
-    """Show what is known of the engine or timing cache KEY; the beginning of a key will do."""
+    """Show what is known of the engine or timing cache KEY.
+
+    The beginning of a key will do.
+    """
     stores = Stores()
     item = lookup(stores, key)
     if as_json:
@@ -116,10 +119,11 @@ def show(key: str, everything: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_context
 def diff(ctx: click.Context, first: str, second: str, everything: bool, as_json: bool) -> None:
-    """Compare two timing caches tactic by tactic; each is a key, a file or BUNDLE:TARGET.
+    """Compare two timing caches tactic by tactic.
 
-    Ends with 1 where they differ. Times are not compared, they differ at every measurement. Caches
-    of TensorRT before 10.8 cannot be read: of two such, only sizes and bytes are told.
+    FIRST and SECOND are each a key, a file or BUNDLE:TARGET. Ends with 1 where they differ. Times
+    are not compared, they differ at every measurement. Caches of TensorRT before 10.8 cannot be
+    read: of two such, only sizes and bytes are told.
     """
     stores = Stores()
     a, b = tactics_named(stores, first), tactics_named(stores, second)
@@ -156,10 +160,10 @@ def diff(ctx: click.Context, first: str, second: str, everything: bool, as_json:
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 @click.argument("caches", nargs=-1, required=True, shell_complete=_completed)
 def merge_command(output: Path, force: bool, caches: tuple[str, ...]) -> None:
-    """Make one timing cache of CACHES: keys, files or BUNDLE:TARGET, all of one kind of device.
+    """Make one timing cache of several of one kind of device.
 
-    Where several know a tactic, the first one's stays. Only the TensorRT that wrote them, on such a
-    device, can merge caches.
+    CACHES are keys, files or BUNDLE:TARGET. Where several know a tactic, the first one's stays.
+    Only the TensorRT that wrote them, on such a device, can merge caches.
     """
     stores = Stores()
     made = merge([tactics_named(stores, name) for name in caches], facts())
@@ -179,7 +183,10 @@ def merge_command(output: Path, force: bool, caches: tuple[str, ...]) -> None:
 )
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 def export(key: str, output: Path, force: bool) -> None:
-    """Write the engine or timing cache KEY to files that another device of its kind can import."""
+    """Write the engine or timing cache KEY to files.
+
+    Another device of its kind can import them.
+    """
     item = lookup(Stores(), key)
     written = write_files(export_files(item), output, force=force)
     click.echo(f"wrote {_paths(written)}: {_of(item)}")
@@ -192,7 +199,7 @@ def export(key: str, output: Path, force: bool) -> None:
 )
 @click.option("--trust", is_flag=True, help="Take engines with machine code that others built.")
 def import_command(file: Path, replace: bool, trust: bool) -> None:
-    """Take FILE into this user's caches: what export wrote, or a bundle with timing caches.
+    """Take FILE, which export wrote, or a bundle's timing caches.
 
     A timing cache is merged with the one that is there, by the TensorRT of that device.
     """
@@ -217,9 +224,10 @@ def import_command(file: Path, replace: bool, trust: bool) -> None:
 def prune(
     limit: str | None, older_than: str | None, only: str | None, dry_run: bool, as_json: bool
 ) -> None:
-    """Drop engines and timing caches that are old or too many, what was used last stays longest.
+    """Drop engines and timing caches that are old or too large.
 
-    The age of an engine is the time since it was used, that of a timing cache since it was written.
+    What was used last stays longest. The age of an engine is the time since it was used, that of a
+    timing cache since it was written.
     """
     if limit is None and older_than is None:
         raise ConfigError("prune by what?", hint="give --size 5G, --older-than 30d, or both")
