@@ -107,8 +107,12 @@ def raw_bytes(tensor: torch.Tensor) -> memoryview:
 
 
 def _is_uniform(tensor: torch.Tensor) -> bool:
-    """Whether all elements are equal."""
-    return not tensor.numel() or bool((tensor == tensor.flatten()[0]).all())
+    """Whether all elements have the same bytes."""
+    if not tensor.numel():
+        return True
+    flat = tensor.contiguous().reshape(-1).view(torch.uint8).view(tensor.numel(), -1)
+    first = flat[0]
+    return torch.equal(first, flat[-1]) and bool((flat == first).all())
 
 
 def content_digest(tensor: torch.Tensor) -> str:

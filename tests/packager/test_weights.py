@@ -29,6 +29,8 @@ def test_weights_that_are_all_zeros_or_ones_stay_apart() -> None:
     assert store.put("mask", torch.zeros(3)) == "mask"
     assert store.put("view", torch.zeros(1, 3), any_shape=True) == "mask"
     assert store.put("again", torch.zeros(3), follows="a.bias") == "a.bias"
+    eighth = torch.zeros(3).to(torch.float8_e4m3fn)
+    assert {store.put(name, eighth.clone(), follows=name) for name in "xy"} == {"x", "y"}
     tied = torch.zeros(4)
     assert store.put("first", tied, follows="first") == store.put("other", tied, follows="other")
 
