@@ -379,7 +379,9 @@ def test_an_engine_of_tensorrt_is_built_with_its_record_and_tactics(doubled: Bui
         facts=MACHINE,
         tactics=built.tactics,
     )
-    assert again.entries == built.entries
+    assert again.entries == tuple(
+        {name: value for name, value in entry.items() if name != "layer"} for entry in built.entries
+    )  # a layer is named where its tactics are measured
 
 
 @pytest.mark.parametrize("doubled", ["10.16"], indirect=True)

@@ -42,7 +42,7 @@ class Log:
     def take(self, severity: str, text: str) -> None:
         """Keeps one message."""
         if "Autotuning op " in text and (match := AUTOTUNED.search(text)):
-            self.measured[match[2]] = match[1]
+            self.measured.setdefault(match[2], match[1])
         if severity == "VERBOSE" and not self.verbose:
             return
         self.messages.append(Message(severity, text))
