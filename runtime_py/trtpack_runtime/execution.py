@@ -145,10 +145,12 @@ def load_segments(
     own: Mapping[str, OwnFile] | None = None,
     *,
     trust: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> Segments:
     """Loads every segment: on its engine where that fits, else in PyTorch.
 
-    ``own`` are engines of this machine that take the place of the bundle's, by segment.
+    ``own`` are engines of this machine that take the place of the bundle's, by segment;
+    ``options`` are ``LoadContext``'s.
 
     Raises:
         BundleError: a program that does not hold together, or an engine that cannot be loaded;
@@ -164,7 +166,9 @@ def load_segments(
         loaded = []
         for segment in program.segments:
             ref, mine = refs.get(segment.name), (own or {}).get(segment.name)
-            loaded.append(_load(bundle, choice, segment, ref, mine, constants, device, trust))
+            loaded.append(
+                _load(bundle, choice, segment, ref, mine, constants, device, trust, options or {})
+            )
         methods[program.method] = tuple(loaded)
     return Segments(methods)
 
@@ -178,6 +182,7 @@ def _load(
     constants: Mapping[str, torch.Tensor],
     device: torch.device,
     trust: bool,
+    options: Mapping[str, Any],
 ) -> LoadedSegment:
     portable = None
     if segment.network is not None:
@@ -198,7 +203,7 @@ def _load(
                 constants[constant.data]
     weights = bundle.weights if kind.startswith("tensorrt") else {}
     context = LoadContext(
-        segment, constants, device, portable, weights=weights, record=record, trust=trust
+        segment, constants, device, portable, options, weights=weights, record=record, trust=trust
     )
     try:
         runner = engine(kind).load(blob, context)

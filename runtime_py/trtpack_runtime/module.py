@@ -47,6 +47,7 @@ def load(
     imports: Sequence[str] = (),
     build: bool = True,
     rebuild: bool = False,
+    cuda_graphs: bool = False,
     on_progress: OnProgress | None = None,
 ) -> BundleModule:
     """Opens a bundle and loads the variant that fits this machine best.
@@ -61,6 +62,8 @@ def load(
         build: build engines that the bundle leaves to this device, in child processes, and keep
             them in its store; without it they run in PyTorch unless they are there already.
         rebuild: build every engine that this device can build anew.
+        cuda_graphs: replay TensorRT engines as CUDA graphs while shapes stay the same, which is
+            faster where kernels are small; takes memory for one more copy of inputs and outputs.
         on_progress: told how far such a build is.
 
     Raises:
@@ -83,7 +86,15 @@ def load(
     where = wanted or torch.device(_GPU if _needs_gpu(bundle, choice) else "cpu")
 
     def made(now: Choice, own: Mapping[str, Finished], failed: Mapping[str, str]) -> BundleModule:
-        return BundleModule(bundle, now, _usable(where), own=own, failed=failed, trust=trust)
+        return BundleModule(
+            bundle,
+            now,
+            _usable(where),
+            own=own,
+            failed=failed,
+            trust=trust,
+            options={"cuda_graphs": cuda_graphs},
+        )
 
     with tempfile.TemporaryDirectory(prefix="trtpack-", ignore_cleanup_errors=True) as scratch:
         device_builds = DeviceBuilds(bundle, here, stores, Path(scratch), strict, on_progress)
@@ -139,10 +150,12 @@ class BundleModule(torch.nn.Module):
         own: Mapping[str, Finished] | None = None,
         failed: Mapping[str, str] | None = None,
         trust: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self._bundle, self._choice, self._device = bundle, choice, torch.device("cpu")
         self._own, self._failed, self._trust = dict(own or {}), dict(failed or {}), trust
+        self._options = dict(options or {})
         variant = bundle.manifest.variants[choice.variant]
         self._programs = {
             method: program_json.from_json(bundle.json(member))
@@ -388,6 +401,7 @@ class BundleModule(torch.nn.Module):
             device,
             self._own,
             trust=self._trust,
+            options=self._options,
         )
 
     def __deepcopy__(self, memo: Any) -> NoReturn:

@@ -300,7 +300,6 @@ def test_integers_beyond_32_bits_are_refused(journal: list[str], value: int) -> 
     run = runner(Trt(journal), declared="INT64")
     with pytest.raises(InputMismatchError, match="input x: has integers beyond 32 bits"):
         run([torch.tensor([[1, value, 3]])])
-    assert "runs" not in journal
     (y,) = run([torch.tensor([[1, (1 << 30) - 1, -(1 << 30)]])])
     assert y.tolist() == [[2, (1 << 31) - 2, -(1 << 31)]]
 

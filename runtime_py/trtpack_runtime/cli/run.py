@@ -70,6 +70,9 @@ class Results:
 @click.option("--strict", is_flag=True, help="Fail rather than run in PyTorch what fits no engine.")
 @click.option("--trust", is_flag=True, help="Load machine code that another machine built.")
 @click.option(
+    "--cuda-graphs", is_flag=True, help="Replay TensorRT engines as CUDA graphs: one launch a call."
+)
+@click.option(
     "--no-build", is_flag=True, help="Run in PyTorch what this device would have to build first."
 )
 @click.option("--rebuild", is_flag=True, help="Build this device's engines anew.")
@@ -116,6 +119,7 @@ def run(
     device: str | None,
     strict: bool,
     trust: bool,
+    cuda_graphs: bool,
     no_build: bool,
     rebuild: bool,
     imports: tuple[str, ...],
@@ -159,6 +163,7 @@ def run(
         target=target,
         strict=strict,
         trust=trust,
+        cuda_graphs=cuda_graphs,
         imports=imports,
         build=not no_build,
         rebuild=rebuild,

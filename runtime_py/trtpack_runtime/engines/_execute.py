@@ -6,8 +6,8 @@ caller's current CUDA stream; where that is the default stream, on one of its ow
 and is waited for, since TensorRT synchronises the device on the default stream.
 
 A call does no more than it must: shapes are told to TensorRT when they change, addresses too, and
-the host never waits for the GPU, but for the range check of 64-bit integers that an engine of
-TensorRT 8 takes as 32-bit ones (one wait a call).
+the host never waits for the engine. 64-bit integers that an engine of TensorRT 8 takes as 32-bit
+ones are checked while the engine starts.
 """
 
 from __future__ import annotations
@@ -98,9 +98,9 @@ class EngineRunner:
         self._profiles = sorted(self._read_profiles(shapes), key=lambda p: (p.width, p.index))
         first = next(profile for profile in self._profiles if profile.index == 0)
         self.context = first.context = self._new_context(0, None)
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._own_stream: Any = None
-        self._last_stream: Any = None
+        self.last_stream: Any = None
         self._dtypes: dict[str, torch.dtype] = {}
         self._nothing: torch.Tensor | None = None
 
@@ -119,26 +119,74 @@ class EngineRunner:
         """
         import torch
 
-        with self._lock, torch.cuda.device(self.device):
-            held = [
-                self._ready(name, tensor) for name, tensor in zip(self.inputs, inputs, strict=True)
-            ]
-            if self._narrowed:
-                held = self._narrow(held)
-            stream, caller = self._streams()
-            profile = self._profile_for([tuple(tensor.shape) for tensor in held], stream)
-            outputs = [
-                torch.empty(shape, dtype=self._dtype(name), device=self.device)
-                for name, shape in zip(self.outputs, profile.outputs, strict=True)
-            ]
-            self._bind(profile, held, outputs)
-            self._enqueue(profile, stream, caller, [*held, *outputs])
-            if any(self._widened):
-                outputs = [
-                    tensor.long() if widened else tensor
-                    for tensor, widened in zip(outputs, self._widened, strict=True)
-                ]
-        return outputs
+        with self.lock, torch.cuda.device(self.device):
+            return self.run_ready(self.ready(inputs))
+
+    def ready(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The inputs contiguous; ``lock`` is held."""
+        return [self._ready(name, tensor) for name, tensor in zip(self.inputs, inputs, strict=True)]
+
+    def run_ready(self, given: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Enqueues the engine on what ``ready`` answered; ``lock`` is held."""
+        import torch
+
+        held = [
+            tensor.to(torch.int32) if name in self._narrowed else tensor
+            for name, tensor in zip(self.inputs, given, strict=True)
+        ]
+        check = self.range_check(given, held)
+        stream, caller = self._streams()
+        profile = self._profile_for([tuple(tensor.shape) for tensor in held], stream)
+        outputs = self.new_outputs(profile.outputs)
+        self._bind(profile, held, outputs)
+        self._enqueue(profile, stream, caller, [*held, *outputs])
+        if check is not None:
+            check.wait()
+        return self.widened(outputs)
+
+    def new_outputs(self, shapes: Sequence[Shape]) -> list[torch.Tensor]:
+        """Room for the outputs, in the engine's types."""
+        import torch
+
+        return [
+            torch.empty(shape, dtype=self._dtype(name), device=self.device)
+            for name, shape in zip(self.outputs, shapes, strict=True)
+        ]
+
+    def widened(self, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The outputs in the types the caller wants."""
+        if not any(self._widened):
+            return outputs
+        return [
+            tensor.long() if wide else tensor
+            for tensor, wide in zip(outputs, self._widened, strict=True)
+        ]
+
+    def range_check(
+        self, given: Sequence[torch.Tensor], held: Sequence[torch.Tensor]
+    ) -> RangeCheck | None:
+        """Begins to check that 64-bit integers are the 32-bit ones the engine gets; None where
+        there are none, or where a graph is captured, which cannot be waited for."""
+        if not self._narrowed or _is_capturing():
+            return None
+        pairs = {
+            name: (wide, narrow)
+            for name, wide, narrow in zip(self.inputs, given, held, strict=True)
+            if name in self._narrowed
+        }
+        return RangeCheck(pairs)
+
+    def bind(self, held: Sequence[torch.Tensor], stream: Any) -> tuple[Any, list[torch.Tensor]]:
+        """An execution context bound to these inputs and to new outputs, and those; for a graph
+        to capture. ``held`` are in the engine's types, ``lock`` is held."""
+        profile = self._profile_for([tuple(tensor.shape) for tensor in held], stream)
+        outputs = self.new_outputs(profile.outputs)
+        self._bind(profile, list(held), outputs)
+        return profile.context, outputs
+
+    def engine_dtype(self, name: str) -> torch.dtype:
+        """The type the engine has for one of its tensors."""
+        return self._dtype(name)
 
     def _ready(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         have = by_torch(tensor.dtype).name
@@ -149,26 +197,6 @@ class EngineRunner:
                 hint="convert the input before the call",
             )
         return tensor.detach().contiguous()
-
-    def _narrow(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        """INT64 inputs as INT32; waits once for the GPU to say whether all values fit."""
-        import torch
-
-        found, lost = list(tensors), []
-        for i, name in enumerate(self.inputs):
-            if name in self._narrowed:
-                found[i] = tensors[i].to(torch.int32)
-                lost.append((found[i] != tensors[i]).any())
-        if _is_capturing():
-            return found  # a graph under capture cannot be waited for
-        if bool(torch.stack(lost).any()):
-            names = [n for n, flag in zip(self._narrowed, lost, strict=True) if bool(flag)]
-            raise InputMismatchError(
-                f"input {names[0]}: has integers beyond 32 bits, this engine's TensorRT has no "
-                "INT64",
-                hint="give values within 32 bits, or build for TensorRT 10 or later",
-            )
-        return found
 
     def _profile_for(self, shapes: Sequence[Shape], stream: Any) -> _Profile:
         """The narrowest profile that holds the shapes, told of them."""
@@ -246,9 +274,9 @@ class EngineRunner:
         if stream is not caller:
             stream.wait_stream(caller)
         # a context has one scratch memory: a call waits for the last one on another stream
-        if self._last_stream not in (None, stream) and not _is_capturing():
-            stream.wait_stream(self._last_stream)
-        self._last_stream = stream
+        if self.last_stream not in (None, stream) and not _is_capturing():
+            stream.wait_stream(self.last_stream)
+        self.last_stream = stream
         if not profile.context.execute_async_v3(stream.cuda_stream):
             profile.shapes = None
             profile.addresses.clear()
@@ -310,6 +338,40 @@ class EngineRunner:
 
     def _said(self, before: int) -> str:
         return "; ".join(self._log.errors[before:][-3:]) or "it gave no reason"
+
+
+class RangeCheck:
+    """Whether 64-bit integers fit into 32 bits; the GPU finds out while the host goes on."""
+
+    def __init__(self, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """``pairs`` are the wide and the narrow tensor of each input."""
+        import torch
+
+        self._names = list(pairs)
+        flags = torch.stack([(wide != narrow).any() for wide, narrow in pairs.values()])
+        self._lost = flags
+        self._done: Any = None
+        if flags.is_cuda:
+            self._lost = torch.empty(flags.shape, dtype=torch.bool, pin_memory=True)
+            self._lost.copy_(flags, non_blocking=True)
+            self._done = torch.cuda.Event()
+            self._done.record()
+
+    def wait(self) -> None:
+        """Waits for the answer, which does not wait for the engine.
+
+        Raises:
+            InputMismatchError: an input has integers beyond 32 bits.
+        """
+        if self._done is not None:
+            self._done.synchronize()
+        for name, lost in zip(self._names, self._lost.tolist(), strict=True):
+            if lost:
+                raise InputMismatchError(
+                    f"input {name}: has integers beyond 32 bits, this engine's TensorRT has no "
+                    "INT64",
+                    hint="give values within 32 bits, or build for TensorRT 10 or later",
+                )
 
 
 def _is_capturing() -> bool:

@@ -13,10 +13,11 @@ from typing import Any
 from trtpack_runtime.dtypes import by_safetensors
 from trtpack_runtime.errors import BundleError, DeviceError, InternalError
 
-from . import LoadContext
+from . import LoadContext, Runner
 from ._cuda import device_error, started
 from ._execute import EngineRunner
 from ._find import imported
+from ._graph import GraphRunner
 from ._log import Log
 from ._memory import weights_at
 from ._options import BuildOptions
@@ -29,7 +30,7 @@ _WANTS = (
 """How TensorRT says what it has (first) and what a plan wants (second)."""
 
 
-def load_engine(module: str, blob: memoryview | Path | None, context: LoadContext) -> EngineRunner:
+def load_engine(module: str, blob: memoryview | Path | None, context: LoadContext) -> Runner:
     """Deserialises a plan on the context's GPU with the TensorRT called ``module``.
 
     Raises:
@@ -55,7 +56,10 @@ def load_engine(module: str, blob: memoryview | Path | None, context: LoadContex
         declared = {tensor.name: tensor.dtype for tensor in network.inputs}
         declared |= {output: network.tensors[output].dtype for output in network.outputs}
         inputs = [tensor.name for tensor in network.inputs]
-        return EngineRunner(runtime, engine, log, inputs, network.outputs, context.device, declared)
+        runner = EngineRunner(
+            runtime, engine, log, inputs, network.outputs, context.device, declared
+        )
+        return GraphRunner(runner) if context.options.get("cuda_graphs") else runner
 
 
 def deserialized(

@@ -35,28 +35,34 @@ def use_tactics(emitted: Emitted, config: Any, tactics: bytes | None, *, locked:
     if locked and tactics is None:
         raise EngineBuildError("there is no timing cache for this GPU to lock", hint=_HINT)
     if tactics is not None:
-        problem = _taken(emitted, config, tactics)
+        problem = _taken(emitted, config, tactics, strict=locked)
         if problem is None:
             return
         if locked:
             raise EngineBuildError(f"the timing cache {problem}", hint=_HINT)
         emitted.log.take("WARNING", f"the timing cache {problem}; measuring anew")
-    _taken(emitted, config, b"")
+    _taken(emitted, config, b"", strict=False)
 
 
-def _taken(emitted: Emitted, config: Any, tactics: bytes) -> str | None:
-    """Gives TensorRT a cache; what is wrong with it, None where nothing is."""
+def _taken(emitted: Emitted, config: Any, tactics: bytes, *, strict: bool) -> str | None:
+    """Gives TensorRT a cache; what is wrong with it, None where nothing is.
+
+    TensorRT 8.6 complains of the code generator's part of every cache it wrote itself, and then
+    uses the rest: unless ``strict``, what it takes is taken.
+    """
     errors = emitted.log.errors
-    before = len(errors)
+    before, problem = len(errors), None
     cache = config.create_timing_cache(tactics)
-    if cache is None or len(errors) > before:
+    if cache is None or (strict and len(errors) > before):
         problem = "is damaged, or of another TensorRT"
-    elif not config.set_timing_cache(cache, False) or len(errors) > before:
+    elif not config.set_timing_cache(cache, False) or (strict and len(errors) > before):
         problem = "is of another GPU or another TensorRT"
-    else:
-        return None
     said = "; ".join(errors[before:])
     del errors[before:]  # they are no errors of the build
+    if problem is None:
+        if said:
+            emitted.log.take("WARNING", f"TensorRT took the timing cache, and said: {said}")
+        return None
     return f"{problem} ({said})" if said else problem
 
 
