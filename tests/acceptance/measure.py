@@ -50,7 +50,7 @@ def prepare(row: Row, folder: Path) -> dict[str, Any]:
     module, args = livened(row)
     match row.kind:
         case "dynamic":
-            ranged = f"1/{OPT_BATCH}/32x{'x'.join(map(str, args[0].shape[1:]))}"
+            ranged = f"x=1/{OPT_BATCH}/32x{'x'.join(map(str, args[0].shape[1:]))}:float16"
             inputs = parse_inputs([ranged])
             seconds = packaged(module, args, folder / "dynamic.tar", inputs=inputs)
             return {"build_seconds": seconds + packaged(module, args, folder / "static.tar")}

@@ -284,12 +284,12 @@ def _():
             for f, k in zip(fs, (8, 16, 32)):
                 h, w = f.shape[-2:]
                 sy, sx = torch.meshgrid(
-                    torch.arange(h, dtype=f.dtype) + 0.5,
-                    torch.arange(w, dtype=f.dtype) + 0.5,
+                    torch.arange(h, dtype=f.dtype, device=f.device) + 0.5,
+                    torch.arange(w, dtype=f.dtype, device=f.device) + 0.5,
                     indexing="ij",
                 )
                 anc.append(torch.stack((sx, sy), -1).view(-1, 2))
-                st.append(torch.full((h * w, 1), float(k), dtype=f.dtype))
+                st.append(torch.full((h * w, 1), float(k), dtype=f.dtype, device=f.device))
             anc, st = torch.cat(anc).transpose(0, 1), torch.cat(st).transpose(0, 1)
             z = torch.cat([v.view(v.shape[0], 4 * s.reg + s.nc, -1) for v in y], 2)
             box, cls = z.split((4 * s.reg, s.nc), 1)
