@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from trtpack_runtime.layers import FLOATS
@@ -19,6 +21,9 @@ aten = torch.ops.aten
 def linear(ctx: Context, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor
 
+    Leading dims are rows of one matrix: a batch of products with the same weight is many small
+    products for TensorRT, which read the weight each time.
+
     Shapes: (..., in) with weight (out, in) or (in,); any dim may be dynamic.
     Dtypes: float16, bfloat16, float32.
     Source: torch.nn.functional.linear.
@@ -26,9 +31,14 @@ def linear(ctx: Context, input: Tensor, weight: Tensor, bias: Tensor | None) -> 
     if weight.rank == 1 or input.rank == 1:
         transposed = ctx.permute(weight, tuple(reversed(range(weight.rank))))
         product = matmul(ctx, input, transposed)
-    else:
-        product = ctx.matmul(input, weight, transpose_b=True)
-    return product if bias is None else ctx.elementwise("SUM", product, bias)
+        return product if bias is None else ctx.elementwise("SUM", product, bias)
+    *leading, width = input.shape
+    is_batch = any(size != 1 for size in leading[:-1])
+    rows = ctx.reshape(input, (math.prod(leading), width)) if is_batch else input
+    product = ctx.matmul(rows, weight, transpose_b=True)
+    if bias is not None:
+        product = ctx.elementwise("SUM", product, bias)
+    return ctx.reshape(product, (*leading, weight.shape[0]))
 
 
 @converter(aten.mm.default, aten.bmm.default)

@@ -42,20 +42,22 @@ def slice_(
 def select(ctx: Context, self: Tensor, dim: int, index: Dim) -> Tensor:
     """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)
 
-    A known index is one gather; a computed one a slice and a reshape.
+    A slice and a reshape, which TensorRT joins with its neighbours, as it does not a gather.
     """
     dim %= self.rank
-    index = first_index(index, self.shape[dim])
-    if isinstance(index, int):
-        return ctx.gather(self, ctx.scalar(index, "INT64"), dim)
-    return ctx.reshape(part(ctx, self, dim, index, 1), ctx.result.shape)
+    return _taken(ctx, self, dim, first_index(index, self.shape[dim]))
 
 
 @converter(aten.unbind.int)
 def unbind(ctx: Context, self: Tensor, dim: int) -> tuple[Tensor, ...]:
     """unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]"""
     axis = dim % self.rank
-    return tuple(ctx.gather(self, ctx.scalar(i, "INT64"), axis) for i in range(len(ctx.results)))
+    return tuple(_taken(ctx, self, axis, i) for i in range(len(ctx.results)))
+
+
+def _taken(ctx: Context, x: Tensor, dim: int, index: Dim) -> Tensor:
+    """One element along ``dim``, which goes."""
+    return ctx.reshape(part(ctx, x, dim, index, 1), (*x.shape[:dim], *x.shape[dim + 1 :]))
 
 
 @converter(

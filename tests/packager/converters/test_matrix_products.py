@@ -81,5 +81,10 @@ def test_matches_pytorch(case: Case, check: Checker) -> None:
 
 
 def test_a_linear_layer_is_a_product_and_a_sum() -> None:
-    case = Case(aten.linear.default, x(2, 5, 4), weight(x(3, 4)), weight(x(3)))
+    case = Case(aten.linear.default, x(1, 5, 4), weight(x(3, 4)), weight(x(3)))
     assert kinds(case) == ["matrix_multiply", "elementwise"]
+
+
+def test_a_linear_layer_multiplies_a_batch_as_one_matrix() -> None:
+    case = Case(aten.linear.default, x(5, 1, 4), weight(x(3, 4)), weight(x(3)))
+    assert kinds(case) == ["shuffle", "matrix_multiply", "elementwise", "shuffle"]

@@ -101,9 +101,12 @@ def test_matches_pytorch(case: Case, check: Checker) -> None:
     check(case)
 
 
+def test_an_element_is_a_slice_and_a_reshape() -> None:
+    assert kinds(Case(aten.select.int, f32(3, 8), 1, -1)) == ["slice", "shuffle"]
+
+
 def test_each_is_one_layer() -> None:
     assert kinds(Case(aten.slice.Tensor, f32(3, 8), 1, -3, None)) == ["slice"]
-    assert kinds(Case(aten.select.int, f32(3, 8), 1, -1)) == ["gather"]
     assert kinds(Case(aten.roll.default, f32(3, 8), [2, 1], [1, 0])) == ["slice"]
     assert kinds(Case(aten.slice.Tensor, f32(3, 8), 1, 0, 100)) == []
 
