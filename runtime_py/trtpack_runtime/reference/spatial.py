@@ -72,7 +72,7 @@ def pooling_nd(
     padding_mode: str,
     average_count_excludes_padding: bool = True,
 ) -> T:
-    before, after, extent = [], [], []
+    before, after = [], []
     for size, k, stride, pre, post in zip(
         input.shape[2:], window_size, stride_nd, pre_padding, post_padding, strict=True
     ):
@@ -87,7 +87,6 @@ def pooling_nd(
                 -(-reach // stride) if padding_mode == "EXPLICIT_ROUND_UP" else reach // stride
             ) + 1
         before.append(pre)
-        extent.append(post)
         after.append((count - 1) * stride + k - size - pre)
     sides = _sides(before, after)
     if type == "MAX":
@@ -98,12 +97,10 @@ def pooling_nd(
     # in three dims PyTorch averages no float16 on a CPU
     wide = input.float() if input.dim() == 5 else input
     average: T = mean(F.pad(wide, sides), window_size, stride_nd)
-    if not any(sides):
+    # what counts padding counts the whole window, also where it reaches beyond the padded input
+    if not any(sides) or not average_count_excludes_padding:
         return average.to(input.dtype)
     counted = torch.ones((1, 1, *input.shape[2:]), device=input.device)
-    if not average_count_excludes_padding:
-        counted = F.pad(counted, _sides(before, extent), value=1)
-        sides = _sides([0] * len(before), [a - e for a, e in zip(after, extent, strict=True)])
     share = mean(F.pad(counted, sides), window_size, stride_nd)
     average = average.float() / share
     return average.to(input.dtype)
@@ -121,16 +118,18 @@ def resize(
     cubic_coeff: float = -0.75,
     exclude_outside: bool = False,
 ) -> T:
+    # given scales place the elements, also where the sizes are no whole multiples
+    steps = [None] * input.dim() if scales is None else [1 / scale for scale in scales]
     if shape is None:
         assert scales is not None
         shape = tuple(math.floor(d * s) for d, s in zip(input.shape, scales, strict=True))
     exact = resize_mode == "NEAREST"
     value = input if exact else input.float()
-    for axis, (have, want) in enumerate(zip(input.shape, shape, strict=True)):
-        if have == want:
+    for axis, (have, want, step) in enumerate(zip(input.shape, shape, steps, strict=True)):
+        if have == want and step in (None, 1):
             continue
         at = _coordinates(
-            have, want, coordinate_transformation, selector_for_single_pixel, input.device
+            have, want, step, coordinate_transformation, selector_for_single_pixel, input.device
         )
         if exact:
             index = _ROUND[nearest_rounding](at).long().clamp(0, have - 1)
@@ -165,16 +164,17 @@ _ROUND: dict[str, Any] = {
 }
 
 
-def _coordinates(have: int, want: int, how: str, selector: str, device: torch.device) -> T:
+def _coordinates(
+    have: int, want: int, step: float | None, how: str, selector: str, device: torch.device
+) -> T:
     """Where each output element lies in the input, in float32 as TensorRT computes it."""
     index = torch.arange(want, dtype=torch.float32, device=device)
     if want == 1 and selector == "UPPER":
         return index
     if how == "ALIGN_CORNERS":
         return index * ((have - 1) / (want - 1) if want > 1 else 0.0)
-    if how == "ASYMMETRIC":
-        return index * (have / want)
-    return (index + 0.5) * (have / want) - 0.5
+    step = have / want if step is None else step
+    return index * step if how == "ASYMMETRIC" else (index + 0.5) * step - 0.5
 
 
 def _mixed(value: T, axis: int, at: T, taps: list[int], weigh: Any, exclude: bool) -> T:

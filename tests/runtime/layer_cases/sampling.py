@@ -64,7 +64,11 @@ def _resize(
     def expected(input: T) -> T:
         value = input.double()
         for axis in (2, 3):
-            weights = _weights(value.shape[axis], wanted[axis], attributes)
+            have, want = value.shape[axis], wanted[axis]
+            step = Fraction(have, want)
+            if "scales" in attributes:
+                step = 1 / Fraction(attributes["scales"][axis])
+            weights = _weights(have, want, step, attributes)
             value = torch.tensordot(value, weights, ([axis], [1])).movedim(-1, axis)
         return value.float()
 
@@ -75,13 +79,13 @@ def _resize(
     )
 
 
-def _weights(have: int, want: int, attributes: dict[str, Any]) -> T:
+def _weights(have: int, want: int, step: Fraction, attributes: dict[str, Any]) -> T:
     """How much of each input element (column) goes into each output element (row)."""
     mode, found = attributes["resize_mode"], torch.zeros(want, have, dtype=torch.float64)
-    if have == want:
+    if have == want and step == 1:
         return torch.eye(have, dtype=torch.float64)
     for row in range(want):
-        at = _at(row, have, want, attributes)
+        at = _at(row, have, want, step, attributes)
         if mode == "NEAREST":
             index = ROUNDINGS[attributes.get("nearest_rounding", "FLOOR")](at)
             found[row, min(max(index, 0), have - 1)] = 1
@@ -98,15 +102,15 @@ def _weights(have: int, want: int, attributes: dict[str, Any]) -> T:
     return found
 
 
-def _at(row: int, have: int, want: int, attributes: dict[str, Any]) -> Fraction:
+def _at(row: int, have: int, want: int, step: Fraction, attributes: dict[str, Any]) -> Fraction:
     if want == 1 and attributes.get("selector_for_single_pixel") == "UPPER":
         return Fraction(0)
     how = attributes["coordinate_transformation"]
     if how == "ALIGN_CORNERS":
         return Fraction(row * (have - 1), want - 1) if want > 1 else Fraction(0)
     if how == "ASYMMETRIC":
-        return Fraction(row * have, want)
-    return Fraction((2 * row + 1) * have, 2 * want) - Fraction(1, 2)
+        return row * step
+    return (row + Fraction(1, 2)) * step - Fraction(1, 2)
 
 
 def _part(distance: float, attributes: dict[str, Any]) -> float:
@@ -178,7 +182,7 @@ def poolings() -> list[Case]:
 def _pooled(value: T, attributes: dict[str, Any]) -> T:
     names = ("window_size", "stride_nd", "pre_padding", "post_padding")
     mode = attributes["padding_mode"]
-    (bottom, heights), (right, widths) = (
+    heights, widths = (
         _windows(value.shape[2 + i], [attributes[name][i] for name in names], mode)
         for i in range(2)
     )
@@ -189,26 +193,25 @@ def _pooled(value: T, attributes: dict[str, Any]) -> T:
         if attributes["type"] == "MAX":
             answer[:, :, i, j] = seen.amax((2, 3))
             continue
-        count = seen.shape[2] * seen.shape[3]
-        if not attributes["average_count_excludes_padding"]:
-            count = (min(y1, bottom) - y0) * (min(x1, right) - x0)
+        count = (y1 - y0) * (x1 - x0)
+        if attributes["average_count_excludes_padding"]:
+            count = seen.shape[2] * seen.shape[3]
         answer[:, :, i, j] = seen.sum((2, 3)) / count
     return answer
 
 
-def _windows(size: int, sizes: list[int], mode: str) -> tuple[int, list[tuple[int, int]]]:
-    """Where the padded input ends, and where each window begins and ends."""
+def _windows(size: int, sizes: list[int], mode: str) -> list[tuple[int, int]]:
+    """Where each window begins and ends."""
     window, stride, pre, post = sizes
     if mode.startswith("SAME"):
         count = math.ceil(size / stride)
         padding = max((count - 1) * stride + window - size, 0)
         pre = padding // 2 if mode == "SAME_UPPER" else math.ceil(padding / 2)
-        post = padding - pre
     else:
         rounded = math.ceil if mode == "EXPLICIT_ROUND_UP" else math.floor
         count = rounded((size + pre + post - window) / stride) + 1
     starts = [i * stride - pre for i in range(count)]
-    return size + post, [(start, start + window) for start in starts]
+    return [(start, start + window) for start in starts]
 
 
 def deconvolutions() -> list[Case]:

@@ -141,7 +141,8 @@ def windows() -> list[Case]:
                     "AVERAGE",
                     "EXPLICIT_ROUND_UP",
                     {"average_count_excludes_padding": False},
-                    lambda v: F.avg_pool2d(v, 3, 2, 1, ceil_mode=True),
+                    # the whole window counts, also beyond the padded input
+                    lambda v: F.avg_pool2d(F.pad(v, (1, 2, 1, 2)), 3, 2),
                 ),
                 (
                     "AVERAGE",
