@@ -71,6 +71,20 @@ def test_the_releases_lack_what_is_newer() -> None:
     assert lacking["10.16"] == lacking["11.1"] == set()
 
 
+@pytest.mark.parametrize(("release", "kinds"), [("8.6", ["elementwise"]), ("10.0", ["unary"])])
+def test_8_6_negates_whole_numbers_by_a_difference(release: str, kinds: list[str]) -> None:
+    recorder = Recorder()
+    x = recorder.input(Tensor("x", "INT32", (2, dim("x", 1))))
+    (y,) = recorder.add("unary", {"input": x}, {"op": "NEG"}, name="y", origin="net.py:1")
+    network = recorder.finish([y.name], [Profile({"x": ((2, 1), (2, 3), (2, 9))})])
+    definition = emitted(shared(release), network).definition
+    parts = [part for part in definition._layers if part._row.kind != "constant"]
+    assert [part._row.kind for part in parts] == kinds
+    if release == "8.6":
+        assert parts[0].op.name == "SUB"
+        assert [parts[0].get_input(i).name for i in (0, 1)][1] == "x"
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_network_is_emitted_and_built(release: str, name: str) -> None:

@@ -64,6 +64,11 @@ def activation(
 
 @emitter
 def unary(e: Emitter, input: Any, op: str) -> Added:
+    types = e.trt.DataType
+    if op == "NEG" and input.dtype == types.INT32 and not hasattr(types, "INT64"):
+        # "operation NEG not allowed on type Int32", says 8.6
+        zero = e.constant("INT32", (1,) * len(input.shape), (0,))
+        return elementwise(e, zero, input, "SUB")
     return one(e, e.definition.add_unary(input, e.enum("UnaryOperation", op)))
 
 

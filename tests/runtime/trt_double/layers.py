@@ -107,7 +107,10 @@ def _activation(layer: Any) -> Read:
 
 @row("add_unary", "IUnaryLayer", "UNARY", "input", "op", op="UnaryOperation")
 def _unary(layer: Any) -> Read:
-    return {"input": _input(layer)}, {"op": layer._value("op").name}
+    given, op = _input(layer), layer._value("op").name
+    if layer._network._wide == "INT32" and (op, given.dtype) == ("NEG", "INT32"):
+        raise ValueError("operation NEG not allowed on type Int32")  # as 8.6.0 says
+    return {"input": given}, {"op": op}
 
 
 @row(
