@@ -2,8 +2,17 @@
 """Evaluates a portable network with PyTorch: the oracle, and a fallback that runs anywhere.
 
 Each layer computes what TensorRT documents for it, on whatever device the inputs are. Where PyTorch
-and TensorRT differ (rounding up in pooling, indices out of bounds, integer division), TensorRT's
-way is taken.
+and TensorRT differ (rounding up in pooling, resizing by scales, indices out of bounds, integer
+division), TensorRT's way is taken.
+
+Where TensorRT documents nothing and its kernels need not agree with each other, PyTorch's way is
+taken, and no engine is held to it:
+
+- NaN into RELU, CLIP, HARD_SIGMOID, MAX, MIN and POW, and into reductions by MAX and MIN. TensorRT
+  8.6 answers 0 for RELU and HARD_SIGMOID, the upper bound for CLIP, and the number for a maximum or
+  minimum, element by element only in one order of the two.
+- The indices of infinities that are the worst of a top-k: TensorRT 8.6 answers -1 for -inf among
+  the largest.
 """
 
 from __future__ import annotations
