@@ -20,6 +20,7 @@ from trtpack_runtime.network import Tensor
 from ..target import Target
 from .context import Context
 from .registry import converter
+from .sort import ranked
 
 aten = torch.ops.aten
 _LAST_DIMS = 4
@@ -70,12 +71,12 @@ def _best(ctx: Context, op: str, x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     if -axis > _LAST_DIMS:
         order[axis], order[-1] = order[-1], order[axis]
         axis = -1
-    values, indices = ctx.add_all(
-        "topk",
-        {"input": ctx.permute(x, order)},
-        op=op,
-        k=1,
-        axes=(axis % x.rank,),
+    values, indices = ranked(
+        ctx,
+        op,
+        ctx.permute(x, order),
+        1,
+        axis % x.rank,
         indices_type="INT64" if ctx.has("10.14") else None,
     )
     values, indices = ctx.permute(values, order), ctx.permute(indices, order)

@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from trtpack_runtime.dims import Dim
+from trtpack_runtime.dtypes import DTYPES
+from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
+from ..target import Target
 from .context import Context
+from .refusals import first_reason
 from .registry import converter
 
 aten = torch.ops.aten
@@ -16,15 +22,50 @@ aten = torch.ops.aten
 LARGEST_K = 3840
 """As many elements as TensorRT puts in order, in every release."""
 
+_SMALL = ("BOOL", "UINT8", "INT8")
+"""Types without a top-k of their own, which every wider one holds exactly."""
 
-def _few(*, self: Tensor, k: Dim, **_: object) -> str | None:
+
+def _few(*, self: Tensor, k: Dim, target: Target, **_: object) -> str | None:
+    return first_reason(_too_many(k), _unordered(self=self, target=target))
+
+
+def _short(*, self: Tensor, target: Target, dim: int = -1, **_: object) -> str | None:
+    return _few(self=self, k=self.shape[dim] if self.rank else 1, target=target)
+
+
+def _too_many(k: Dim) -> str | None:
     if not isinstance(k, int):
         return "TensorRT needs the number of elements as a constant"
     return f"TensorRT sorts at most {LARGEST_K} elements, not {k}" if k > LARGEST_K else None
 
 
-def _short(*, self: Tensor, dim: int = -1, **_: object) -> str | None:
-    return _few(self=self, k=self.shape[dim] if self.rank else 1)
+def _unordered(*, self: Tensor, target: Target, **_: object) -> str | None:
+    """Refuses whole numbers where top-k takes floats only, as before TensorRT 10.0."""
+    if self.dtype in (*FLOATS, *_SMALL) or target.tensorrt_at_least("10.0"):
+        return None
+    return f"this TensorRT has no top-k of {self.dtype.lower()}"
+
+
+def ranked(
+    ctx: Context, op: str, x: Tensor, k: Dim, axis: int, **more: Any
+) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest or smallest along ``axis`` and their indices.
+
+    TensorRT 8.6 answers the index -1 for -inf among the largest (measured; no release documents
+    it). Before 10.0 infinities therefore count as the last finite number, and the values are
+    gathered.
+    """
+    guarded = x.dtype in FLOATS and not ctx.has("10.0")
+    if guarded:
+        last = torch.finfo(getattr(torch, DTYPES[x.dtype].torch)).max
+        bounded = ctx.elementwise(op, x, -last if op == "MAX" else last)
+    else:
+        bounded = x
+    values, indices = ctx.add_all("topk", {"input": bounded}, op=op, k=k, axes=(axis,), **more)
+    if guarded:
+        values = ctx.gather(x, indices, axis, mode="ELEMENT")
+    return values, indices
 
 
 @converter(aten.topk.default, when=_few)
@@ -35,7 +76,8 @@ def topk(
     values, Tensor indices)
 
     Shapes: any; all dims but the count may be dynamic.
-    Dtypes: float16, bfloat16, float32, int32, int64.
+    Dtypes: float16, bfloat16, float32; int32 and int64 from TensorRT 10.0; bool and uint8 by way of
+        wider ones.
     Errors: more than 3840 elements are refused.
     Source: torch.topk; ITopKLayer. Of equal elements, either may come first.
     """
@@ -82,12 +124,11 @@ def _ordered(ctx: Context, x: Tensor, k: Dim, dim: int, largest: bool) -> tuple[
     axis = dim % max(rank, 1)
     last = [*(d for d in range(rank) if d != axis), axis]
     move = rank - axis > 4
-    order = {"BOOL": "INT32", "UINT8": "INT32", "INT8": "INT32"}.get(x.dtype, x.dtype)
+    whole = "INT32" if ctx.has("10.0") else "FLOAT"
+    order = whole if x.dtype in _SMALL else x.dtype
     rows = ctx.unsqueeze_to(ctx.cast(ctx.permute(x, last) if move else x, order), 2)
     along = rows.rank - 1 if move or rank < 2 else axis
-    values, indices = ctx.add_all(
-        "topk", {"input": rows}, op="MAX" if largest else "MIN", k=k, axes=(along,)
-    )
+    values, indices = ranked(ctx, "MAX" if largest else "MIN", rows, k, along)
     answers = []
     for out in (ctx.cast(values, x.dtype), ctx.cast(indices, "INT64")):
         back = ctx.permute(out, _inverse(last)) if move else out

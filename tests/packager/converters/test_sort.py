@@ -6,11 +6,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.packager.converters.harness import Case, Checker, dynamic, f32, given, kinds, refusal
+from tests.packager.converters.harness import (
+    TARGETS,
+    Case,
+    Checker,
+    boolean,
+    dynamic,
+    f32,
+    given,
+    kinds,
+    refusal,
+)
 
 aten = torch.ops.aten
 WHOLE = given([[5, -2, 9, 0], [3, 8, -7, 1]], torch.int64)
 ANY = dynamic(f32(3, 6), {0: (1, 3, 5), 1: (4, 6, 9)})
+MASKED = given([[5, -torch.inf, torch.inf, 0], [1, -3, -torch.inf, 2]], torch.float16)
 
 CASES = [
     Case(aten.topk.default, f32(3, 6), 2),
@@ -28,6 +39,9 @@ CASES = [
     Case(aten.argsort.default, WHOLE, 1, True),
     Case(aten.argsort.stable, f32(3, 6), stable=True, dim=0),
     Case(aten.msort.default, f32(3, 6)),
+    Case(aten.topk.default, MASKED, 4),
+    Case(aten.sort.default, MASKED, 1, False),
+    Case(aten.sort.stable, boolean(2, 5), stable=True, dim=1),
 ]
 
 
@@ -38,6 +52,17 @@ def test_matches_pytorch(case: Case, check: Checker) -> None:
 
 def test_only_the_indices_are_cast() -> None:
     assert kinds(Case(aten.topk.default, f32(3, 6), 2)) == ["topk", "cast"]
+
+
+def test_before_release_10_every_element_has_a_finite_rank() -> None:
+    layers = kinds(Case(aten.topk.default, f32(3, 6), 2), TARGETS[-1])
+    assert layers == ["elementwise", "topk", "gather", "cast"]
+
+
+def test_before_release_10_whole_numbers_stay_in_pytorch() -> None:
+    assert refusal(aten.sort.default, WHOLE, -1, False, target=TARGETS[1]) is None
+    reason = refusal(aten.sort.default, WHOLE, -1, False, target=TARGETS[-1])
+    assert reason == "this TensorRT has no top-k of int64"
 
 
 def test_more_than_tensorrt_sorts_stays_in_pytorch() -> None:
