@@ -16,6 +16,7 @@ from .context import Context
 from .pooling import Window, as_image, as_sizes, pool
 from .refusals import unless_floats
 from .registry import converter
+from .sort import ranked
 
 aten = torch.ops.aten
 
@@ -90,7 +91,7 @@ def adaptive_max_pool(
     lead, sizes = self.shape[:-n], self.shape[-n:]
     if all(size == 1 for size in output_size):
         flat = ctx.reshape(self, (*(1,) * (2 - len(lead)), *lead, dims.product(sizes)))
-        _, best = ctx.add_all("topk", {"input": flat}, op="MAX", k=1, axes=(2,))
+        _, best = ranked(ctx, "MAX", flat, 1, 2)
         values = ctx.reduce("MAX", self, range(-n, 0), keep_dims=True)
         return values, ctx.reshape(ctx.cast(best, "INT64"), ctx.result.shape)
     counts = tuple(output_size)
@@ -119,7 +120,7 @@ def _max_by_tables(
         first_transpose=(*range(len(lead)), *(len(lead) + axis for axis in order)),
         reshape_dims=(*lead, math.prod(counts), longest),
     )
-    _, best = ctx.add_all("topk", {"input": flat}, op="MAX", k=1, axes=(flat.rank - 1,))
+    _, best = ranked(ctx, "MAX", flat, 1, flat.rank - 1)
     row = ctx.ramp((math.prod(counts), 1), (longest, 0), dtype="INT32")
     found = ctx.constant(places.reshape(-1), "places")
     indices = ctx.gather(found, ctx.elementwise("SUM", best, row), 0)

@@ -127,6 +127,8 @@ def fmod(ctx: Context, self: Operand, other: Operand) -> Tensor:
 def pow(ctx: Context, self: Operand, exponent: Operand) -> Tensor:
     """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor
     pow.Scalar(Scalar self, Tensor exponent) -> Tensor
+
+    Of ``1 ** nan`` and ``nan ** 0`` one is NaN on TensorRT 8.6, where PyTorch answers 1.
     """
     return _binary(ctx, "POW", self, exponent)
 

@@ -3,6 +3,8 @@
 
 Shapes: any that broadcast, dynamic dims included.
 Dtypes: float32, float16, bfloat16, int32, int64; bool for maximum and minimum.
+NaN: beside a number, the number may be the answer, where PyTorch answers NaN; measured on TensorRT
+8.6, documented nowhere.
 """
 
 from __future__ import annotations

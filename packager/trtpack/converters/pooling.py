@@ -17,6 +17,7 @@ from trtpack_runtime.network import Tensor
 from .context import Context
 from .refusals import unless_floats
 from .registry import converter
+from .sort import ranked
 
 aten = torch.ops.aten
 Ints = tuple[int, ...]
@@ -144,7 +145,12 @@ def pool(
     round_up: bool = False,
     counts_padding: bool = False,
 ) -> Tensor:
-    """A pooling layer over the last two or three dims."""
+    """A pooling layer over the last two or three dims.
+
+    An average that counts padding is never rounded up: TensorRT then divides by the whole window,
+    where PyTorch leaves out what reaches beyond the padded input.
+    """
+    assert not (round_up and type == "AVERAGE")
     return ctx.add(
         "pooling_nd",
         {"input": x},
@@ -247,7 +253,7 @@ def _best(ctx: Context, spatial: int, self: Tensor, **arguments: Any) -> Tensor:
         first_transpose=(0, 1, *windows, *(axis + 1 for axis in windows)),
         reshape_dims=(*x.shape[:2], dims.product(count), window.volume),
     )
-    _, best = ctx.add_all("topk", {"input": flat}, op="MAX", k=1, axes=(3,))
+    _, best = ranked(ctx, "MAX", flat, 1, 3)
     strides = [dims.product(x.shape[3 + i :]) for i in range(spatial)]
     steps = _products(window.dilation, strides)
     offsets = ctx.reshape(ctx.ramp(window.kernel, steps), (window.volume,))
