@@ -3,8 +3,8 @@
 
 Shapes: any rank; the output has the input's, dynamic dims included.
 Dtypes: float32, float16, bfloat16; ``relu`` integers too. Formulas are NvInfer.h's ActivationType.
-NaN: relu, relu6, hardtanh, hardsigmoid and hardswish may answer a number for it, where PyTorch
-answers NaN; measured on TensorRT 8.6, documented nowhere.
+NaN: relu, relu6, hardtanh and hardsigmoid may answer a number for it, where PyTorch answers NaN;
+measured on TensorRT 8.6, documented nowhere.
 """
 
 from __future__ import annotations
