@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds and runs networks with a real TensorRT, by the product's own means.
 
-Engines run in a child process, so that one which crashes or breaks the CUDA context is one
-failure and no more; the child lasts until then.
+Engines are built and run in a child process, so that one which crashes or breaks the CUDA context
+is one failure and no more, and several children work side by side; each lasts until then.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from trtpack_runtime.safetensors import TensorView, write_safetensors
 T = torch.Tensor
 KINDS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 """A TensorRT's module -> the engine kind that runs its plans."""
+_ALONE = "run it alone with --only"
 
 
 class TensorRT:
-    """A TensorRT that builds each network it is given and, unless ``build_only``, runs it."""
+    """A child that builds each network it is given and, unless ``build_only``, runs it."""
 
     def __init__(
         self, module: str, options: BuildOptions, *, build_only: bool, seconds: float
@@ -57,16 +58,13 @@ class TensorRT:
         with tempfile.TemporaryDirectory(prefix="prove-") as name:
             folder = Path(name)
             write_safetensors(folder / "weights", map(_view, constants, constants.values()))
-            job = BuildJob(
-                self._module, network, (folder / "weights",), folder / "plan", self._options
-            )
-            with _at_most(self._seconds):
-                build_in_worker(job)
-            if self._build_only:
-                return None
             (folder / "network").write_bytes(network.to_bytes())
             torch.save([dict(sample) for sample in samples], folder / "samples")
-            return self._run(folder)
+            self._ask(folder)
+            if self._build_only:
+                return None
+            answers: list[list[T]] = torch.load(folder / "answers")
+            return answers
 
     def close(self) -> None:
         """Ends the child process."""
@@ -76,36 +74,41 @@ class TensorRT:
             self._pool.shutdown()
             self._pool = None
 
-    def _run(self, folder: Path) -> list[list[T]]:
+    def _ask(self, folder: Path) -> None:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        work = (self._module, self._options, folder, self._build_only, self._seconds)
         try:
-            said = self._pool.submit(run, KINDS[self._module], str(folder)).result(self._seconds)
-        except BrokenProcessPool:
-            said = "the engine crashed"
-        except TimeoutError:
+            self._pool.submit(build_and_run, *work).result(2 * self._seconds)
+        except EngineBuildError:
+            raise
+        except BrokenProcessPool as error:
+            self.close()
+            raise DeviceError("the engine crashed", hint=_ALONE) from error
+        except TimeoutError as error:
+            self.close()
             said = f"the engine did not end in {self._seconds:.0f} s"
-        if said is not None:
+            raise DeviceError(said, hint=_ALONE) from error
+        except (TrtpackError, RuntimeError) as error:  # PyTorch's for a kernel of anybody's
             self.close()  # a CUDA context may be broken for good
-            raise DeviceError(said, hint="run it alone with --only")
-        answers: list[list[T]] = torch.load(folder / "answers")
-        return answers
+            raise DeviceError(f"{type(error).__name__}: {error}", hint=_ALONE) from error
 
 
-def run(kind: str, folder: str) -> str | None:
-    """In the child: runs a plan on each sample and leaves the answers beside it.
+def build_and_run(
+    module: str, options: BuildOptions, at: Path, build_only: bool, seconds: float
+) -> None:
+    """In the child: builds a network and, unless ``build_only``, runs it on each sample.
 
-    Answers what went wrong.
+    The answers are left beside it.
     """
-    try:
-        _run(kind, Path(folder))
-    except (TrtpackError, RuntimeError) as error:  # PyTorch's for a kernel of anybody's
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-def _run(kind: str, at: Path) -> None:
     network = networks.from_bytes((at / "network").read_bytes())
+    with _at_most(seconds):
+        build_in_worker(BuildJob(module, network, (at / "weights",), at / "plan", options))
+    if not build_only:
+        _run(KINDS[module], network, at)
+
+
+def _run(kind: str, network: Network, at: Path) -> None:
     device = torch.device("cuda", 0)
     segment = Segment("proof", "network", {}, {})
     runner = engine_kind(kind).load(at / "plan", LoadContext(segment, {}, device, network))

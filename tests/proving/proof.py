@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import groupby
+from queue import SimpleQueue
+from threading import Lock
 from typing import Any, Protocol
 
 import torch
@@ -41,32 +45,51 @@ class TimeIsUp(Exception):
 
 def prove(
     trials: Sequence[Trial],
-    engine: Engine,
+    engines: Sequence[Engine],
     *,
     pack: int,
     until: float = float("inf"),
     on_results: Callable[[Mapping[str, Result]], None] = lambda results: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Runs every trial, ``pack`` to an engine.
+    """Runs every trial, ``pack`` to an engine, as many side by side as there are ``engines``.
 
-    ``on_results`` is told results by name as they come. No engine is begun after ``until``, by
-    ``time.monotonic``.
+    ``on_results`` is told results by name as they come, one call at a time. No engine is begun
+    after ``until``, by ``time.monotonic``.
     """
     packs = list(_packs(trials, pack))
-    for number, together in enumerate(packs, 1):
-        began, count = time.monotonic(), {"passed": 0, "built": 0, "failed": 0}
-        say(f"{number}/{len(packs)}: {len(together)} of {together[0].group} ...")
+    free: SimpleQueue[Engine] = SimpleQueue()
+    for engine in engines:
+        free.put(engine)
+    lock, stopped = Lock(), False
+
+    def run(together: list[Trial]) -> str:
+        engine, began, count = free.get(), time.monotonic(), Counter[str]()
         try:
-            for results in _run(together, engine, until):
-                on_results(results)
-                for result in results.values():
-                    count[result["state"]] += 1
-        except TimeIsUp:
-            say("the time is up: run this again for the rest")
-            return
-        words = ", ".join(f"{n} {state}" for state, n in count.items() if n)
-        say(f"  {time.monotonic() - began:5.1f} s  {words}")
+            for results in _run(together, engine, lambda: stopped or time.monotonic() > until):
+                with lock:
+                    if stopped:
+                        raise TimeIsUp
+                    on_results(results)
+                count.update(result["state"] for result in results.values())
+        finally:
+            free.put(engine)
+        words = ", ".join(f"{n} {state}" for state, n in sorted(count.items(), reverse=True))
+        return f"{time.monotonic() - began:5.1f} s  {together[0].group}: {words}"
+
+    lanes = ThreadPoolExecutor(len(engines))
+    late = False
+    try:
+        for number, done in enumerate(as_completed([lanes.submit(run, p) for p in packs]), 1):
+            try:
+                say(f"{number:3}/{len(packs)}  {done.result()}")
+            except TimeIsUp:
+                late = True
+    finally:
+        stopped = True
+        lanes.shutdown(wait=False, cancel_futures=True)
+    if late:
+        say("the time is up: run this again for the rest")
 
 
 def _packs(trials: Sequence[Trial], size: int) -> Iterator[list[Trial]]:
@@ -78,9 +101,11 @@ def _packs(trials: Sequence[Trial], size: int) -> Iterator[list[Trial]]:
         yield from (members[i::count] for i in range(count))
 
 
-def _run(trials: list[Trial], engine: Engine, until: float) -> Iterator[dict[str, Result]]:
+def _run(
+    trials: list[Trial], engine: Engine, is_up: Callable[[], bool]
+) -> Iterator[dict[str, Result]]:
     """Results of a pack; where it fails as a whole, of its parts."""
-    if time.monotonic() > until:
+    if is_up():
         raise TimeIsUp
     try:
         answers = together(trials, engine)
@@ -89,7 +114,7 @@ def _run(trials: list[Trial], engine: Engine, until: float) -> Iterator[dict[str
             yield {trials[0].name: _result(trials[0], "failed", f"{error}")}
             return
         for part in _parts(trials, error):
-            yield from _run(part, engine, until)
+            yield from _run(part, engine, is_up)
         return
     yield {
         trial.name: _judged(trial, None if answers is None else answers[trial.name])

@@ -7,6 +7,7 @@ import math
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class Evaluator:
 
 def _proved(engine: Evaluator, trials: Sequence[Trial] = SOME, **more: Any) -> dict[str, Any]:
     results: dict[str, Any] = {}
-    prove(trials, engine, pack=20, on_results=results.update, **more)
+    prove(trials, [engine], pack=20, on_results=results.update, **more)
     return results
 
 
@@ -116,6 +117,31 @@ def test_a_trial_that_cannot_be_built_costs_no_other(blames: bool) -> None:
     assert results["activation-CLIP FLOAT dynamic"]["why"] == "no implementation"
     assert len(_states(results, "passed")) == len(SOME) - 1
     assert engine.sizes[:2] == [len(SOME), 1 if blames else len(SOME) // 2]
+
+
+def test_engines_work_side_by_side() -> None:
+    both = threading.Barrier(2, timeout=30)
+
+    class Meeting(Evaluator):
+        def answers(self, *work: Any) -> list[list[T]]:
+            if not self.sizes:
+                both.wait()
+            return super().answers(*work)
+
+    engines, results = [Meeting(), Meeting(changes="ELU")], {}
+    prove(SOME, engines, pack=3, on_results=results.update)
+    assert sum(len(engine.sizes) for engine in engines) == len(SOME) // 3
+    assert all(engine.sizes for engine in engines)
+    assert set(results) == {trial.name for trial in SOME}
+
+
+def test_a_mistake_of_ours_ends_the_run() -> None:
+    class Mistaken(Evaluator):
+        def answers(self, *work: Any) -> list[list[T]]:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        _proved(Mistaken())
 
 
 def test_no_engine_is_begun_when_the_time_is_up() -> None:
