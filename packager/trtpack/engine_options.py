@@ -132,7 +132,7 @@ def _problems(options: Options, target: Target, alone: bool) -> Iterator[tuple[s
     if options.engine_weights != "inside" and rtx and alone:
         problem = "engines of TensorRT-RTX hold their weights"
         yield weights, problem, "build for a target with TensorRT"
-    elif options.engine_weights == "stripped" and not rtx and (why := lacks("10.0")):
+    elif options.engine_weights == "stripped" and not rtx and (why := lacks("10.2")):
         yield weights, why, "choose refittable, or a newer stack"
     if options.version_compatible:
         if rtx:

@@ -133,7 +133,7 @@ def left_behind(folder: Path) -> list[str]:
         (
             "m.py:net -t orin@jetpack-6.0 --engine-weights stripped",
             2,
-            r"stripped is not possible for orin@jetpack-6\.0: TensorRT 10\.0 has it",
+            r"stripped is not possible for orin@jetpack-6\.0: TensorRT 10\.2 has it",
             "choose refittable",
         ),
         ("m.py:net -t orin --locked", 2, "no tactics to lock orin to", "--tactics"),

@@ -28,7 +28,7 @@ def check(target: str, *others: str, **options: Any) -> None:
 @pytest.mark.parametrize(
     ("target", "options", "message"),
     [
-        ("orin@jetpack-6.0", {"engine_weights": "stripped"}, r"10\.0 has it, .*jetpack-6\.0"),
+        ("orin@jetpack-6.0", {"engine_weights": "stripped"}, r"10\.2 has it, .*jetpack-6\.0"),
         ("rtx-4090", {"engine_weights": "stripped"}, "TensorRT-RTX hold their weights"),
         ("rtx-4090", {"version_compatible": True}, "no lean runtime"),
         (
