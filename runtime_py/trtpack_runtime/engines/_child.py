@@ -178,7 +178,7 @@ def _asked(
             (folder / key).write_bytes(content)
     (folder / "job.json").write_text(json.dumps({**job, "task": task}))
     with (folder / "stderr").open("wb") as stderr:
-        status = _run(folder, stderr, on_progress, _environment(job))
+        status = _run(folder, stderr, on_progress)
     result = folder / "result.json"
     if not result.exists():
         raise _died(f"{_WORK.get(task, task)} of {name}", status, (folder / "stderr").read_bytes())
@@ -199,30 +199,23 @@ def _to_json(job: BuildJob) -> dict[str, Any]:
     }
 
 
-def _environment(job: Mapping[str, Any]) -> dict[str, str]:
-    """The child's environment: this one, with what TensorRT only takes from there."""
+def _environment() -> dict[str, str]:
+    """The child's environment: this one, with the runtime on the path."""
     package = Path(__file__).resolve().parents[2]
     paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
-    chosen = {
+    return {
         "CUDA_MODULE_LOADING": "LAZY",  # TensorRT asks for it: less memory, an earlier start
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
     }
-    options = job.get("options")
-    if options is not None and not options["tf32"]:
-        # the code generator of TensorRT 8.6 rounds to TF32 whatever the builder's flag says
-        chosen["NVIDIA_TF32_OVERRIDE"] = "0"
-    return chosen
 
 
-def _run(
-    folder: Path, stderr: Any, on_progress: OnProgress | None, environment: Mapping[str, str]
-) -> int:
+def _run(folder: Path, stderr: Any, on_progress: OnProgress | None) -> int:
     """Runs the child to its end and answers its exit status."""
     child = subprocess.Popen(
         [sys.executable, "-m", "trtpack_runtime.worker", "job.json"],
         cwd=folder,  # "-m" puts the working folder on the path: nothing foreign lies in this one
-        env=dict(environment),
+        env=_environment(),
         stdin=subprocess.PIPE,  # the child ends when this end closes, however the parent ends
         stdout=subprocess.PIPE,
         stderr=stderr,
