@@ -6,7 +6,7 @@ from __future__ import annotations
 from tests.runtime.emission import missing
 from tests.runtime.trt_double import releases
 from trtpack_runtime.layers import KINDS
-from trtpack_runtime.network import Network
+from trtpack_runtime.network import Layer, Network
 
 _WHOLE = frozenset({"INT32", "INT64"})
 _WITHOUT_WHOLE_NUMBERS = {"activation": "10.0", "topk": "10.0"}
@@ -19,10 +19,17 @@ def numbers(version: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def why_not(network: Network, version: str) -> str | None:
-    """Why TensorRT ``version`` cannot have a network; None where it should."""
+def why_not(network: Network, version: str, *, rtx: bool = False) -> str | None:
+    """Why TensorRT ``version`` cannot have a network; None where it should.
+
+    TensorRT-RTX is told by ``rtx``, with the release of TensorRT whose networks it takes.
+    """
     here = numbers(version)
     for layer in network.layers:
+        if rtx and not KINDS[layer.kind].rtx:
+            return f"TensorRT-RTX has no {layer.kind}"
+        if rtx and layer.kind == "deconvolution_nd" and _types(network, layer) == {"BF16"}:
+            return "TensorRT-RTX 1.7 builds no deconvolution in BF16"
         since = KINDS[layer.kind].since
         if here < numbers(since):
             return f"{layer.kind} came with TensorRT {since}"
@@ -37,3 +44,7 @@ def why_not(network: Network, version: str) -> str | None:
         return None
     lacking = missing(max(known, key=numbers), network)
     return f"TensorRT {version} has {lacking}" if lacking else None
+
+
+def _types(network: Network, layer: Layer) -> set[str]:
+    return {network.tensor(name).dtype for name in layer.operand_names()}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tests.runtime.layer_cases import TOLERANCE, VARIANTS, Case
+from tests.runtime.layer_cases import CASES, TOLERANCE, VARIANTS, Case
 from trtpack_runtime.network import Network
 from trtpack_runtime.reference import evaluate
 
@@ -55,10 +55,14 @@ class Trial:
 
 
 def layer_trials() -> list[Trial]:
-    """Every layer case in each of its types, static and, where it has open sizes, dynamic."""
+    """Every layer case in each of its types, static and, where it has open sizes, dynamic.
+
+    What takes HALF takes BF16 too, where a TensorRT has it.
+    """
+    bfloats = [(case, "BF16") for case in CASES if {"FLOAT", "HALF"} <= set(case.dtypes)]
     return [
         _trial(case, dtype, dynamic)
-        for case, dtype in VARIANTS
+        for case, dtype in (*VARIANTS, *bfloats)
         for dynamic in sorted({False, bool(case.dynamic)})
     ]
 
