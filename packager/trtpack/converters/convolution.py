@@ -51,6 +51,7 @@ def convolution(
     SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups) -> Tensor
 
     One dimension becomes two. Kernels may be computed; a computed bias is added afterwards.
+    TensorRT-RTX 1.7 builds no transposed one in bfloat16, so there it is one in float32.
 
     Shapes: (N, C, L), (N, C, H, W) or (N, C, D, H, W); batch and sizes may be dynamic.
     Dtypes: float16, bfloat16, float32.
@@ -62,12 +63,16 @@ def convolution(
     if spatial == 1:
         window = window.as_image()
         input, weight = (ctx.reshape(t, (*t.shape[:2], 1, t.shape[2])) for t in (input, weight))
-    layer = _deconvolution if transposed else _convolution
+    layer, narrow = _deconvolution if transposed else _convolution, input.dtype
+    if transposed and narrow == "BF16" and ctx.target.engine_kind == "tensorrt-rtx":
+        input, weight = ctx.cast(input, "FLOAT"), ctx.cast(weight, "FLOAT")
+        bias = None if bias is None else ctx.cast(bias, "FLOAT")
     late_bias = bias is not None and not ctx.is_constant(bias)
     out = layer(ctx, input, weight, None if late_bias else bias, window, groups)
     if late_bias:
         assert bias is not None
         out = ctx.elementwise("SUM", out, ctx.reshape(bias, (*bias.shape, *(1,) * (out.rank - 2))))
+    out = ctx.cast(out, narrow)
     return ctx.reshape(out, ctx.result.shape) if spatial == 1 else out
 
 

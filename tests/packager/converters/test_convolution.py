@@ -69,6 +69,12 @@ CASES = [
     conv(VOLUME, w(6, 4, 3, 2, 1), w(6), stride=[1, 2, 1], padding=[1, 0, 0]),
     conv(bf16(2, 4, 5, 5, low=-1, high=1), weight(bf16(3, 4, 3, 3, low=-0.5, high=0.5))),
     deconv(IMAGE, w(4, 6, 3, 3), w(6)),
+    deconv(
+        bf16(2, 3, 5, 5, low=-1, high=1),
+        weight(bf16(3, 4, 3, 3, low=-0.5, high=0.5)),
+        weight(bf16(4, low=-0.5, high=0.5)),
+    ),
+    deconv(bf16(2, 3, 5, low=-1, high=1), bf16(3, 4, 3, low=-0.5, high=0.5), bf16(4)),
     deconv(IMAGE, w(4, 6, 3, 3), w(6), stride=[2, 2], padding=[1, 1]),
     deconv(IMAGE, w(4, 6, 3, 3), w(6), stride=[2, 2], padding=[1, 1], output_padding=[1, 1]),
     deconv(IMAGE, w(4, 6, 2, 2), w(6), stride=[3, 2], output_padding=[2, 1]),
