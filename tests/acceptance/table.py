@@ -101,7 +101,7 @@ def _latency_bars(rows: Results) -> list[Bar]:
 def table(results: Results) -> list[list[str]]:
     """The latency rows as cells, the head first."""
     head = ["model", "input", "trtpack", "CUDA graph", "eager", "channels last", "reduce-overhead"]
-    head += ["to eager", "to r.-o.", "cosine", "build"]
+    head += ["to eager", "to r.-o.", "cosine"]
     cells = [head]
     for name, row in _measured(results, "latency").items():
         times = row["latency_ms"]
@@ -113,7 +113,6 @@ def table(results: Results) -> list[list[str]]:
                 f"{_ratio(row, 'eager', 'trtpack'):.2f} x",
                 f"{_to_reduce_overhead(row):.2f} x",
                 f"{row['cosine']:.5f}",
-                f"{row['build_seconds']:.0f} s",
             ]
         )
     return cells
@@ -129,12 +128,15 @@ def text(results: Results) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def markdown(results: Results, machine: Mapping[str, str]) -> str:
-    """The page of the documentation."""
+def markdown(figures: Mapping[str, Any]) -> str:
+    """The page of the documentation: ``machine`` facts, measured ``rows``, names of those
+    ``missing``."""
+    results = figures["rows"]
     cells = table(results)
     rows = [f"| {' | '.join(row)} |" for row in (cells[0], ["---"] * len(cells[0]), *cells[1:])]
-    facts = [f"- {key}: {value}" for key, value in machine.items()]
+    facts = [f"- {key}: {value}" for key, value in figures["machine"].items()]
     found = [f"| {b.text} | {b.found} | {'yes' if b.holds else 'no'} |" for b in bars(results)]
+    missing = [f"Not measured yet: {', '.join(figures['missing'])}.", ""]
     return "\n".join(
         [
             "# TensorRT engines beside PyTorch",
@@ -151,7 +153,8 @@ def markdown(results: Results, machine: Mapping[str, str]) -> str:
             "",
             *rows,
             "",
-            "| demand | found | holds |",
+            *(missing if figures["missing"] else []),
+            "| demand, over the rows above | found | holds |",
             "| --- | --- | --- |",
             *found,
             "",

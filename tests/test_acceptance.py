@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The acceptance table judges what it should, and its page is that of the stored figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance import table
+
+PAGE = Path(__file__).parents[1] / "docs/benchmarks/tensorrt.md"
+
+
+def row(**latency: float) -> dict[str, Any]:
+    times = {"trtpack": 1.0, "eager": 4.0, "reduce_overhead": 2.0} | latency
+    return {"kind": "latency", "shape": "1x3", "cosine": 0.9999, "latency_ms": times}
+
+
+def verdicts(results: dict[str, Any]) -> dict[str, bool]:
+    return {bar.text.partition(":")[0]: bar.holds for bar in table.bars(results)}
+
+
+def test_the_page_is_written_from_the_stored_figures() -> None:
+    figures = json.loads(PAGE.with_suffix(".json").read_text())
+    assert table.markdown(figures) == PAGE.read_text(), "run scripts/gpu_acceptance --write"
+
+
+def test_a_fast_right_model_holds_every_demand() -> None:
+    assert set(verdicts({"a/1": row(), "b/1": row()}).values()) == {True}
+
+
+@pytest.mark.parametrize(
+    ("results", "demand"),
+    [
+        ({"a/1": row() | {"cosine": 0.99}}, "cosine with eager"),
+        ({"a/1": row(eager=40.0), "b/1": row(eager=0.9)}, "faster than eager"),
+        ({"a/1": row(eager=2.0)}, "geometric mean"),
+        ({"a/1": row(), "b/1": row(reduce_overhead=0.9)}, "faster than reduce-overhead"),
+        ({"a/1": row(reduce_overhead=0.9, cuda_graph=1.0)}, "faster than reduce-overhead"),
+    ],
+)
+def test_what_falls_short_is_told(results: dict[str, Any], demand: str) -> None:
+    failed = [bar.text for bar in table.bars(results) if not bar.holds]
+    assert len(failed) == 1
+    assert failed[0].startswith(demand)
+
+
+def test_graphs_are_compared_with_graphs() -> None:
+    results = {"a/1": row(trtpack=3.0, cuda_graph=1.0, eager=12.0)}
+    assert set(verdicts(results).values()) == {True}
+
+
+def test_caches_and_dynamic_shapes_are_judged() -> None:
+    dynamic = {
+        "kind": "dynamic",
+        "cosines": {"1": 0.9999, "3": 0.99},
+        "latency_ms": {"dynamic": 1.2, "static": 1.0},
+    }
+    caches = {"kind": "caches", "build_seconds": {"none": 30.0, "tactics": 10.0, "engine": 0.5}}
+    assert [bar.holds for bar in table.bars({"d": dynamic, "c": caches})] == [
+        False,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_a_failed_row_is_told_and_not_judged() -> None:
+    results = {"a/1": row(), "b/1": {"kind": "latency", "shape": "1x3", "error": "no room"}}
+    assert "FAIL  b/1: no room" in table.text(results)
+    assert set(verdicts(results).values()) == {True}
