@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from tests.runtime.layer_cases import CASES, TOLERANCE, VARIANTS, Case
+from tests.proving.merging import merge
+from tests.runtime.layer_cases import CASES, TOLERANCE, VARIANTS, Case, x
+from trtpack_runtime.engines._weak import is_mixed
 from trtpack_runtime.network import Network
 from trtpack_runtime.reference import evaluate
 
@@ -57,14 +59,41 @@ class Trial:
 def layer_trials() -> list[Trial]:
     """Every layer case in each of its types, static and, where it has open sizes, dynamic.
 
-    What takes HALF takes BF16 too, where a TensorRT has it.
+    What takes HALF takes BF16 too, where a TensorRT has it. Some cases in FLOAT stand beside a
+    layer in HALF, where a TensorRT that is not strongly typed may round them to HALF too.
     """
     bfloats = [(case, "BF16") for case in CASES if {"FLOAT", "HALF"} <= set(case.dtypes)]
-    return [
+    alone = [
         _trial(case, dtype, dynamic)
         for case, dtype in (*VARIANTS, *bfloats)
         for dynamic in sorted({False, bool(case.dynamic)})
     ]
+    ways = {
+        (case.kind, *_choices(case)): case for case in reversed(CASES) if "FLOAT" in case.dtypes
+    }
+    return [*alone, *map(_beside_half, reversed(ways.values()))]
+
+
+def _choices(case: Case) -> tuple[str, ...]:
+    return tuple(value for value in case.attributes.values() if isinstance(value, str))
+
+
+def _beside_half(case: Case) -> Trial:
+    """A case in FLOAT in a network that has a layer in HALF, so that 8.6 may use HALF in it."""
+    root = Case("unary", {"input": x(4, low=0.5)}, {"op": "SQRT"}, lambda input: input.sqrt())
+    parts = {"float": (case, "FLOAT"), "half": (root, "HALF")}
+    network = merge({key: c.network(t, dynamic=False) for key, (c, t) in parts.items()})
+    values = {
+        f"{key}.{name}": value
+        for key, (c, dtype) in parts.items()
+        for name, value in c.values(dtype).items()
+    }
+    constants = {c.data: values[c.data] for c in network.constants.values()}
+    inputs = {tensor.name: values[tensor.name] for tensor in network.inputs}
+    sample = Sample(inputs, evaluate(network, constants, inputs))
+    group = "static FLOAT beside HALF"
+    name = f"{case} FLOAT beside HALF"
+    return Trial(name, case.kind, "FLOAT", group, network, constants, (sample,), TOLERANCE)
 
 
 def _trial(case: Case, dtype: str, dynamic: bool) -> Trial:
@@ -78,6 +107,8 @@ def _trial(case: Case, dtype: str, dynamic: bool) -> Trial:
     samples = tuple(Sample(i, evaluate(network, constants, i)) for i in given)
     tolerance = TOLERANCE[dtype if dtype in TOLERANCE else "FLOAT"]
     family = dtype if dtype in TOLERANCE else "whole"
+    if family == "FLOAT" and is_mixed(network):
+        family = "FLOAT beside HALF"  # it would let TensorRT 8.6 use HALF in the others too
     return Trial(
         f"{case} {dtype} {'dynamic' if dynamic else 'static'}",
         case.kind,

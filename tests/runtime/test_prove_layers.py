@@ -22,6 +22,7 @@ from tests.proving.merging import merge
 from tests.proving.proof import prove, together
 from tests.proving.trial import Sample, Trial, layer_trials
 from trtpack_runtime import layers, network
+from trtpack_runtime.engines._weak import is_mixed
 from trtpack_runtime.errors import DeviceError, EngineBuildError
 from trtpack_runtime.layers import KINDS
 from trtpack_runtime.network import Network
@@ -87,6 +88,13 @@ def test_a_merged_network_is_a_network() -> None:
     assert network.from_bytes(merged.to_bytes()) == merged
     dynamic = {tensor.name for tensor in merged.inputs if not tensor.is_static}
     assert set(merged.profiles[0].shapes) == dynamic
+
+
+def test_float_trials_share_an_engine_with_half_only_where_that_is_tried() -> None:
+    mixed = {trial.group for trial in TRIALS if is_mixed(trial.network) and trial.dtype == "FLOAT"}
+    assert mixed == {"static FLOAT beside HALF"}
+    beside = {t.subject for t in TRIALS if t.name.endswith("FLOAT beside HALF")}
+    assert beside == {t.subject for t in TRIALS if t.dtype == "FLOAT"}
 
 
 def test_a_dynamic_trial_runs_in_two_shapes() -> None:
