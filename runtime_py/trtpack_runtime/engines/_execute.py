@@ -184,6 +184,12 @@ class EngineRunner:
         self._bind(profile, list(held), outputs)
         return profile.context, outputs
 
+    def forget(self) -> None:
+        """Has every context told its shapes and addresses anew; ``lock`` is held."""
+        for profile in self._profiles:
+            profile.shapes = None
+            profile.addresses.clear()
+
     def engine_dtype(self, name: str) -> torch.dtype:
         """The type the engine has for one of its tensors."""
         return self._dtype(name)

@@ -41,7 +41,7 @@ class GraphRunner:
         self.runner = runner
         self._graph: _Graph | None = None
         self._seen: tuple[Shape, ...] | None = None
-        self._refused = False
+        self._refused = self._stale = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["runner"], name)
@@ -53,13 +53,21 @@ class GraphRunner:
         runner = self.runner
         with runner.lock, torch.cuda.device(runner.device):
             given = runner.ready(inputs)
-            graph = None if _is_capturing() else self._graph_for(given)
+            if _is_capturing():  # the context is told other things than this graph was made with
+                self._stale = True
+                return runner.run_ready(given)
+            graph = self._graph_for(given)
             if graph is None:
                 return runner.run_ready(given)
             stream = torch.cuda.current_stream()
             if runner.last_stream not in (None, stream):  # one scratch memory, one set of tensors
                 stream.wait_stream(runner.last_stream)
             runner.last_stream = stream
+            for tensor in (
+                *graph.inputs,
+                *graph.outputs,
+            ):  # as the allocator knows only where they were made
+                tensor.record_stream(stream)
             for place, tensor in zip(graph.inputs, given, strict=True):
                 place.copy_(tensor)  # 64-bit integers become 32-bit ones where the engine has those
             check = runner.range_check(given, graph.inputs)
@@ -72,14 +80,16 @@ class GraphRunner:
     def _graph_for(self, given: Sequence[torch.Tensor]) -> _Graph | None:
         """The graph of these shapes; None at their first call, and where there can be none."""
         shapes = tuple(tuple(tensor.shape) for tensor in given)
-        if self._graph is not None and self._graph.shapes == shapes:
+        if self._graph is not None and self._graph.shapes == shapes and not self._stale:
             return self._graph
+        self._stale = False
         seen, self._seen, self._graph = self._seen, shapes, None
         if seen == shapes and not self._refused:
             try:
                 self._graph = self._captured(given, shapes)
             except RuntimeError as error:
                 self._refused = True
+                self.runner.forget()
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 warnings.warn(
                     f"the engine runs without a CUDA graph: {reason}", UserWarning, stacklevel=4
@@ -96,6 +106,8 @@ class GraphRunner:
 
         runner, stream = self.runner, torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
+        if runner.last_stream is not None:  # the context has one scratch memory
+            stream.wait_stream(runner.last_stream)
         with torch.cuda.stream(stream):
             places = [
                 tensor.to(runner.engine_dtype(name), copy=True)
