@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the processes would fight for the cores otherwise
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # whoever starts the tests in the background has them ignore the Ctrl-C that some send
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _HAS_TORCH = importlib.util.find_spec("torch") is not None
 _ABSENT = ("No module named 'torch'", "No module named 'trtpack'")
