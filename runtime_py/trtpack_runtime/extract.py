@@ -15,6 +15,8 @@ from .bundle import Bundle
 from .errors import BundleError, ConfigError
 from .segments import TENSORRT_KINDS, FoundSegment, every_segment, find_segment
 
+_BUILD = "build the bundle for a target with TensorRT"
+
 
 @dataclass(frozen=True)
 class Extracted:
@@ -141,24 +143,29 @@ def _one_variant(bundle: Bundle, target: str | None) -> str:
             hint="choose one with --target",
         )
     if not fitting:
-        raise _nothing(list(every_segment(bundle)), "for Triton")
+        raise _nothing(list(every_segment(bundle)), "for Triton", frozenset({"tensorrt"}))
     return fitting[0]
 
 
-def _nothing(chosen: Sequence[FoundSegment], purpose: str = "to take out") -> BundleError:
-    reasons = dict.fromkeys(f"{found}: {_why_not(found)}" for found in chosen)
-    deferred = any(f.kind in TENSORRT_KINDS for f in chosen)
+def _nothing(
+    chosen: Sequence[FoundSegment],
+    purpose: str = "to take out",
+    kinds: Collection[str] = TENSORRT_KINDS,
+) -> BundleError:
+    """There is no engine of the kinds that would do."""
+    reasons = dict.fromkeys(f"{found}: {_why_not(found, kinds)}" for found in chosen)
+    deferred = any(f.kind in kinds for f in chosen)
     return BundleError(
         f"there is no TensorRT engine {purpose}; {'; '.join(reasons) or 'it has no segment'}",
-        hint="build it on the device with: trtpack finish"
-        if deferred
-        else "build the bundle for a target with TensorRT",
+        hint="build it on the device with: trtpack finish" if deferred else _BUILD,
     )
 
 
-def _why_not(found: FoundSegment) -> str:
-    if found.kind in TENSORRT_KINDS and found.ref is not None and found.ref.member is None:
+def _why_not(found: FoundSegment, kinds: Collection[str]) -> str:
+    if found.kind in kinds and found.ref is not None and found.ref.member is None:
         return "it has no engine yet"
+    if found.kind in TENSORRT_KINDS and found.kind not in kinds:
+        return f"it runs by {found.kind}, for which Triton has no backend"
     return f"it runs by {found.kind}"
 
 

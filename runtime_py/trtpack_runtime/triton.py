@@ -118,7 +118,11 @@ def _the_engine(bundle: Bundle, variant: str) -> FoundSegment:
         raise _unfit(variant, f"it has {len(everything)} segments: {kinds or 'none'}")
     found = everything[0]
     if found.kind == "tensorrt-rtx":
-        raise _unfit(variant, "Triton has no backend for TensorRT-RTX")
+        raise _unfit(
+            variant,
+            "Triton has no backend for TensorRT-RTX",
+            hint="build the bundle for a target with TensorRT",
+        )
     if found.kind != "tensorrt" or found.network is None or found.ref is None:
         raise _unfit(variant, f"{found.name} runs by {found.kind}")
     if found.ref.member is None:

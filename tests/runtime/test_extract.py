@@ -239,9 +239,25 @@ def test_a_variant_of_several_segments(tmp_path: Path) -> None:
     assert not (tmp_path / "models").exists()
 
 
-def test_rtx_is_no_model_of_triton(tmp_path: Path, plan: Path) -> None:
-    path = planned.write_deep(tmp_path / "deep.tar", "tensorrt-rtx", plan)
-    with pytest.raises(BundleError, match="Triton has no backend for TensorRT-RTX"):
+@pytest.mark.parametrize("built", [True, False])
+def test_rtx_is_no_model_of_triton(tmp_path: Path, plan: Path, built: bool) -> None:
+    """Finishing the bundle would make one more engine that Triton does not run."""
+    path = planned.write_deep(tmp_path / "deep.tar", "tensorrt-rtx", plan if built else None)
+    with pytest.raises(BundleError, match="Triton has no backend for TensorRT-RTX") as refused:
         extract_triton(open_bundle(path), tmp_path / "models", target="here")
-    with pytest.raises(BundleError, match="there is no TensorRT engine for Triton; forward_0 of"):
+    assert refused.value.hint == "build the bundle for a target with TensorRT"
+    with pytest.raises(BundleError) as refused:
         extract_triton(open_bundle(path), tmp_path / "models")
+    assert refused.value.message == (
+        "there is no TensorRT engine for Triton; "
+        "forward_0 of here: it runs by tensorrt-rtx, for which Triton has no backend; "
+        "forward_0 of other: it runs by tensorrt-rtx, for which Triton has no backend"
+    )
+    assert refused.value.hint == "build the bundle for a target with TensorRT"
+
+
+def test_what_the_device_builds_is_finished_first(tmp_path: Path) -> None:
+    path = planned.write_deep(tmp_path / "deep.tar")
+    with pytest.raises(BundleError, match="forward_0 of here: it has no engine yet") as refused:
+        extract_triton(open_bundle(path), tmp_path / "models")
+    assert refused.value.hint == "build it on the device with: trtpack finish"
