@@ -53,7 +53,7 @@ class GraphRunner:
         runner = self.runner
         with runner.lock, torch.cuda.device(runner.device):
             given = runner.ready(inputs)
-            if _is_capturing():  # the context is told other things than this graph was made with
+            if _is_capturing():  # this tells the context other shapes and addresses
                 self._stale = True
                 return runner.run_ready(given)
             graph = self._graph_for(given)
@@ -63,11 +63,8 @@ class GraphRunner:
             if runner.last_stream not in (None, stream):  # one scratch memory, one set of tensors
                 stream.wait_stream(runner.last_stream)
             runner.last_stream = stream
-            for tensor in (
-                *graph.inputs,
-                *graph.outputs,
-            ):  # as the allocator knows only where they were made
-                tensor.record_stream(stream)
+            for tensor in (*graph.inputs, *graph.outputs):
+                tensor.record_stream(stream)  # the allocator knows only the one they were made on
             for place, tensor in zip(graph.inputs, given, strict=True):
                 place.copy_(tensor)  # 64-bit integers become 32-bit ones where the engine has those
             check = runner.range_check(given, graph.inputs)
