@@ -24,14 +24,16 @@ from tests.runtime.trt_double import double
 from trtpack_runtime import accuracy
 from trtpack_runtime.accuracy import Expected, chunked, compare_all, evaluator, search
 from trtpack_runtime.bundle import open_bundle
+from trtpack_runtime.cli.debug import _parts
 from trtpack_runtime.debugging import choose_segment, subject
 from trtpack_runtime.engines import LoadContext, _debug
 from trtpack_runtime.engines._child import BuildJob
 from trtpack_runtime.engines._debug import DebugJob, EngineProbe
 from trtpack_runtime.engines._options import BuildOptions
 from trtpack_runtime.errors import ConfigError, EngineBuildError
-from trtpack_runtime.network import Network
+from trtpack_runtime.network import Network, Tensor
 from trtpack_runtime.program import Segment
+from trtpack_runtime.recorder import Recorder
 from trtpack_runtime.reference import evaluate
 
 NETWORK, STORED = planned.deep("FLOAT")
@@ -388,6 +390,28 @@ def test_what_cannot_be_debugged(
     assert (done.code, done.out) == (code, "")
     assert done.err.startswith(f"error: {error}")
     assert "\nhint: " in done.err
+
+
+@pytest.mark.parametrize("compare", [compare_all, search])
+def test_what_only_a_narrower_tolerance_makes_depart(compare: Any) -> None:
+    """Rounding that BF16 tolerates and FLOAT does not is no fault of the layer that casts back,
+    and no search left it out."""
+    recorder = Recorder()
+    low = recorder.input(Tensor("x", "FLOAT", (4, 8)))
+    for name, to in (("down", "BF16"), ("up", "FLOAT")):
+        (low,) = recorder.add("cast", {"input": low}, {"to_type": to}, name=name)
+    network = recorder.finish([low.name])
+    run = evaluator(network, {}, INPUTS)
+    report = compare(network, Expected(network, {}, INPUTS), run)
+    assert report.first is None
+    about: Any = SimpleNamespace(network=network)
+    told = " ".join(" ".join(_parts(about, report, False, False)).split())
+    assert "up departs first, with an error of 0.00" in told
+    assert "where float tolerates 0.001; what it reads is off by up to 0.00" in told
+    assert told.endswith("Judge all types alike with --tolerance.")
+    alike = compare(network, Expected(network, {}, INPUTS), run, tolerance=1e-3)
+    assert alike.first is not None
+    assert alike.first.layer == "down"
 
 
 def test_which_of_several(tmp_path: Path) -> None:

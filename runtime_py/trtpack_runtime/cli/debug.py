@@ -213,9 +213,7 @@ def _parts(about: Subject, report: AccuracyReport, everything: bool, pins: bool)
         yield (
             "every layer is within its tolerance"
             if not departing
-            else wrapped(
-                "tensors depart, but where that begins was not looked at; leave out --search"
-            )
+            else wrapped(_only_tightened(departing[0]))
         )
         return
     first = report.first
@@ -232,6 +230,17 @@ def _parts(about: Subject, report: AccuracyReport, everything: bool, pins: bool)
         yield columns((layer,) for layer in report.pins)
     else:
         yield "It computes in FLOAT already, or in no floating-point numbers: no pin would help."
+
+
+def _only_tightened(layer: LayerError) -> str:
+    """Why no layer begins what departs: the first to depart reads what its own type would not
+    tolerate, though the type of what it reads does."""
+    return (
+        f"{clean(layer.layer)} departs first, with an error of {layer.error:.3g} where "
+        f"{layer.dtype.lower()} tolerates {layer.tolerance:g}; what it reads is off by up to "
+        f"{layer.inherited or 0:.3g} already, which the type of that tolerates. Judge all types "
+        "alike with --tolerance."
+    )
 
 
 def _row(layer: LayerError, report: AccuracyReport) -> tuple[str, ...]:
