@@ -69,13 +69,19 @@ def _run(job: Mapping[str, Any], folder: Path, lines: BinaryIO) -> dict[str, Any
         result: dict[str, Any] = run(trt, job, folder, _reporter(lines, cancelled))
     except TrtpackError as error:
         if cancelled():
-            raise BuildCancelled("the build was cancelled", hint="start it again") from error
+            raise _cancellation() from error
         raise
+    if cancelled():  # after TensorRT's last step
+        raise _cancellation()
     return result | {
         "version": trt.__version__,
         "seconds": time.perf_counter() - start,
         "log": [f"{message.severity}: {message.text}" for message in log.messages],
     }
+
+
+def _cancellation() -> BuildCancelled:
+    return BuildCancelled("the build was cancelled", hint="start it again")
 
 
 def _own_stdout() -> BinaryIO:

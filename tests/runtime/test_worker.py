@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -96,18 +97,14 @@ def _during_the_build(act: Callable[[], None]) -> Callable[[Mapping[str, Any]], 
 
 
 def _worker_pids() -> list[int]:
-    """The workers that are children of this process."""
-    answer = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [
-        int(line.split()[0])
-        for line in answer.stdout.splitlines()
-        if "trtpack_runtime.worker" in line
-    ]
+    """The workers that are children of this process, quicker than ``ps`` tells."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            with contextlib.suppress(OSError):
+                if b"trtpack_runtime.worker" in Path("/proc", pid, "cmdline").read_bytes():
+                    found.append(int(pid))
+    return found
 
 
 @pytest.mark.parametrize(
