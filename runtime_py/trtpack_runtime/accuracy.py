@@ -156,7 +156,7 @@ class Expected:
         self._evaluate(seen)
         self.nbytes: Mapping[str, int] = seen.nbytes
         """Every layer output's size."""
-        self.overflowing: Collection[str] = seen.overflowing
+        self.overflowing: frozenset[str] = frozenset(seen.overflowing)
         """The layer outputs that hold numbers beyond their declared type."""
 
     def values(self, names: Sequence[str]) -> Values:

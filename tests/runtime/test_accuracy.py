@@ -350,9 +350,33 @@ def test_pinned_by_the_command(tmp_path: Path) -> None:
     assert f"wrote {to}, 3 layers in FLOAT, " in done.out
     assert "error of the worst output in PyTorch: inf before, 0.000" in done.out
     assert "The engine was not built here: its precision pins are new, and " in done.out
+    assert done.out.endswith(
+        f"prove it with: trtpack run {to}\n"
+        "a value overflows in blocks.3/linear: where the model itself overflows, "
+        "its golden answers do too and this run can fail\n"
+    )
     again = trtpack("debug", "accuracy", to, "--target", "here", "--simulate", "--json")
     found = json.loads(again.out)
     assert (found["first"], found["pins"]) == (None, [])
+
+
+def test_a_pin_where_nothing_overflows(tmp_path: Path) -> None:
+    path, to = planned.write_deep(tmp_path / "deep.tar"), tmp_path / "pinned.tar"
+    arguments: list[str | Path] = [
+        "--target",
+        "here",
+        "--simulate",
+        "--pin-layer",
+        "blocks.0/linear",
+        "-o",
+        to,
+    ]
+    done = trtpack("debug", "accuracy", path, *arguments)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.endswith(f"prove it with: trtpack run {to}\n")
+    arguments += ["--pin-layer", "blocks.3/linear", "--json"]
+    told = json.loads(trtpack("debug", "accuracy", path, *arguments).out)
+    assert told["written"]["overflowing"] == ["blocks.3/linear"]
 
 
 def test_nothing_to_pin(tmp_path: Path) -> None:

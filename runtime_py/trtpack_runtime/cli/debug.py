@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,8 +140,14 @@ def accuracy(
         changed = pinned_network(network, chosen)
         written = _write(about, changed, chosen, output, here)
     gain = None if changed is None else _gain(about, changed, expected)
+    too_large = [
+        layer.name
+        for layer in network.layers
+        if layer.name in chosen and not expected.overflowing.isdisjoint(layer.outputs)
+    ]
     if as_json:
-        click.echo(json.dumps(_to_json(bundle, about, report, chosen, written, gain), indent=2))
+        value = _to_json(bundle, about, report, chosen, too_large, written, gain)
+        click.echo(json.dumps(value, indent=2))
         return
     how = "PyTorch in its own types" if simulate else f"engines by {found.kind}"
     against = "in its own types" if own_types else "in FLOAT"
@@ -151,7 +157,7 @@ def accuracy(
     if pins and not chosen:
         click.echo("nothing to pin, no bundle was written")
     if written is not None and gain is not None:
-        click.echo(_told(written, chosen, gain))
+        click.echo(_told(written, chosen, too_large, gain))
 
 
 def _progress(quiet: bool) -> Callable[[int, int], None] | None:
@@ -258,7 +264,9 @@ def _row(layer: LayerError, report: AccuracyReport) -> tuple[str, ...]:
     )
 
 
-def _told(written: Pinned, pins: tuple[str, ...], gain: tuple[float, float]) -> str:
+def _told(
+    written: Pinned, pins: tuple[str, ...], too_large: Sequence[str], gain: tuple[float, float]
+) -> str:
     lines = [
         f"\nwrote {written.path}, {plural(len(pins), 'layer')} in FLOAT"
         + (f", {size(written.added_bytes)} of weights more" if written.added_bytes else ""),
@@ -267,6 +275,11 @@ def _told(written: Pinned, pins: tuple[str, ...], gain: tuple[float, float]) -> 
     if written.deferred is not None:
         lines.append(wrapped(f"The engine was not built here: {clean(written.deferred)}."))
     lines.append(f"prove it with: trtpack run {written.path}")
+    if too_large:
+        lines.append(
+            f"a value overflows in {clean(too_large[0])}: where the model itself overflows, "
+            "its golden answers do too and this run can fail"
+        )
     return "\n".join(lines)
 
 
@@ -275,6 +288,7 @@ def _to_json(
     about: Subject,
     report: AccuracyReport,
     pins: tuple[str, ...],
+    too_large: Sequence[str],
     written: Pinned | None,
     gain: tuple[float, float] | None,
 ) -> dict[str, Any]:
@@ -290,6 +304,7 @@ def _to_json(
         value["written"] = {
             "path": str(written.path),
             "pins": list(pins),
+            "overflowing": list(too_large),
             "deferred": written.deferred,
             "added_bytes": written.added_bytes,
             "error_before": repr(gain[0]) if gain[0] == float("inf") else gain[0],
