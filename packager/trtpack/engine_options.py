@@ -123,7 +123,8 @@ def _problems(options: Options, target: Target, alone: bool) -> Iterator[tuple[s
     ``alone``: no other target has the full TensorRT, so what TensorRT-RTX leaves out has no use.
     """
     rtx = kind_for(options, target) == "tensorrt-rtx"
-    has = f"it has {target.stack}" if target.stack else "its TensorRT is not known"
+    version = ".".join(map(str, target.tensorrt or ()))
+    has = f"{target.stack or target.name} has {version}" if version else "its own is not known"
 
     def lacks(release: str) -> str | None:
         return None if target.tensorrt_at_least(release) else f"TensorRT {release} has it, {has}"
