@@ -12,7 +12,7 @@ import torch
 from .build_seeds import build_options, seed_tactics
 from .builders import BUILDERS
 from .bundle import Bundle
-from .engines import LoadContext, Verdict, engine
+from .engines import LoadContext, Verdict, tensorrt_module
 from .engines._debug import DebugJob, EngineProbe
 from .engines._find import imported
 from .errors import BundleError, ConfigError, DeviceError, InternalError
@@ -121,7 +121,7 @@ def engine_probe(
     if found.ref is None:
         raise BundleError(f"{found} has no engine", hint="choose another segment")
     bundle, kind = module.bundle, found.kind
-    name: str = engine(kind).MODULE  # type: ignore[attr-defined]
+    name = tensorrt_module(kind)
     options = replace(  # only what changes what the engine computes
         build_options(found.ref), weights="inside", version_compatible=False, locked=False
     )

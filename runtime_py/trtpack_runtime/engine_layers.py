@@ -14,7 +14,7 @@ from typing import Any
 from .build_seeds import build_options, seed_tactics
 from .builders import BUILDERS, Work
 from .bundle import Bundle
-from .engines import Verdict, engine
+from .engines import Verdict, engine, tensorrt_module
 from .engines._child import ask
 from .errors import BundleError, ConfigError, DeviceError
 from .finish import Stores, finish_segment, own_engines
@@ -147,7 +147,7 @@ def inspect_engine(
         else:
             source, record = _built(bundle, found, ref, facts, Path(scratch))
         told = ask(
-            engine(ref.kind).MODULE,  # type: ignore[attr-defined]
+            tensorrt_module(ref.kind),
             "inspect",
             {"record": dict(record), "trust": trust or isinstance(source, Path)},
             name=str(found),

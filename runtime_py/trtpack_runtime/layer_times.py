@@ -17,7 +17,7 @@ from torch import fx
 
 from . import aten
 from .clocks import Clock
-from .engines import engine
+from .engines import tensorrt_module
 from .engines._find import imported
 from .engines._profile import LayerTimes, profiled
 from .execution import LoadedSegment
@@ -57,7 +57,7 @@ def layer_times(
         if f.name == segment.name and f.program.method == method
     )
     if segment.kind in TENSORRT_KINDS and found.network is not None:
-        trt = imported(engine(segment.kind).MODULE)  # type: ignore[attr-defined]
+        trt = imported(tensorrt_module(segment.kind))
         times = stack.enter_context(profiled(trt, segment.run))
         return EngineTimer(segment, times, Origins(found.network))
     if segment.kind != "reference":

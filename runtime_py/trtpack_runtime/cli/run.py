@@ -222,23 +222,12 @@ def _load(bundle: Path, method: str, *, quiet: bool, **options: Any) -> Results:
 
 
 def _own_inputs(module: BundleModule, method: str) -> dict[str, torch.Tensor]:
-    """The inputs of the first golden sample, else zeros of the best shapes."""
-    import torch
+    """The inputs of the first golden sample, else zeros of the best shapes, by name."""
+    from ..golden import sample_inputs
 
-    from ..dtypes import DTYPES
-    from ..smoke import golden_samples
-
-    described = module.bundle.manifest.methods[method]
-    for sample in golden_samples(module.bundle, described, module.device):
-        return {s.name: v for s, v in zip(described.inputs, sample.inputs, strict=True)}
-    return {
-        spec.name: torch.zeros(
-            spec.opt or [d if isinstance(d, int) else 1 for d in spec.shape],
-            dtype=getattr(torch, DTYPES[spec.dtype].torch),
-            device=module.device,
-        )
-        for spec in described.inputs
-    }
+    described = module.bundle.manifest.methods[method].inputs
+    values = sample_inputs(module, method)
+    return {spec.name: value for spec, value in zip(described, values, strict=True)}
 
 
 def _measure(results: Results, warmup: int, repeats: int, budget_s: float) -> Latency:

@@ -101,3 +101,14 @@ def engine(kind: str) -> Engine:
             hint="update trtpack-runtime on this device",
         ) from error
     return cast(Engine, module)
+
+
+class _TensorRT(Engine, Protocol):
+    """A kind that TensorRT or TensorRT-RTX runs."""
+
+    MODULE: str
+
+
+def tensorrt_module(kind: str) -> str:
+    """The Python module behind ``tensorrt`` or ``tensorrt-rtx``."""
+    return cast(_TensorRT, engine(kind)).MODULE

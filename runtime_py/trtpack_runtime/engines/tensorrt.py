@@ -95,8 +95,9 @@ def build(
         bool(gpu.get("integrated")),
     )
     result = build_in_worker(job, on_progress)
-    for line in result.log if on_log else ():
-        on_log(line)  # type: ignore[misc]
+    if on_log is not None:
+        for line in result.log:
+            on_log(line)
     record = record_of(result.version, options, facts)
     return Built(record, result.seconds, result.tactics, result.entries, result.log)
 

@@ -95,8 +95,9 @@ def build_with(
     """As ``build``, with all options, several files of weights and progress as TensorRT tells."""
     job = BuildJob(MODULE, network, tuple(weights), plan, options, name or plan.stem, verbose)
     result = build_in_worker(job, on_progress)
-    for line in result.log if on_log else ():
-        on_log(line)  # type: ignore[misc]
+    if on_log is not None:
+        for line in result.log:
+            on_log(line)
     return {
         "tensorrt_rtx": result.version,
         "compute_capabilities": list(options.compute_capabilities),
