@@ -19,8 +19,10 @@ from trtpack_runtime.recorder import Recorder
 
 from .capture import attribute, returned
 from .converters import find
-from .converters.context import Constants, Context, Refused
+from .converters.constants import Constants
+from .converters.context import Context
 from .converters.node import Refusal, bind_node, described, leaves, module_path, tensor, where
+from .converters.refusals import Refused
 from .converters.symbols import Symbols, UnknownSymbolError
 from .options import SizeRange
 from .target import Target

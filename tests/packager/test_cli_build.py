@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import sys
 import warnings
 from pathlib import Path
@@ -260,7 +261,16 @@ def test_messages_stand_above_the_running_step() -> None:
         with logging_to(1, None, progress.say), progress.step("work on [x]"):
             logging.getLogger("trtpack").info("a message with [brackets]")
         stream.flush()
-        drawn = os.read(ours, 65536).decode()
+        drawn = ""
+        while "INFO" not in drawn or "\n" not in drawn.partition("INFO")[2]:
+            drawn += _read_terminal(ours)
     os.close(ours)
     assert "work on [x]" in drawn
     assert "\x1b[2KINFO: a message with [brackets]\r\n" in drawn
+
+
+def _read_terminal(master: int) -> str:
+    """What a pseudo-terminal hands on next: a part of what was written, however short."""
+    ready, _, _ = select.select([master], [], [], 10)
+    assert ready, "the terminal shows nothing more"
+    return os.read(master, 65536).decode(errors="replace")

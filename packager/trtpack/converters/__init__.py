@@ -9,7 +9,7 @@ import pkgutil
 from . import registry
 from .registry import Converter, converter, registered
 
-_NOT_FAMILIES = {"registry", "context", "symbols", "node"}
+_NOT_FAMILIES = {"registry", "context", "constants", "refusals", "symbols", "node"}
 _loaded = False
 
 

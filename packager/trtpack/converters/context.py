@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +16,8 @@ from trtpack_runtime.dtypes import DTYPES, by_torch
 from trtpack_runtime.layers import FLOATS, INTS
 from trtpack_runtime.network import Tensor
 from trtpack_runtime.recorder import Recorder
+
+from .constants import Constants
 
 Axes = int | Sequence[int]
 
@@ -33,46 +34,6 @@ _BINARY = {
     "SUB": aten.sub.Tensor,
     "SUM": aten.add.Tensor,
 }
-
-
-class Refused(Exception):
-    """Raised by a converter that finds, while converting, that TensorRT cannot do it."""
-
-
-class Constants:
-    """The values behind a network's constants: stored name -> tensor, and how to derive them.
-
-    ``tables`` are those that follow from no parameter, which new weights leave as they are.
-    """
-
-    def __init__(self) -> None:
-        self.values: dict[str, torch.Tensor] = {}
-        self.recipes: dict[str, dict[str, Any]] = {}
-        self.tables: set[str] = set()
-
-    def put(self, name: str, value: torch.Tensor, recipe: dict[str, Any] | None = None) -> str:
-        """Keeps a value under ``name``, or under a numbered name where another value has it."""
-        candidate, n = name, 1
-        while candidate in self.values and not _same(self.values[candidate], value):
-            n += 1
-            candidate = f"{name}.{n}"
-        self.values.setdefault(candidate, value)
-        if recipe is not None:
-            self.recipes.setdefault(candidate, recipe)
-        return candidate
-
-    def put_table(
-        self, name: str, value: torch.Tensor, recipe: dict[str, Any] | None = None
-    ) -> str:
-        """Keeps a value that follows from no parameter; a recipe makes it part of others'."""
-        stored = self.put(name, value, recipe)
-        self.tables.add(stored)
-        return stored
-
-    def can_meet(self, *names: str) -> bool:
-        """Whether a constant derived from these has a recipe, or needs none."""
-        known = [name not in self.tables or name in self.recipes for name in names]
-        return all(known) or self.tables.issuperset(names)
 
 
 class Context:
@@ -393,16 +354,3 @@ def normalized(axes: Axes, rank: int) -> tuple[int, ...]:
 
 def _shape_text(shape: Sequence[Dim]) -> str:
     return "x".join(map(str, shape)) or "scalar"
-
-
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    if a.dtype != b.dtype or a.shape != b.shape:
-        return False
-    if a.data_ptr() == b.data_ptr() and a.stride() == b.stride():
-        return True
-    return torch.equal(a, b) or (
-        a.is_floating_point()
-        and math.prod(a.shape) > 0
-        and bool(torch.isnan(a).any())
-        and torch.equal(a.nan_to_num(), b.nan_to_num())
-    )

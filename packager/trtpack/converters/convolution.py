@@ -10,8 +10,8 @@ import torch
 
 from trtpack_runtime.network import Tensor
 
-from .context import Context, Refused
-from .refusals import unless_floats
+from .context import Context
+from .refusals import Refused, unless_floats
 from .registry import converter
 
 aten = torch.ops.aten

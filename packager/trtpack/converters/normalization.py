@@ -16,7 +16,8 @@ from trtpack_runtime import dims
 from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.network import Tensor
 
-from .context import Context, Refused
+from .context import Context
+from .refusals import Refused
 from .registry import converter
 
 aten = torch.ops.aten

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reasons to refuse an operator that several converter families share."""
+"""How a converter refuses, and reasons that several families share."""
 
 from __future__ import annotations
 
 from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
+
+
+class Refused(Exception):
+    """Raised by a converter that finds, while converting, that TensorRT cannot do it."""
 
 
 def unless_floats(**arguments: object) -> str | None:

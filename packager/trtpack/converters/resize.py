@@ -15,8 +15,8 @@ from trtpack_runtime.dims import Dim
 from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
-from .context import Context, Refused
-from .refusals import first_reason, unless_floats
+from .context import Context
+from .refusals import Refused, first_reason, unless_floats
 from .registry import converter
 
 aten = torch.ops.aten
