@@ -6,6 +6,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from trtpack_runtime.errors import ConfigError
+
 from . import registry
 from .registry import Converter, converter, registered
 
@@ -14,9 +16,16 @@ _loaded = False
 
 
 def find(op: object) -> Converter | None:
-    """The converter of an operator overload, None if there is none; loads the library once."""
+    """The converter of an operator overload, None if there is none; loads the library once.
+
+    Raises:
+        ConfigError: a converter registered by name does not fit the operator's schema.
+    """
     load()
-    return registry.find(op)
+    try:
+        return registry.find(op)
+    except ValueError as error:
+        raise ConfigError(str(error), hint="give the converter the schema's arguments") from error
 
 
 def load() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,51 +20,79 @@ When = Callable[..., "str | None"]
 class Converter:
     """A converter: ``function(ctx, **arguments)`` and the reasons to refuse beforehand.
 
+    ``name`` is the operator's, as ``op.name()`` gives it: ``aten::add.Tensor``, ``aten::relu``.
     ``when`` takes the bound arguments (tensors as ``Tensor``), and ``target``, by keyword. It
     answers None, or why this node has to stay in PyTorch, in words a user can read.
     """
 
-    op: OpOverload
+    name: str
     function: Callable[..., Any]
     when: When | None
 
+    @property
+    def op(self) -> OpOverload | None:
+        """The operator, None where the library that defines it has not been imported."""
+        return operator(self.name)
 
-_REGISTRY: dict[OpOverload, Converter] = {}
+
+_REGISTRY: dict[str, Converter] = {}
+_UNSEEN: dict[str, tuple[str, ...]] = {}
+"""Operators that did not exist when they were registered, each with those beside it."""
 
 
-def converter(*ops: OpOverload, when: When | None = None) -> Callable[[Function], Function]:
+def converter(*ops: OpOverload | str, when: When | None = None) -> Callable[[Function], Function]:
     """Registers a function as the converter of ``ops``.
 
-    The function's parameters after ``ctx`` are the operator's schema arguments, by name. Where
-    only some of ``ops`` have an argument, its parameter has a default.
+    An operator of a library that need not be there is given by name, ``torchvision::nms`` or
+    ``mylib::op.overload``; its schema is checked as soon as the operator exists. The function's
+    parameters after ``ctx`` are the operator's schema arguments, by name. Where only some of
+    ``ops`` have an argument, its parameter has a default.
 
     Raises:
         ValueError: an operator registered twice, or a parameter no schema has.
     """
+    names = tuple(_name(op) for op in ops)
 
     def register(function: Function) -> Function:
-        known = {argument.name for op in ops for argument in op._schema.arguments}
-        parameters = list(inspect.signature(function).parameters.values())[1:]
-        if unknown := _named(parameters) - known:
-            raise ValueError(f"{ops[0]}: the schema has no argument {', '.join(sorted(unknown))}")
-        for op in ops:
-            if op in _REGISTRY:
-                raise ValueError(f"{op} has two converters")
-            _check_parameters(op, parameters)
-            _REGISTRY[op] = Converter(op, function, when)
+        _check(names, function)
+        for name in names:
+            if name in _REGISTRY:
+                raise ValueError(f"{name} has two converters")
+            _REGISTRY[name] = Converter(name, function, when)
+            if operator(name) is None:
+                _UNSEEN[name] = names
         return function
 
     return register
 
 
 def find(op: object) -> Converter | None:
-    """The converter of an operator overload, None if there is none."""
-    return _REGISTRY.get(op) if isinstance(op, OpOverload) else None
+    """The converter of an operator overload, None if there is none.
+
+    Raises:
+        ValueError: it was registered by name, and its parameters are not the operator's.
+    """
+    if not isinstance(op, OpOverload):
+        return None
+    found = _REGISTRY.get(op.name())
+    if found is not None and found.name in _UNSEEN:
+        _check(_UNSEEN[found.name], found.function)
+        del _UNSEEN[found.name]
+    return found
 
 
 def registered() -> Iterator[Converter]:
     """All converters, by operator name."""
-    yield from sorted(_REGISTRY.values(), key=lambda c: str(c.op))
+    yield from sorted(_REGISTRY.values(), key=lambda c: c.name)
+
+
+def operator(name: str) -> OpOverload | None:
+    """The operator ``namespace::name.overload``, None where no imported library defines it."""
+    namespace, _, rest = name.partition("::")
+    packet, _, overload = rest.partition(".")
+    found = getattr(getattr(torch.ops, namespace), packet, None)
+    op = getattr(found, overload or "default", None)
+    return op if isinstance(op, OpOverload) else None
 
 
 def bind(op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -79,6 +108,26 @@ def bind(op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[
         elif isinstance(argument.type, torch.OptionalType):
             bound[argument.name] = None
     return bound
+
+
+def _name(op: OpOverload | str) -> str:
+    if isinstance(op, OpOverload):
+        return str(op.name())
+    if not re.fullmatch(r"\w+::\w+(\.\w+)?", op):
+        raise ValueError(f"{op!r} is no operator name, which is namespace::name.overload")
+    return op.removesuffix(".default")
+
+
+def _check(names: tuple[str, ...], function: Callable[..., Any]) -> None:
+    """Compares a converter's parameters with those of its operators that exist."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    ops = [op for op in map(operator, names) if op is not None]
+    known = {argument.name for op in ops for argument in op._schema.arguments}
+    unknown = _named(parameters) - known
+    if unknown and len(ops) == len(names):
+        raise ValueError(f"{names[0]}: the schema has no argument {', '.join(sorted(unknown))}")
+    for op in ops:
+        _check_parameters(op, parameters)
 
 
 def _check_parameters(op: OpOverload, parameters: list[inspect.Parameter]) -> None:

@@ -16,8 +16,11 @@ import torch
 
 import tests.packager.converters as package
 from tests.packager.converters.harness import Case
-from trtpack.converters import load, registered
+from trtpack.converters import find, load, registered, registry
+from trtpack.converters.context import Context
 from trtpack.converters.registry import Converter, converter
+from trtpack_runtime.errors import ConfigError
+from trtpack_runtime.network import Tensor
 
 aten = torch.ops.aten
 load()
@@ -37,6 +40,39 @@ def test_a_parameter_that_no_schema_has_is_an_error() -> None:
         converter(aten.lgamma.default)(lambda ctx: None)
 
 
+def test_an_operator_is_registered_by_name_before_its_library_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    name = "trtpack_test::later"
+
+    @converter(f"{name}.default")
+    def later(ctx: Context, x: Tensor) -> Tensor:
+        return x
+
+    @converter("trtpack_test::wrong.overload")
+    def wrong(ctx: Context, x: Tensor) -> Tensor:
+        return x
+
+    assert [c.op for c in registered() if c.name == name] == [None]
+    library = torch.library.Library("trtpack_test", "DEF")
+    library.define("later(Tensor x) -> Tensor")
+    library.define("wrong.overload(Tensor y) -> Tensor")
+    found = find(torch.ops.trtpack_test.later.default)
+    assert found is not None
+    assert (found.name, found.function) == (name, later)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"wrong.overload: the schema has no argument x"):
+            find(torch.ops.trtpack_test.wrong.overload)
+
+
+def test_a_name_is_one_of_an_operator() -> None:
+    with pytest.raises(ValueError, match=r"'torchvision.nms' is no operator name"):
+        converter("torchvision.nms")
+    with pytest.raises(ValueError, match=r"aten::relu has two converters"):
+        converter("aten::relu.default")(lambda ctx, self: self)
+
+
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__qualname__)
 def test_the_docstring_begins_with_a_schema(function: object) -> None:
     schemas = [_schema(c) for c in LIBRARY if c.function is function]
@@ -44,10 +80,10 @@ def test_the_docstring_begins_with_a_schema(function: object) -> None:
     assert text.startswith(tuple(schemas)), f"wanted one of {schemas}, got {text}"
 
 
-@pytest.mark.parametrize("entry", LIBRARY, ids=lambda c: str(c.op))
+@pytest.mark.parametrize("entry", LIBRARY, ids=lambda c: c.name)
 def test_every_operator_has_a_case(entry: Converter) -> None:
     always_refused = f"refusal({entry.op}," in SOURCES
-    assert entry.op in TESTED or always_refused, f"{entry.op} has no row in any test"
+    assert entry.name in TESTED or always_refused, f"{entry.name} has no row in any test"
 
 
 def test_converters_are_short() -> None:
@@ -70,7 +106,7 @@ def _modules() -> Iterator[ModuleType]:
 
 
 LISTS = [v for module in _modules() for v in vars(module).values() if isinstance(v, list)]
-TESTED = {case.op for values in LISTS for case in values if isinstance(case, Case)}
+TESTED = {case.op.name() for values in LISTS for case in values if isinstance(case, Case)}
 SOURCES = "".join(inspect.getsource(module) for module in _modules())
 
 
