@@ -12,13 +12,13 @@ from trtpack.convert import ConvertedSegment
 from trtpack_runtime.engines._emit import Emitted, emit
 
 
-def build(segment: ConvertedSegment) -> None:
-    """Builds the engine; an AssertionError carries TensorRT's log.
+def build(segment: ConvertedSegment) -> int:
+    """Builds the engine and answers its bytes; an AssertionError carries TensorRT's log.
 
     A segment without layers, whose outputs are inputs or constants, needs no engine.
     """
     if not segment.network.outputs:
-        return
+        return 0
     trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed here")
     weights = {name: _bytes(value) for name, value in segment.constants.items()}
     emitted = emit(trt, segment.network, weights)
@@ -26,6 +26,7 @@ def build(segment: ConvertedSegment) -> None:
     plan = emitted.builder.build_serialized_network(emitted.definition, _config(emitted, segment))
     assert plan is not None, emitted.log.tail()
     assert emitted.log.errors[before:] == []
+    return int(plan.nbytes)
 
 
 def _config(emitted: Emitted, segment: ConvertedSegment) -> Any:
