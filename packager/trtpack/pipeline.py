@@ -11,6 +11,7 @@ from typing import Any
 
 from .building import assemble_all, bench_for, build_engines, look_around, tactics_for
 from .capture import capture
+from .converters import load_module
 from .engine_options import check_engine_options
 from .engines import Bench
 from .golden import copied, record_golden, unchanged_buffers
@@ -44,6 +45,8 @@ def build(model: Model, options: Options, progress: Progress | None = None) -> B
     progress = progress or Progress()
     targets = [find_target(name) for name in options.targets]
     check_engine_options(options, targets)
+    for module in options.converters:
+        load_module(module)
     machine = None if options.dry_run else look_around(options, targets)
     with progress.step("load the model"):
         source = load_source(

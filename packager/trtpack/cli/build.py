@@ -71,6 +71,14 @@ def _complete_target(
     return sorted(name for name in known if name.startswith(incomplete))
 
 
+converters_option = click.option(
+    "--converters",
+    multiple=True,
+    metavar="MODULE",
+    help="A Python module, or a .py file, that registers converters; repeat for more.",
+)
+
+
 def model_options(command: Command) -> Command:
     """The arguments that ``build`` and ``explain`` share."""
     for decorate in reversed(
@@ -128,6 +136,7 @@ def model_options(command: Command) -> Command:
                 metavar="OP",
                 help="Keep an operator in PyTorch, such as aten.add or aten.add.Tensor.",
             ),
+            converters_option,
             click.option(
                 "--strict", is_flag=True, help="Fail where TensorRT cannot take an operator."
             ),

@@ -6,14 +6,21 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch._ops import OpOverload
 
+from trtpack_runtime.errors import ConfigError
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 When = Callable[..., "str | None"]
+
+
+class ConverterError(ConfigError, ValueError):
+    """A converter that cannot be registered, or does not fit its operator."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +56,15 @@ def converter(*ops: OpOverload | str, when: When | None = None) -> Callable[[Fun
     ``ops`` have an argument, its parameter has a default.
 
     Raises:
-        ValueError: an operator registered twice, or a parameter no schema has.
+        ConverterError: an operator registered twice, or a parameter no schema has.
     """
     names = tuple(_name(op) for op in ops)
 
     def register(function: Function) -> Function:
         _check(names, function)
         for name in names:
-            if name in _REGISTRY:
-                raise ValueError(f"{name} has two converters")
+            if name in _REGISTRY and not _is_again(function, _REGISTRY[name].function):
+                raise ConverterError(f"{name} has two converters")
             _REGISTRY[name] = Converter(name, function, when)
             if operator(name) is None:
                 _UNSEEN[name] = names
@@ -70,7 +77,7 @@ def find(op: object) -> Converter | None:
     """The converter of an operator overload, None if there is none.
 
     Raises:
-        ValueError: it was registered by name, and its parameters are not the operator's.
+        ConverterError: it was registered by name, and its parameters are not the operator's.
     """
     if not isinstance(op, OpOverload):
         return None
@@ -84,6 +91,19 @@ def find(op: object) -> Converter | None:
 def registered() -> Iterator[Converter]:
     """All converters, by operator name."""
     yield from sorted(_REGISTRY.values(), key=lambda c: c.name)
+
+
+@contextmanager
+def undone_on_error() -> Iterator[None]:
+    """Takes back what was registered within where it ends in an error."""
+    before, unseen = dict(_REGISTRY), dict(_UNSEEN)
+    try:
+        yield
+    except BaseException:
+        for now, then in ((_REGISTRY, before), (_UNSEEN, unseen)):
+            now.clear()
+            now.update(then)  # type: ignore[arg-type]
+        raise
 
 
 def operator(name: str) -> OpOverload | None:
@@ -110,11 +130,17 @@ def bind(op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[
     return bound
 
 
+def _is_again(function: Callable[..., Any], known: Callable[..., Any]) -> bool:
+    """Whether a function is the known one, of a module that was executed a second time."""
+    first, second = (getattr(f, "__code__", None) for f in (function, known))
+    return first is not None and first == second
+
+
 def _name(op: OpOverload | str) -> str:
     if isinstance(op, OpOverload):
         return str(op.name())
     if not re.fullmatch(r"\w+::\w+(\.\w+)?", op):
-        raise ValueError(f"{op!r} is no operator name, which is namespace::name.overload")
+        raise ConverterError(f"{op!r} is no operator name, which is namespace::name.overload")
     return op.removesuffix(".default")
 
 
@@ -125,7 +151,7 @@ def _check(names: tuple[str, ...], function: Callable[..., Any]) -> None:
     known = {argument.name for op in ops for argument in op._schema.arguments}
     unknown = _named(parameters) - known
     if unknown and len(ops) == len(names):
-        raise ValueError(f"{names[0]}: the schema has no argument {', '.join(sorted(unknown))}")
+        raise ConverterError(f"{names[0]}: the schema has no argument {', '.join(sorted(unknown))}")
     for op in ops:
         _check_parameters(op, parameters)
 
@@ -134,10 +160,10 @@ def _check_parameters(op: OpOverload, parameters: list[inspect.Parameter]) -> No
     schema = {argument.name for argument in op._schema.arguments}
     needed = _named([p for p in parameters if p.default is p.empty])
     if absent := needed - schema:
-        raise ValueError(f"{op}: the schema has no argument {', '.join(sorted(absent))}")
+        raise ConverterError(f"{op}: the schema has no argument {', '.join(sorted(absent))}")
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     if not takes_all and (missing := schema - _named(parameters)):
-        raise ValueError(f"{op}: the converter lacks the argument {', '.join(sorted(missing))}")
+        raise ConverterError(f"{op}: the converter lacks the argument {', '.join(sorted(missing))}")
 
 
 def _named(parameters: list[inspect.Parameter]) -> set[str]:

@@ -39,6 +39,16 @@ def load_file(path: Path, factory: str) -> Loaded:
     """
     if not path.is_file():
         raise _no_file(path, f":{factory}")
+    try:
+        module = import_file(path)
+    except (Exception, SystemExit) as error:
+        raise raised(error, f"importing {path}") from error
+    generic = factory in _PLAIN_NAMES
+    return _call(module, factory, str(path), path.stem if generic else factory)
+
+
+def import_file(path: Path) -> ModuleType:
+    """The module that a file makes; it can import modules beside it."""
     name = f"_trtpack_source_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -49,12 +59,8 @@ def load_file(path: Path, factory: str) -> Loaded:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     linecache.checkcache(str(path))
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise raised(error, f"importing {path}") from error
-    generic = factory in _PLAIN_NAMES
-    return _call(module, factory, str(path), path.stem if generic else factory)
+    spec.loader.exec_module(module)
+    return module
 
 
 def load_package(package: str, factory: str) -> Loaded:
