@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,8 @@ def run(
     """Tries every (model, mode); ``done`` is told each result by ``model/mode`` as it comes."""
     with ThreadPoolExecutor(settings.jobs) as pool:
         futures = {pool.submit(_trial, *pair, settings): pair for pair in wanted}
-        for future, (name, mode) in futures.items():
+        for future in as_completed(futures):
+            name, mode = futures[future]
             done(f"{name}/{mode}", future.result())
 
 
