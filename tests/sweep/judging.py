@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether answers are PyTorch's.
+
+Integers and truth values must be equal, and NaN and infinities stand in the same places. Other
+numbers agree within the tolerance that the converter tests have for their type, or else are as good
+as PyTorch's: seen from the same call in float64, their largest error is at most ``AS_GOOD`` times
+the largest that eager PyTorch has itself. The second rule is for operators whose answers lose
+digits whichever way they are computed, such as a product of many numbers in float16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from tests.packager.converters.harness import TOLERANCES
+from tests.sweep.samples import Sample
+
+T = torch.Tensor
+AS_GOOD = 4.0
+UNINITIALISED = frozenset(
+    {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided"}
+)
+"""Operators whose answers hold any numbers."""
+
+
+def difference(sample: Sample, have: Sequence[T], want: Sequence[T]) -> str | None:
+    """How answers differ from eager PyTorch's, None where they are right."""
+    truth: Sequence[T] | None = None
+    for index, (a, b) in enumerate(zip(have, want, strict=True)):
+        if (a.dtype, a.shape) != (b.dtype, b.shape):
+            return f"output {index}: wanted {_form(b)}, got {_form(a)}"
+        if sample.operator in UNINITIALISED or _close(a, b):
+            continue
+        if b.is_floating_point():
+            truth = _truth(sample) if truth is None else truth
+            if len(truth) == len(want) and _as_good(a, b, truth[index]):
+                continue
+        return f"output {index}: {_worst(a, b)}"
+    return None
+
+
+def _close(a: T, b: T) -> bool:
+    tolerance = TOLERANCES.get(b.dtype, {"rtol": 0, "atol": 0})
+    return torch.allclose(a, b, equal_nan=True, **tolerance) if b.numel() else True
+
+
+def _truth(sample: Sample) -> list[T]:
+    wide = [t.double() if t.is_floating_point() else t for t in sample.tensors]
+    try:
+        return sample.answers(wide)
+    except (RuntimeError, TypeError, ValueError):  # PyTorch has not every operator in float64
+        return []
+
+
+def _as_good(a: T, b: T, truth: T) -> bool:
+    if truth.shape != b.shape or not torch.equal(a.isfinite(), b.isfinite()):
+        return False
+    if not torch.equal(_not_finite(a), _not_finite(b)):
+        return False
+    finite = b.isfinite() & truth.isfinite()
+    exact = truth[finite].double()
+    ours, theirs = (
+        (t[finite].double() - exact).abs().max() if len(exact) else torch.tensor(0.0)
+        for t in (a, b)
+    )
+    return bool(ours <= AS_GOOD * theirs)
+
+
+def _not_finite(tensor: T) -> T:
+    return torch.nan_to_num(tensor[~tensor.isfinite()], nan=0.0, posinf=1.0, neginf=-1.0)
+
+
+def _worst(a: T, b: T) -> str:
+    if b.dtype == torch.bool:
+        return f"{int((a != b).sum())} of {b.numel()} differ"
+    wrong = ~torch.isclose(a, b, equal_nan=True, **TOLERANCES.get(b.dtype, {"rtol": 0, "atol": 0}))
+    pairs = list(zip(a[wrong].tolist(), b[wrong].tolist(), strict=True))
+    shown = ", ".join(f"{have:.7g} for {want:.7g}" for have, want in pairs[:4])
+    return f"{len(pairs)} of {b.numel()} differ: {shown}"
+
+
+def _form(tensor: T) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
