@@ -21,8 +21,8 @@ PyTorch tests its operators on samples of its own (OpInfo). `{command}` tried
 {samples} of each operator, in {dtypes}, with PyTorch {torch}, for the target `{target}`,
 and wrote this page; nothing in it is written by hand.
 
-A sample is **right** where the network that its call becomes answers what eager PyTorch does, as the
-evaluator computes it, and the first of each operator and type is also built by TensorRT-RTX.
+A sample is **right** where the network that its call becomes answers what eager PyTorch does, as
+the evaluator computes it, and the first of each operator and type is also built by TensorRT-RTX.
 It is **refused** where the product says beforehand that the call stays in PyTorch, and why: the
 most frequent reason is shown. It is **wrong** where numbers, shape or type differ, where anything
 breaks, or where TensorRT-RTX does not build the network. What counts as the same number is said in
