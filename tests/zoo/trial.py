@@ -129,8 +129,9 @@ class _Trial:
 
         self.stage = "build"
         with self._timed("build"):
-            sizes = [build(segment) for segment in planned.converted.values()]
-        self.found["engine_mb"] = round(sum(sizes) / 1e6, 1)
+            built = [build(segment) for segment in planned.converted.values()]
+        self.found["engine_mb"] = round(sum(b.nbytes for b in built) / 1e6, 1)
+        self.found["defined"] = sum(b.layers for b in built)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

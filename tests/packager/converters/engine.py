@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -12,13 +12,20 @@ from trtpack.convert import ConvertedSegment
 from trtpack_runtime.engines._emit import Emitted, emit
 
 
-def build(segment: ConvertedSegment) -> int:
-    """Builds the engine and answers its bytes; an AssertionError carries TensorRT's log.
+class Built(NamedTuple):
+    """An engine's size, and the layers it was defined by, constants and shape tensors included."""
+
+    nbytes: int
+    layers: int
+
+
+def build(segment: ConvertedSegment) -> Built:
+    """Builds the engine; an AssertionError carries TensorRT's log.
 
     A segment without layers, whose outputs are inputs or constants, needs no engine.
     """
     if not segment.network.outputs:
-        return 0
+        return Built(0, 0)
     trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed here")
     weights = {name: _bytes(value) for name, value in segment.constants.items()}
     emitted = emit(trt, segment.network, weights)
@@ -26,7 +33,7 @@ def build(segment: ConvertedSegment) -> int:
     plan = emitted.builder.build_serialized_network(emitted.definition, _config(emitted, segment))
     assert plan is not None, emitted.log.tail()
     assert emitted.log.errors[before:] == []
-    return int(plan.nbytes)
+    return Built(int(plan.nbytes), int(emitted.definition.num_layers))
 
 
 def _config(emitted: Emitted, segment: ConvertedSegment) -> Any:
