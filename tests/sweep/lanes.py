@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SILENCE_SECONDS = 240.0
 """A process that answers nothing for so long hangs."""
 _CRASHES = 5
+_PATH = os.pathsep.join(str(ROOT / part) for part in ("", "packager", "runtime_py"))
 
 
 def run(jobs: Iterable[tuple[str, str]], settings: Settings, lanes: int) -> Iterator[list[Outcome]]:
@@ -100,7 +101,7 @@ class _Child:
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "tests.sweep.lanes", settings],
             cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": _PATH},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
