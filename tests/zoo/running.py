@@ -4,76 +4,98 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-MODES = ("static", "dynamic", "float16")
-_FLAGS: dict[str, tuple[str, ...]] = {
-    "static": (),
-    "dynamic": ("--dynamic",),
-    "float16": ("--float16",),
-}
+from .trial import MODES, Settings, trials
 
-Results = dict[str, dict[str, Any]]
+__all__ = ["MODES", "Found", "Results", "Settings", "keep", "read", "run"]
+
+Found = dict[str, Any]
+Results = dict[str, Found]
 """``model/mode`` -> what was found."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """``seconds`` is the longest a model may take; ``flags`` go to every trial."""
-
-    jobs: int
-    seconds: float
-    flags: tuple[str, ...] = ()
-
-
 def run(
-    wanted: Sequence[tuple[str, str]],
+    models: dict[str, Sequence[str]],
     settings: Settings,
-    done: Callable[[str, dict[str, Any]], None],
+    jobs: int,
+    seconds: float,
+    done: Callable[[str, Found], None],
 ) -> None:
-    """Tries every (model, mode); ``done`` is told each result by ``model/mode`` as it comes."""
-    with ThreadPoolExecutor(settings.jobs) as pool:
-        futures = {pool.submit(_trial, *pair, settings): pair for pair in wanted}
-        for future in as_completed(futures):
-            name, mode = futures[future]
-            done(f"{name}/{mode}", future.result())
+    """Tries every model in its modes; ``done`` is told each result by ``model/mode``.
 
-
-def _trial(name: str, mode: str, settings: Settings) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.zoo.trial", name, *_FLAGS[mode], *settings.flags]
-    paths = [str(ROOT), str(ROOT / "packager"), str(ROOT / "runtime_py")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    start = time.monotonic()
-    try:
-        ended = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=settings.seconds,
-            check=False,
+    ``jobs`` models are tried side by side, a mode for at most ``seconds``. The processes are forked
+    from one that has imported what they all need.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.zoo.trial"])
+    with ThreadPoolExecutor(jobs) as pool:
+        list(
+            pool.map(
+                lambda item: _Model(context, *item, settings, seconds).run(done), models.items()
+            )
         )
-        output, problem = ended.stdout, None
-        if ended.returncode:
-            problem = f"the process ended with {ended.returncode}: {ended.stderr[-300:]}"
-    except subprocess.TimeoutExpired as error:
-        output = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
-        problem = f"not done after {settings.seconds:g} s"
-    lines = [line for line in output.splitlines() if line.startswith("{")]
-    found: dict[str, Any] = json.loads(lines[-1]) if lines else {"seconds": {}}
-    if problem:
-        found["error"] = problem
-    return found | {"wall": round(time.monotonic() - start, 1)}
+
+
+@dataclass
+class _Model:
+    context: Any
+    name: str
+    modes: Sequence[str]
+    settings: Settings
+    seconds: float
+
+    def run(self, done: Callable[[str, Found], None]) -> None:
+        waiting = list(self.modes)
+        while waiting:
+            for mode, found in self._one_process(waiting):
+                done(f"{self.name}/{mode}", found)
+                waiting.remove(mode)
+
+    def _one_process(self, modes: Sequence[str]) -> list[tuple[str, Found]]:
+        """What one process finds: every mode's result, the last a failure where it died."""
+        here, there = self.context.Pipe(duplex=False)
+        arguments = (there, self.name, tuple(modes), self.settings)
+        process = self.context.Process(target=_child, args=arguments)
+        process.start()
+        there.close()
+        found: dict[str, Found] = {}
+        end, problem, ended = time.monotonic() + self.seconds, None, None
+        while ended is None and problem is None:
+            if not here.poll(max(0.0, end - time.monotonic())):
+                problem = f"not done after {self.seconds:g} s"
+                continue
+            try:
+                mode, result, is_last = here.recv()
+            except EOFError:
+                process.join()
+                ended = process.exitcode
+                continue
+            found[mode] = result
+            if is_last:
+                end = time.monotonic() + self.seconds
+        if problem:
+            process.kill()
+            process.join()
+        elif ended:
+            problem = f"the process ended with {ended}"
+        if problem:
+            mode = next(reversed(found), modes[0])
+            found.setdefault(mode, {"seconds": {}})["error"] = problem
+        return list(found.items())
+
+
+def _child(pipe: Connection, name: str, modes: tuple[str, ...], settings: Settings) -> None:
+    for message in trials(name, modes, settings):
+        pipe.send(message)
+    pipe.close()
 
 
 def read(path: Path) -> Results:

@@ -1,30 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One model from export to engine: ``python -m tests.zoo.trial NAME [--dynamic] [--float16]``.
-
-After every stage what is known so far is printed as a line of JSON, so that a crash or a time limit
-loses only what came later.
-"""
+"""One model from export to engine, stage by stage, with what is found on the way."""
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
+from tests.packager.converters.engine import build
 from tests.zoo import MODELS
 from tests.zoo.agreement import agreement
 from tests.zoo.batches import at_batch, batch_sizes
 from trtpack.capture import capture
-from trtpack.errors import CaptureError
 from trtpack.golden import copied, unchanged_buffers
 from trtpack.livening import liven
 from trtpack.lowering import Lowered, lower
@@ -32,110 +28,118 @@ from trtpack.options import Options
 from trtpack.planning import Planned, plan
 from trtpack.target import find_target
 
-TARGET = "rtx-4090"
-_ASSERTS = ("_assert", "sym_constrain", "sym_size")
+MODES = ("static", "dynamic", "float16")
+_NO_WORK = ("_assert", "sym_constrain", "sym_size")
+
+Found = dict[str, Any]
 
 
-def main() -> None:
-    """Does what the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=MODELS)
-    parser.add_argument("--dynamic", action="store_true")
-    parser.add_argument("--float16", action="store_true")
-    parser.add_argument("--no-build", action="store_true")
-    parser.add_argument("--target", default=TARGET)
-    options = parser.parse_args()
+@dataclass(frozen=True)
+class Settings:
+    """Which target to convert for, whether to build engines, where what went wrong is written."""
+
+    target: str = "rtx-4090"
+    build: bool = True
+    log: Path | None = None
+
+
+def trials(
+    name: str, modes: Sequence[str], settings: Settings
+) -> Iterator[tuple[str, Found, bool]]:
+    """(mode, what is known of it so far, whether that is all) after every stage.
+
+    So a crash or a time limit loses only what came later.
+    """
+    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    trial = _Trial(options)
-    try:
-        trial.run()
-    except Exception as error:  # a model's failure is what a run is to find out
-        traceback.print_exc()
-        trial.found["error"] = f"{trial.stage}: {type(error).__name__}: {_first_line(error)}"
-    trial.tell()
+    model, args, shapes = MODELS[name]()
+    liven(model, args)
+    for mode in modes:
+        trial = _Trial(mode, model, args, shapes, settings)
+        try:
+            for _ in trial.stages():
+                yield mode, trial.found, False
+        except Exception as error:  # a model's failure is what a run is to find out
+            trial.found["error"] = f"{trial.stage}: {type(error).__name__}: {_first_line(error)}"
+            if settings.log:
+                with settings.log.open("a") as log:
+                    log.write(f"== {name} {mode}\n{traceback.format_exc()}\n")
+        yield mode, trial.found, True
 
 
 class _Trial:
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.found: dict[str, Any] = {"seconds": {}}
-        self.stage = "load"
+    def __init__(
+        self,
+        mode: str,
+        model: torch.nn.Module,
+        args: tuple[Any, ...],
+        shapes: tuple[Any, ...] | None,
+        settings: Settings,
+    ) -> None:
+        self.mode, self.eager, self.args, self.shapes = mode, model, args, shapes
+        self.settings, self.stage = settings, "export"
+        self.found: Found = {"seconds": {}}
 
-    def run(self) -> None:
-        model, args, shapes = self._loaded()
-        if self.options.dynamic and shapes is None:
+    def stages(self) -> Iterator[None]:
+        """Does a stage at every step; ``found`` then holds what it told."""
+        if self.mode == "dynamic" and self.shapes is None:
             self.found["not_asked"] = "its example has no batch that could vary"
             return
-        exported = self._exported(model, args, shapes if self.options.dynamic else None)
+        model, args = self._typed()
+        exported = self._exported(model, args)
         if exported is None:
             return
         self.found["operators"] = operators(exported.graph)
-        self.tell()
-        planned, lowered = self._converted(exported, args)
+        yield
+        lowered, planned = self._converted(exported, args)
         self.found |= described(planned, lowered)
-        self.tell()
-        calls = [args]
-        if self.options.dynamic:
-            sizes = batch_sizes(args, shapes)
-            calls = [at_batch(args, shapes, size) for size in sizes]
-            self.found["batches"] = sizes
+        yield
         with self._timed("evaluate"):
-            self.found |= agreement(self.eager, lowered, planned, calls)
-        self.tell()
-        if not self.options.no_build:
-            self._build(planned)
+            self.found |= agreement(self.eager, lowered, planned, self._calls(args))
+        yield
+        if self.settings.build:
+            with self._timed("build"):
+                built = [build(segment) for segment in planned.converted.values()]
+            self.found["engine_mb"] = round(sum(b.nbytes for b in built) / 1e6, 1)
+            self.found["defined"] = sum(b.layers for b in built)
 
-    def tell(self) -> None:
-        print(json.dumps(self.found), flush=True)
+    def _typed(self) -> tuple[torch.nn.Module, tuple[Any, ...]]:
+        if self.mode != "float16":
+            return self.eager, self.args
+        args = pytree.tree_map_only(torch.Tensor, _half, self.args)
+        return copy.deepcopy(self.eager).half(), args
 
-    def _loaded(self) -> tuple[torch.nn.Module, tuple[Any, ...], Any]:
-        """The livened model in its type; ``eager`` is it in float32."""
-        name = self.options.name
-        model, args, shapes = MODELS[name]()
-        liven(model, args)
-        self.eager = model
-        if self.options.float16:
-            model = copy.deepcopy(self.eager).half()
-            args = pytree.tree_map_only(torch.Tensor, _half, args)
-        return model, args, shapes
-
-    def _exported(self, model: torch.nn.Module, args: Any, shapes: Any) -> Any:
-        self.stage = "export"
+    def _exported(self, model: torch.nn.Module, args: tuple[Any, ...]) -> Any:
+        shapes = self.shapes if self.mode == "dynamic" else None
         try:
             with torch.no_grad(), unchanged_buffers(model), self._timed("export"):
                 return torch.export.export(
                     model, copied((args, {}))[0], dynamic_shapes=shapes, strict=False
                 )
-        except Exception as error:
-            traceback.print_exc()
+        except Exception as error:  # whatever torch.export and the model raise
             self.found["not_exportable"] = f"{type(error).__name__}: {_first_line(error)}"
             return None
 
-    def _converted(self, exported: Any, args: Any) -> tuple[Planned, Lowered]:
-        self.stage = "decompose"
+    def _converted(self, exported: Any, args: tuple[Any, ...]) -> tuple[Lowered, Planned]:
+        target = find_target(self.settings.target)
         with self._timed("decompose"):
             captured = capture(exported, args)
-        self.stage = "lower"
         with self._timed("lower"):
             lowered = lower(captured)
-        self.stage, target = "convert", find_target(self.options.target)
         with self._timed("convert"):
             planned = plan(lowered, target, Options((target.name,)))
-        self.stage = "evaluate"
-        return planned, lowered
+        return lowered, planned
 
-    def _build(self, planned: Planned) -> None:
-        from tests.packager.converters.engine import build
-
-        self.stage = "build"
-        with self._timed("build"):
-            built = [build(segment) for segment in planned.converted.values()]
-        self.found["engine_mb"] = round(sum(b.nbytes for b in built) / 1e6, 1)
-        self.found["defined"] = sum(b.layers for b in built)
+    def _calls(self, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        if self.mode != "dynamic" or self.shapes is None:
+            return [args]
+        sizes = batch_sizes(args, self.shapes)
+        self.found["batches"] = sizes
+        return [at_batch(args, self.shapes, size) for size in sizes]
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
+        self.stage, start = stage, time.perf_counter()
         yield
         self.found["seconds"][stage] = round(time.perf_counter() - start, 2)
 
@@ -143,10 +147,9 @@ class _Trial:
 def operators(graph: torch.fx.Graph) -> int:
     """How many operators compute in a graph as exported: no sizes, asserts or unpacking."""
     return sum(
-        isinstance(node.target, torch._ops.OpOverload)
-        and not node.target.name().partition("::")[2].startswith(_ASSERTS)
+        not node.target.name().partition("::")[2].startswith(_NO_WORK)
         for node in graph.nodes
-        if node.op == "call_function"
+        if isinstance(node.target, torch._ops.OpOverload)
     )
 
 
@@ -154,13 +157,11 @@ def described(planned: Planned, lowered: Lowered) -> Mapping[str, Any]:
     """The plan in figures: segments of each kind, layers, what TensorRT refused."""
     kinds = [segment.kind for segment in planned.plan.segments]
     networks = [segment.network for segment in planned.converted.values()]
-    layers = [layer.kind for network in networks for layer in network.layers]
     refused = {f"{r.op}: {r.reason}": r.where for r in planned.plan.refusals}
     return {
         "tensorrt": kinds.count("tensorrt"),
         "torch": kinds.count("torch"),
-        "layers": sum(kind != "constant" for kind in layers),
-        "constants": sum(len(network.constants) for network in networks),
+        "layers": sum(len(network.layers) for network in networks),
         "refused": [f"{what} at {place}" for what, place in refused.items()],
         "passes": {name: count for name, count in lowered.effects.items() if count},
     }
@@ -172,9 +173,4 @@ def _half(value: torch.Tensor) -> torch.Tensor:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cause = error.__cause__ if isinstance(error, CaptureError) else None
-    return (lines[0] if lines else repr(cause or error))[:400]
-
-
-if __name__ == "__main__":
-    main()
+    return lines[0][:400] if lines else type(error).__name__
