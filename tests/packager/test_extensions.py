@@ -93,8 +93,7 @@ def test_a_file_that_is_the_models_too_may_be_imported_twice(tmp_path: Path) -> 
             "--converters bad.py: aten::relu has two converters",
         ),
         (
-            IMPORT
-            + "@converter('ours::a')\ndef one(ctx, x): return x\n@converter('ours::a')\ndef two(ctx, x): return x",
+            IMPORT + 2 * "@converter('ours::a')\ndef one(ctx, x): return x\n",
             "--converters bad.py: ours::a has two converters",
         ),
         (

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does what docs/how-to says, in an empty folder."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from trtpack.cli.explain import explain
+from trtpack.converters import extensions, load, registry
+
+HOW_TO = Path(__file__).parents[1] / "docs" / "how-to"
+BLOCK = re.compile(r"```(python|console)\n(.*?)```", re.DOTALL)
+
+
+def test_a_converter_of_ones_own_takes_the_operator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load()
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(extensions, "_loaded", set())
+    monkeypatch.chdir(tmp_path)
+    plans = []
+    for language, text in BLOCK.findall((HOW_TO / "add-a-converter.md").read_text("utf-8")):
+        if language == "python":
+            name = text.splitlines()[0].removeprefix("# ")
+            Path(name).write_text(text, encoding="utf-8")
+            continue
+        (line,) = text.splitlines()
+        words = shlex.split(line.removeprefix("$ trtpack explain "))
+        result = CliRunner().invoke(explain, words, catch_exceptions=False)
+        plans.append(result.output)
+    (plan,) = plans
+    assert "TensorRT  2 operators" in plan
+    assert "stays in PyTorch" not in plan
+    assert "PyTorch  " not in plan
+
+
+def test_the_converter_takes_ten_lines() -> None:
+    text = (HOW_TO / "add-a-converter.md").read_text("utf-8")
+    (source,) = (t for _, t in BLOCK.findall(text) if t.startswith("# my_converters.py"))
+    assert len(source.splitlines()) <= 10
