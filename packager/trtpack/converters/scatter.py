@@ -3,31 +3,19 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
-from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
 from .context import Context
-from .indexing import Indices, Placement, from_start
+from .indexing import Indices, Placement
 from .registry import converter
+from .scatter_reduce import added
 from .slicing import first_index, part
 
 aten = torch.ops.aten
-
-_REDUCTIONS = {
-    "sum": ("SUM", "SUM", 0.0),
-    "add": ("SUM", "SUM", 0.0),
-    "prod": ("PROD", "PROD", 1.0),
-    "multiply": ("PROD", "PROD", 1.0),
-    "amax": ("MAX", "MAX", -math.inf),
-    "amin": ("MIN", "MIN", math.inf),
-}
-"""Reduction -> the layer over new elements, the one that joins the old, what leaves it alone."""
 
 
 @converter(aten.scatter.src)
@@ -54,91 +42,6 @@ def scatter_value(ctx: Context, self: Tensor, dim: int, index: Tensor, value: fl
     """scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""
     src = ctx.expand(ctx.scalar(value, self.dtype, index.rank), index.shape)
     return scatter(ctx, self, dim, index, src)
-
-
-def _sums(*, reduce: str, **_: object) -> str | None:
-    return None if reduce in _REDUCTIONS else f"scattering by {reduce} is not converted"
-
-
-@converter(aten.scatter_add.default)
-def scatter_add(ctx: Context, self: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor"""
-    return scatter_reduce(ctx, self, dim, index, src, "sum")
-
-
-@converter(aten.scatter.reduce, when=_sums)
-def scatter_by(
-    ctx: Context, self: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str
-) -> Tensor:
-    """scatter.reduce(Tensor self, int dim, Tensor index, Tensor src, *, str reduce) -> Tensor"""
-    return scatter_reduce(ctx, self, dim, index, src, reduce)
-
-
-def _includes_self(*, include_self: bool, **arguments: str) -> str | None:
-    return _sums(**arguments) if include_self else "scattering without the old values"
-
-
-@converter(aten.scatter_reduce.two, when=_includes_self)
-def scatter_reduce(
-    ctx: Context,
-    self: Tensor,
-    dim: int,
-    index: Tensor,
-    src: Tensor,
-    reduce: str,
-    include_self: bool = True,
-) -> Tensor:
-    """scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool
-    include_self=True) -> Tensor
-
-    TensorRT only replaces: every new element is compared with every place along ``dim``, and the
-    matching ones are reduced. That takes (elements of ``src``) x (size along ``dim``) steps.
-
-    Shapes: as ``scatter``; all may be dynamic.
-    Dtypes: float16, bfloat16 (reduced in float32), float32, int32, int64.
-    Source: torch.scatter_reduce.
-    """
-    axis = dim % max(self.rank, 1)
-    inner, join, neutral = _REDUCTIONS[reduce]
-    if not self.rank:
-        return ctx.elementwise(join, self, ctx.reshape(src, ()))
-    dtype = "FLOAT" if self.dtype in FLOATS else self.dtype
-    src = ctx.slice(src, (0,) * src.rank, index.shape) if src.shape != index.shape else src
-    wide = (*index.shape[: axis + 1], 1, *index.shape[axis + 1 :])
-    places = ctx.ramp(
-        (self.shape[axis], *(1,) * (self.rank - axis - 1)), (1, *(0,) * (self.rank - axis - 1))
-    )
-    hits = ctx.elementwise("EQUAL", ctx.cast(ctx.reshape(index, wide), "INT64"), places)
-    fill = neutral if dtype == "FLOAT" else _limit(ctx, neutral, dtype)
-    chosen = ctx.select(
-        hits, ctx.cast(ctx.reshape(src, wide), dtype), ctx.scalar(fill, dtype, len(wide))
-    )
-    reduced = ctx.reduce(inner, chosen, axis, keep_dims=False)
-    shape = tuple(
-        n if i == axis else d
-        for i, (d, n) in enumerate(zip(reduced.shape, self.shape, strict=True))
-    )
-    if shape != self.shape:
-        filler = ctx.scalar(fill, dtype) if fill else None
-        reduced = ctx.slice(reduced, (0,) * self.rank, self.shape, mode="FILL", fill=filler)
-    return ctx.cast(ctx.elementwise(join, ctx.cast(self, dtype), reduced), self.dtype)
-
-
-@converter(aten.index_add.default)
-def index_add(
-    ctx: Context, self: Tensor, dim: int, index: Tensor, source: Tensor, alpha: float
-) -> Tensor:
-    """index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor
-
-    A product with the matrix that is 1 where a place meets its index.
-    """
-    if not self.rank:
-        return ctx.elementwise("SUM", self, ctx.elementwise("PROD", ctx.reshape(source, ()), alpha))
-    axis = dim % self.rank
-    added = ctx.product_along(ctx.cast(source, "FLOAT"), _hits(ctx, index, self.shape[axis]), axis)
-    if alpha != 1:
-        added = ctx.elementwise("PROD", added, float(alpha))
-    return ctx.cast(ctx.elementwise("SUM", ctx.cast(self, "FLOAT"), added), self.dtype)
 
 
 @converter(aten.index_copy.default)
@@ -168,7 +71,7 @@ def index_put(
     A boolean mask with one value is a select.
 
     Shapes: as ``index.Tensor``; values broadcast to what the index would answer.
-    Dtypes: all; accumulated in float32.
+    Dtypes: all; floats accumulate in float32.
     Errors: a boolean mask with several values is refused.
     Source: torch.Tensor.index_put. Of equal indices, any may win unless accumulated.
     """
@@ -185,15 +88,25 @@ def index_put(
     count = dims.product(flat.shape)
     updates = ctx.reshape(ctx.permute(updates, order), (count, *behind))
     if accumulate:
-        hits = _hits(ctx, ctx.reshape(flat, (count,)), rows.shape[0])
-        sums = ctx.product_along(ctx.cast(updates, "FLOAT"), hits, 0)
-        out = ctx.cast(ctx.elementwise("SUM", ctx.cast(rows, "FLOAT"), sums), self.dtype)
+        out = added(ctx, rows, 0, ctx.reshape(flat, (count,)), updates)
     else:
         operands = {"data": rows, "indices": ctx.reshape(flat, (count, 1)), "updates": updates}
         out = ctx.add("scatter", operands, mode="ND", axis=0)
     moved = tuple(self.shape[d] for d in front.order)
     back = sorted(range(self.rank), key=front.order.__getitem__)
     return ctx.permute(ctx.reshape(out, moved), back)
+
+
+@converter(aten.put.default)
+def put(
+    ctx: Context, self: Tensor, index: Tensor, source: Tensor, accumulate: bool = False
+) -> Tensor:
+    """put(Tensor self, Tensor index, Tensor source, bool accumulate=False) -> Tensor
+
+    Into the elements in one row.
+    """
+    row, places, values = (ctx.reshape(t, (dims.product(t.shape),)) for t in (self, index, source))
+    return ctx.reshape(index_put(ctx, row, [places], values, accumulate), self.shape)
 
 
 @converter(aten.select_scatter.default)
@@ -271,18 +184,3 @@ def _in_front(place: Placement) -> Placement:
     """The same with the indexed dims in front of all others."""
     others = [d for d in place.order if d not in place.indexed]
     return Placement(place.source, place.indexed, place.indices, (*place.indexed, *others), 0)
-
-
-def _hits(ctx: Context, index: Tensor, size: Dim) -> Tensor:
-    """(count, size) of float32: 1 where ``index`` names a place."""
-    index = from_start(ctx, ctx.cast(ctx.unsqueeze_to(index, 1), "INT64"), size)
-    column = ctx.reshape(index, (*index.shape, 1))
-    return ctx.cast(ctx.elementwise("EQUAL", column, ctx.ramp((size,), (1,))), "FLOAT")
-
-
-def _limit(ctx: Context, neutral: float, dtype: str) -> int:
-    if math.isfinite(neutral):
-        return int(neutral)
-    wide = dtype == "INT64" and ctx.has("10.0")  # before, INT64 is INT32 in the engine
-    info = torch.iinfo(torch.int64 if wide else torch.int32)
-    return info.max if neutral > 0 else info.min

@@ -68,29 +68,12 @@ REPLACED = [
     ),
 ]
 ADDED = [
-    Case(aten.scatter_add.default, f32(3, 5), 1, PLACES, f32(3, 2)),
-    Case(aten.scatter_add.default, f32(5, 4), 0, i64(6, 4, low=0, high=5), f32(7, 4)),
-    Case(aten.scatter_add.default, f32(5, 4), 0, i64(6, 2, low=0, high=5), f32(6, 4)),
-    Case(aten.scatter_add.default, i64(5, 4), 0, i64(6, 4, low=0, high=5), i64(6, 4)),
-    Case(aten.scatter_add.default, ANY, 0, i64(6, 4, low=0, high=5), f32(6, 4)),
-    Case(aten.scatter_reduce.two, f32(5, 4), 0, i64(6, 4, low=0, high=5), f32(6, 4), "amax"),
-    Case(aten.scatter_reduce.two, f32(5, 4), 0, i64(6, 2, low=0, high=5), f32(6, 4), "amin"),
-    Case(
-        aten.scatter_reduce.two,
-        f32(5, 4),
-        0,
-        i64(3, 4, low=0, high=5),
-        f32(3, 4, low=-1, high=1),
-        "prod",
-    ),
-    Case(aten.scatter_reduce.two, i64(5, 4), 0, i64(6, 4, low=0, high=5), i64(6, 4), "amax"),
-    Case(aten.scatter.reduce, f32(5, 4), 0, i64(6, 4, low=0, high=5), f32(6, 4), reduce="add"),
-    Case(aten.index_add.default, f32(5, 4), 0, i64(6, low=0, high=5), f32(6, 4)),
-    Case(aten.index_add.default, f32(4, 5), 1, i64(6, low=0, high=5), f32(4, 6), alpha=2),
-    Case(aten.index_add.default, ANY, 0, i64(6, low=0, high=5), f32(6, 4)),
     Case(PUT, f32(5, 4), [i64(6, low=-5, high=5)], f32(6, 4), True),
     Case(PUT, f32(4, 5), [None, i64(6, low=0, high=5)], f32(4, 6), True),
     Case(PUT, f32(5, 5), [i64(6, low=0, high=5), i64(6, low=0, high=5)], f32(6), True),
+    Case(PUT, i64(5, 4), [i64(6, low=-5, high=5)], i64(6, 4), True),
+    Case(aten.put.default, f32(3, 4), given([[3, 0], [-2, 1]], torch.int64), f32(2, 2)),
+    Case(aten.put.default, ANY, i64(6, low=-20, high=20), f32(6), True),
 ]
 
 
@@ -108,8 +91,3 @@ def test_several_values_for_a_mask_stay_in_pytorch() -> None:
     assert refusal(PUT, f32(3, 4), [boolean(3, 4)], f32(3)) == (
         "a boolean index picks a number of elements that depends on data"
     )
-
-
-def test_means_stay_in_pytorch() -> None:
-    arguments = (f32(5, 4), 0, i64(6, 4, low=0, high=5), f32(6, 4), "mean")
-    assert refusal(aten.scatter_reduce.two, *arguments) == "scattering by mean is not converted"
