@@ -105,9 +105,7 @@ def _outcome(
         return "untried", traced.why_not
     try:
         with _at_most(SECONDS):
-            want = sample.answers()
-            if not want:
-                raise _Untried("answers no tensor")
+            want = _eager(sample)
             refusals = [
                 _refused_or_right(sample, want, graph, target, settings, built)
                 for graph in traced.graphs
@@ -195,6 +193,16 @@ def _ranges(module: fx.GraphModule) -> dict[str, SizeRange]:
         if isinstance(size, torch.SymInt)
     )
     return {str(s.expr): SizeRange(s.hint, s.hint, s.hint) for s in sizes if s.expr.is_Symbol}
+
+
+def _eager(sample: Sample) -> list[T]:
+    try:
+        want = sample.answers()
+    except RuntimeError as error:
+        raise _Untried(f"PyTorch itself: {_first_line(error)}") from error
+    if not want:
+        raise _Untried("answers no tensor")
+    return want
 
 
 def _can_be_held(sample: Sample) -> None:
