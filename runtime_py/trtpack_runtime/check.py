@@ -34,13 +34,7 @@ def check_network(network: Network, store: Mapping[str, Any] | None = None) -> N
         _check_constant(constant, known, store)
         known[constant.name] = Tensor(constant.name, constant.dtype, constant.shape)
     sizes = {(t.name, axis) for t in network.inputs for axis in range(t.rank)}
-    names: set[str] = set()
-    for layer in network.layers:
-        where = f"{layer.kind} {layer.name!r}" + f" ({layer.origin})" * bool(layer.origin)
-        if layer.name in names:
-            raise _wrong(where, "another layer has that name")
-        names.add(layer.name)
-        _check_layer(layer, where, network, known, sizes)
+    _check_layers(network, network.constants, known, sizes, set())
     _check_outputs(network)
     for index, profile in enumerate(network.profiles):
         _check_profile(profile, f"profile {index}", network.inputs)
@@ -81,10 +75,55 @@ def _check_constant(
         raise _wrong(where, f"wanted {wanted} bytes stored as {constant.data!r}, got {has}")
 
 
+def _check_layers(
+    network: Network,
+    constants: Mapping[str, Constant],
+    known: dict[str, Tensor],
+    sizes: set[tuple[str, int]],
+    names: set[str],
+) -> None:
+    """Checks layers in order, their regions before them; ``known`` and ``names`` gain theirs."""
+    for layer in network.layers:
+        where = f"{layer.kind} {layer.name!r}" + f" ({layer.origin})" * bool(layer.origin)
+        if layer.name in names:
+            raise _wrong(where, "another layer has that name")
+        names.add(layer.name)
+        for name, region in layer.regions.items():
+            _check_region(region, f"{where}, region {name}", constants, known, sizes, names)
+        _check_layer(layer, where, network, constants, known, sizes)
+
+
+def _check_region(
+    region: Network,
+    where: str,
+    constants: Mapping[str, Constant],
+    known: dict[str, Tensor],
+    sizes: set[tuple[str, int]],
+    names: set[str],
+) -> None:
+    """A region reads its inputs, what it makes, and the outer network's constants."""
+    if region.constants or region.profiles:
+        raise _wrong(where, "constants and profiles are those of the network around it")
+    inside = {name: known[name] for name in constants}
+    for tensor in region.inputs:
+        if tensor.name in known or tensor.name in inside:
+            raise _wrong(where, f"another value is called {tensor.name!r}")
+        _check_sizes(f"{where}, input {tensor}", tensor.shape, sizes)
+        inside[tensor.name] = tensor
+    before = set(inside) | set(known)
+    _check_layers(region, constants, inside, sizes, names)
+    for name in region.outputs:
+        if name not in region.tensors:
+            raise _wrong(f"{where}, output {name!r}", "wanted the output of a layer")
+    if twice := before.intersection(region.tensors):
+        raise _wrong(where, f"another value is called {min(twice)!r}")
+
+
 def _check_layer(
     layer: Layer,
     where: str,
     network: Network,
+    constants: Mapping[str, Constant],
     known: dict[str, Tensor],
     sizes: set[tuple[str, int]],
 ) -> None:
@@ -96,11 +135,11 @@ def _check_layer(
         for name, value in layer.operands.items()
     }
     try:
-        results = infer(layer.kind, operands, layer.attributes)
+        results = infer(layer.kind, operands, layer.attributes, layer.regions)
     except NetworkError as error:
         raise NetworkError(f"{where}: {error}", hint=error.hint) from error
     _check_sizes(where, layer.attributes.values(), sizes)
-    _check_weights(layer, where, network.constants)
+    _check_weights(layer, where, constants)
     if len(results) != len(layer.outputs):
         raise _wrong(where, f"wanted {len(results)} outputs, got {len(layer.outputs)}")
     for name, (dtype, shape) in zip(layer.outputs, results, strict=True):

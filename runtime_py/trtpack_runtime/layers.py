@@ -7,7 +7,8 @@ A kind is called like TensorRT's ``add_<kind>``. Attribute types are
 ``bool int float str``  themselves (``float`` takes an int too)
 ``ints``        a tuple of ints
 ``floats``      a tuple of floats
-``dims``        a tuple of sizes, each an int or an expression
+``dim``         a size, an int or an expression
+``dims``        a tuple of sizes
 ``number``      a float, an int or a size given as a value
 ``numbers``     a tuple of numbers
 ``axes``        a tuple of non-negative axes; TensorRT is given the bit mask
@@ -15,6 +16,10 @@ A kind is called like TensorRT's ``add_<kind>``. Attribute types are
 ``EnumName``    a member name of that TensorRT enum
 ``...?``        may be absent
 ==============  =================================================================
+
+A kind with ``regions`` owns networks of its own: what a loop repeats, what a conditional chooses
+between. A region is a function of its inputs, which stand for the layer's operands; of the network
+around it, it reads constants by name, and sizes.
 
 ``infer.py`` says what each kind answers, ``reference.py`` what it computes.
 """
@@ -91,6 +96,13 @@ class Kind:
     outputs: int = 1
     since: str = "8.6"
     rtx: bool = True
+    regions: tuple[str, ...] = ()
+    made_by: str = ""
+
+    @property
+    def method(self) -> str:
+        """The method of ``INetworkDefinition`` that makes it."""
+        return f"add_{self.made_by or self.name}"
 
     @property
     def proved_on(self) -> tuple[str, ...]:
@@ -305,6 +317,26 @@ _TABLE = (
         "dequantize",
         (_x(frozenset({"INT8", "FP8"})), Operand("scale", FLOATS)),
         {"axis": "int?", "output_type": "dtype"},
+    ),
+    Kind(
+        "scan",
+        (
+            Operand("states", optional=True, variadic=True),
+            Operand("scanned", optional=True, variadic=True),
+            Operand("captured", optional=True, variadic=True),
+        ),
+        {"length": "dim", "axis": "int", "reverse": "bool"},
+        regions=("body",),
+        made_by="loop",
+    ),
+    Kind(
+        "branch",
+        (
+            Operand("condition", frozenset({"BOOL"})),
+            Operand("captured", optional=True, variadic=True),
+        ),
+        regions=("then", "otherwise"),
+        made_by="if_conditional",
     ),
 )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,7 +64,9 @@ class Constant:
 class Layer:
     """One layer: its kind (a row of ``layers.py``), operands by name, attributes, outputs.
 
-    ``origin`` is the PyTorch module path and source line it came from.
+    ``origin`` is the PyTorch module path and source line it came from. ``regions`` are networks
+    that the layer owns: functions of their inputs that read nothing of the network around them but
+    its constants, by name, and its sizes. Names are unique over the network and all its regions.
     """
 
     kind: str
@@ -73,12 +75,15 @@ class Layer:
     attributes: Mapping[str, Any]
     outputs: tuple[str, ...]
     origin: str = ""
+    regions: Mapping[str, Network] = field(default_factory=dict)
 
     def operand_names(self) -> list[str]:
-        """The tensors it reads, in operand order."""
+        """The tensors it reads: operands in order, then the constants that its regions read."""
         names: list[str] = []
         for value in self.operands.values():
             names.extend((value,) if isinstance(value, str) else value)
+        for region in self.regions.values():
+            names.extend(name for name in region.constants_read() if name not in names)
         return names
 
 
@@ -116,6 +121,32 @@ class Network:
                 return tensor
         raise KeyError(name)
 
+    def constants_read(self) -> list[str]:
+        """The names a region reads that it does not have: constants of the network around it."""
+        own = {*self.tensors, *self.constants, *(tensor.name for tensor in self.inputs)}
+        read = (name for layer in self.layers for name in layer.operand_names())
+        return list(dict.fromkeys(name for name in (*read, *self.outputs) if name not in own))
+
+    def regions(self) -> Iterator[Network]:
+        """The networks that its layers own, and those that theirs do."""
+        for layer in self.layers:
+            for region in layer.regions.values():
+                yield region
+                yield from region.regions()
+
+    def every_layer(self) -> Iterator[Layer]:
+        """Its layers and those of all regions."""
+        for network in (self, *self.regions()):
+            yield from network.layers
+
+    def every_dtype(self) -> set[str]:
+        """The types of its inputs, constants and layers' outputs, within regions too."""
+        types = {tensor.dtype for tensor in self.inputs}
+        types.update(constant.dtype for constant in self.constants.values())
+        for network in (self, *self.regions()):
+            types.update(tensor.dtype for tensor in network.tensors.values())
+        return types
+
     @property
     def is_static(self) -> bool:
         """Whether every input has a fixed shape."""
@@ -147,19 +178,7 @@ def to_json(network: Network) -> dict[str, Any]:
             }
             for c in network.constants.values()
         ],
-        "layers": [
-            {
-                "kind": layer.kind,
-                "name": layer.name,
-                "operands": {
-                    k: v if isinstance(v, str) else list(v) for k, v in layer.operands.items()
-                },
-                "attributes": {k: attribute_to_json(v) for k, v in layer.attributes.items()},
-                "outputs": [_tensor_to_json(network.tensors[name]) for name in layer.outputs],
-                "origin": layer.origin,
-            }
-            for layer in network.layers
-        ],
+        "layers": [_layer_to_json(layer, network) for layer in network.layers],
         "profiles": [
             {name: [list(s) for s in shapes] for name, shapes in profile.shapes.items()}
             for profile in network.profiles
@@ -180,21 +199,7 @@ def from_json(value: Mapping[str, Any]) -> Network:
             hint="update trtpack-runtime on this device",
         )
     try:
-        tensors: dict[str, Tensor] = {}
-        layers = []
-        for item in value["layers"]:
-            outputs = [_tensor_from_json(t) for t in item["outputs"]]
-            tensors.update((t.name, t) for t in outputs)
-            layers.append(
-                Layer(
-                    item["kind"],
-                    item["name"],
-                    {k: v if isinstance(v, str) else tuple(v) for k, v in item["operands"].items()},
-                    {k: attribute_from_json(v) for k, v in item["attributes"].items()},
-                    tuple(t.name for t in outputs),
-                    item.get("origin", ""),
-                )
-            )
+        layers, tensors = _layers_from_json(value["layers"])
         return Network(
             tuple(_tensor_from_json(t) for t in value["inputs"]),
             tuple(value["outputs"]),
@@ -204,7 +209,7 @@ def from_json(value: Mapping[str, Any]) -> Network:
                 )
                 for c in value["constants"]
             },
-            tuple(layers),
+            layers,
             tensors,
             tuple(
                 Profile({k: (_ints(v[0]), _ints(v[1]), _ints(v[2])) for k, v in p.items()})
@@ -244,6 +249,53 @@ def attribute_from_json(value: Any) -> Any:
     if isinstance(value, dict):
         return float(value["float"]) if "float" in value else dims.from_json(value)
     return value
+
+
+def _layer_to_json(layer: Layer, network: Network) -> dict[str, Any]:
+    regions = {name: _region_to_json(region) for name, region in layer.regions.items()}
+    return {
+        "kind": layer.kind,
+        "name": layer.name,
+        "operands": {k: v if isinstance(v, str) else list(v) for k, v in layer.operands.items()},
+        "attributes": {k: attribute_to_json(v) for k, v in layer.attributes.items()},
+        "outputs": [_tensor_to_json(network.tensors[name]) for name in layer.outputs],
+        "origin": layer.origin,
+        **({"regions": regions} if regions else {}),
+    }
+
+
+def _layers_from_json(items: Any) -> tuple[tuple[Layer, ...], dict[str, Tensor]]:
+    tensors: dict[str, Tensor] = {}
+    layers = []
+    for item in items:
+        outputs = [_tensor_from_json(t) for t in item["outputs"]]
+        tensors.update((t.name, t) for t in outputs)
+        layers.append(
+            Layer(
+                item["kind"],
+                item["name"],
+                {k: v if isinstance(v, str) else tuple(v) for k, v in item["operands"].items()},
+                {k: attribute_from_json(v) for k, v in item["attributes"].items()},
+                tuple(t.name for t in outputs),
+                item.get("origin", ""),
+                {k: _region_from_json(v) for k, v in item.get("regions", {}).items()},
+            )
+        )
+    return tuple(layers), tensors
+
+
+def _region_to_json(region: Network) -> dict[str, Any]:
+    return {
+        "inputs": [_tensor_to_json(t) for t in region.inputs],
+        "outputs": list(region.outputs),
+        "layers": [_layer_to_json(layer, region) for layer in region.layers],
+    }
+
+
+def _region_from_json(value: Mapping[str, Any]) -> Network:
+    layers, tensors = _layers_from_json(value["layers"])
+    inputs = tuple(_tensor_from_json(t) for t in value["inputs"])
+    return Network(inputs, tuple(value["outputs"]), {}, layers, tensors)
 
 
 def _tensor_to_json(tensor: Tensor) -> dict[str, Any]:

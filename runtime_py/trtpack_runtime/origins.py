@@ -66,10 +66,11 @@ class Origins:
     """The layers of one network, to be found again in an engine of it."""
 
     def __init__(self, network: Network) -> None:
-        self._all = tuple(origin_of(layer) for layer in network.layers)
-        self._at = {layer.name: place for place, layer in enumerate(network.layers)}
+        layers = tuple(network.every_layer())
+        self._all = tuple(origin_of(layer) for layer in layers)
+        self._at = {layer.name: place for place, layer in enumerate(layers)}
         self._by_text: dict[str, list[int]] = {}
-        for place, layer in enumerate(network.layers):
+        for place, layer in enumerate(layers):
             self._by_text.setdefault(layer.origin, []).append(place)
 
     def of(self, name: str, metadata: str = "") -> tuple[Origin, ...]:

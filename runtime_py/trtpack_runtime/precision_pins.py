@@ -53,6 +53,8 @@ def why_not(network: Network, layer: Layer, dtype: str = "FLOAT") -> str | None:
     """Why a layer cannot be pinned, or None."""
     if layer.kind == "cast":
         return "it is a cast, which computes nothing"
+    if layer.regions:
+        return "it owns layers, which cannot be pinned one by one"
     names = [*layer.operand_names(), *layer.outputs]
     types = {network.tensor(name).dtype for name in names} & FLOATS
     if not types:
@@ -73,7 +75,14 @@ def promoted(network: Network) -> Network:
 
     What it computes is free of rounding to the smaller types; see ``promoted_values``.
     """
-    up = {name: replace(t, dtype=_promoted(t.dtype)) for name, t in network.tensors.items()}
+    layers = (
+        replace(
+            layer,
+            attributes=_typed(layer.attributes),
+            regions={name: promoted(region) for name, region in layer.regions.items()},
+        )
+        for layer in network.layers
+    )
     return replace(
         network,
         inputs=tuple(replace(t, dtype=_promoted(t.dtype)) for t in network.inputs),
@@ -81,10 +90,11 @@ def promoted(network: Network) -> Network:
             name: replace(c, dtype=_promoted(c.dtype), data=_twin(c.data, c.dtype, "FLOAT"))
             for name, c in network.constants.items()
         },
-        layers=tuple(
-            replace(layer, attributes=_typed(layer.attributes)) for layer in network.layers
-        ),
-        tensors=up,
+        layers=tuple(layers),
+        tensors={
+            name: replace(tensor, dtype=_promoted(tensor.dtype))
+            for name, tensor in network.tensors.items()
+        },
     )
 
 
@@ -112,7 +122,8 @@ class _Pinning:
             *self._constants,
             *self._tensors,
             *(tensor.name for tensor in network.inputs),
-            *(layer.name for layer in network.layers),
+            *(layer.name for layer in network.every_layer()),
+            *(name for layer in network.every_layer() for name in layer.outputs),
         }
         self._layers: list[Layer] = []
         self._up = self._pinned_before()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .infer import infer
@@ -23,11 +24,21 @@ class Recorder:
         self._taken: set[str] = set()
         self._known: dict[object, tuple[Tensor, ...]] = {}
 
+    def region(self) -> Recorder:
+        """A recorder for a region of this network: names and constants are shared."""
+        inner = Recorder()
+        inner._constants, inner._taken = self._constants, self._taken
+        return inner
+
     def input(self, tensor: Tensor) -> Tensor:
         """Declares a network input."""
         self._inputs.append(tensor)
         self._taken.add(tensor.name)
         return tensor
+
+    def region_input(self, like: Tensor, name: str) -> Tensor:
+        """Declares a region's next input, of ``like``'s type and shape."""
+        return self.input(Tensor(self._unique(name), like.dtype, like.shape))
 
     def constant(
         self,
@@ -56,10 +67,12 @@ class Recorder:
         *,
         name: str,
         origin: str = "",
+        regions: Mapping[str, Network] | None = None,
     ) -> tuple[Tensor, ...]:
         """Adds one layer and answers its outputs; the same layer twice is one layer.
 
-        Absent optional operands and attributes are given as None.
+        Absent optional operands and attributes are given as None. ``regions`` are what recorders
+        of ``region`` finished.
 
         Raises:
             NetworkError: an unknown kind, or operands or attributes the kind does not take.
@@ -71,9 +84,9 @@ class Recorder:
             for k, v in given.items()
         }
         key = (kind, tuple(sorted(names.items())), tuple(sorted(attributes.items())))
-        if key in self._known:
+        if key in self._known and not regions:
             return self._known[key]
-        results = infer(kind, given, attributes)
+        results = infer(kind, given, attributes, regions or {})
         unique = self._unique(name)
         suffixes = [""] if len(results) == 1 else [f".{i}" for i in range(len(results))]
         outputs = tuple(
@@ -84,7 +97,15 @@ class Recorder:
         self._taken.update(t.name for t in outputs)
         self._known[key] = outputs
         self._layers.append(
-            Layer(kind, unique, names, attributes, tuple(t.name for t in outputs), origin)
+            Layer(
+                kind,
+                unique,
+                names,
+                attributes,
+                tuple(t.name for t in outputs),
+                origin,
+                regions or {},
+            )
         )
         return outputs
 
@@ -106,6 +127,10 @@ class Recorder:
             {name: self._tensors[name] for layer in kept for name in layer.outputs},
             tuple(profiles),
         )
+
+    def finish_region(self, outputs: Sequence[str]) -> Network:
+        """The region with these outputs; its constants stay with the network around it."""
+        return replace(self.finish(outputs), constants={})
 
     def _unique(self, name: str) -> str:
         candidate, n = name, 1

@@ -52,6 +52,7 @@ def prefixed(network: Network, prefix: str) -> Network:
                 {name: _sizes(value, prefix) for name, value in layer.attributes.items()},
                 tuple(prefix + name for name in layer.outputs),
                 layer.origin,
+                {name: prefixed(region, prefix) for name, region in layer.regions.items()},
             )
             for layer in network.layers
         ),

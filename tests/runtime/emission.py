@@ -28,6 +28,7 @@ UNREAD = {
     "normalization_v2": ("num_groups",),
     "quantize": ("axis",),
     "dequantize": ("axis",),
+    "scan": ("length", "axis", "reverse"),
 }
 """Attributes that TensorRT is told only where they mean something, or as tensors."""
 
@@ -52,9 +53,9 @@ def bytes_of(values: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 def missing(release: str, network: Network) -> str | None:
     """Why a release cannot have a network, as its refusal says it; None where it can."""
-    for layer in network.layers:
-        method = {"gather": "gather_v2"}.get(layer.kind, layer.kind)
-        if not has(release, f"INetworkDefinition.add_{method}"):
+    for layer in network.every_layer():
+        method = {"gather": "add_gather_v2"}.get(layer.kind, KINDS[layer.kind].method)
+        if not has(release, f"INetworkDefinition.{method}"):
             return "no such layer"
         for name, spelled in KINDS[layer.kind].attributes.items():
             enum = spelled.removesuffix("?")
@@ -62,8 +63,7 @@ def missing(release: str, network: Network) -> str | None:
                 member = f"{enum}.{layer.attributes[name]}"
                 if not has(release, member):
                     return f"no {member}"
-    tensors = (*network.inputs, *network.tensors.values(), *network.constants.values())
-    for dtype in {tensor.dtype for tensor in tensors} - {"INT64"}:
+    for dtype in network.every_dtype() - {"INT64"}:
         if not has(release, f"DataType.{dtype}"):
             return f"no type {dtype}"
     return None
@@ -77,7 +77,7 @@ def emitted(trt: Any, network: Network, weights: Mapping[str, Any] | None = None
     _hold_creation(trt, definition, release)
     parts = {layer.name: layer for layer in definition._layers}
     assert len(parts) == len(definition._layers), "TensorRT wants every layer's name once"
-    for layer in network.layers:
+    for layer in network.every_layer():
         part = parts[layer.name]
         instead = {"cast": "identity", "unary": "elementwise"} if release == "8.6" else {}
         assert part._row.kind in (layer.kind, instead.get(layer.kind))

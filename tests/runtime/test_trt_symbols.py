@@ -134,8 +134,8 @@ def test_every_enum_member_a_network_may_name_is_some_releases(release: str) -> 
 def test_kinds_came_with_the_release_the_table_says() -> None:
     plain = [release for release in ALL if not release.startswith("rtx")]
     for kind in KINDS.values():
-        method = {"gather": "gather_v2"}.get(kind.name, kind.name)
-        having = [r for r in plain if has(r, f"INetworkDefinition.add_{method}")]
+        method = {"gather": "add_gather_v2"}.get(kind.name, kind.method)
+        having = [r for r in plain if has(r, f"INetworkDefinition.{method}")]
         assert having == [r for r in plain if _number(r) >= _number(kind.since)], kind.name
 
 

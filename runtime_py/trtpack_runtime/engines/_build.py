@@ -188,14 +188,14 @@ def layers_named(network: Network, texts: Sequence[str]) -> tuple[str, ...]:
     joined = "\n".join(texts)
     return tuple(
         layer.name
-        for layer in network.layers
+        for layer in network.every_layer()
         if layer.name in joined and re.search(_AT.format(re.escape(layer.name)), joined)
     )
 
 
 def _places(network: Network, layers: tuple[str, ...]) -> str:
     """Where the user's model has these layers."""
-    origins = {layer.name: layer.origin for layer in network.layers}
+    origins = {layer.name: layer.origin for layer in network.every_layer()}
     shown = [f"{name} ({origins[name]})" if origins[name] else name for name in layers[:_SHOWN]]
     more = f" and {len(layers) - _SHOWN} more layers" if len(layers) > _SHOWN else ""
     return f" of {', '.join(shown)}{more}" if shown else ""

@@ -129,8 +129,7 @@ def _flags(trt: Any, network: Network, options: BuildOptions, strong: bool) -> I
     """The builder flags that the options and the network's types ask for."""
     if not strong:
         yield "OBEY_PRECISION_CONSTRAINTS"
-        types = {tensor.dtype for tensor in (*network.inputs, *network.tensors.values())}
-        types |= {constant.dtype for constant in network.constants.values()}
+        types = network.every_dtype()
         flags = {"HALF": "FP16", "BF16": "BF16", "INT8": "INT8", "FP8": "FP8"}
         yield from sorted(
             flags[name] for name in types & set(flags) if _has(trt, _FLAG, flags[name])

@@ -12,11 +12,12 @@ its outputs, and constants are narrowed. The runner (``_execute.py``) converts a
 
 from __future__ import annotations
 
+import copy
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trtpack_runtime.dtypes import DTYPES
@@ -24,6 +25,7 @@ from trtpack_runtime.errors import EngineBuildError
 from trtpack_runtime.layers import KINDS
 from trtpack_runtime.network import Constant, Layer, Network, Tensor
 
+from . import _regions
 from ._cuda import started
 from ._layers import EMITTERS
 from ._log import Log
@@ -35,6 +37,7 @@ from ._weak import hold_types, is_mixed
 Weights = Mapping[str, Any]
 """Stored name -> an object with the buffer protocol, or with ``.buffer`` that has it."""
 
+_FAMILIES = (_regions,)
 _WEIGHTS_WHERE_CONSTANT = frozenset({"kernel"})
 _NAMELESS = frozenset({"power"})
 """TensorRT does not find these weights again when it is told their name."""
@@ -110,7 +113,8 @@ class Emitter:
         self._tensors: dict[str, Any] = {}
         self._stored: dict[tuple[str, str, int], Any] = {}
         self._read: list[tuple[str, Constant, Any]] = []
-        self._names = {layer.name: 1 for layer in network.layers}
+        self._names = {layer.name: 1 for layer in network.every_layer()}
+        self._outside: Callable[[str], Any] | None = None
         self._where, self._layer, self._errors_before = "the network", "", len(emitted.log.errors)
         self._strong = emitted.strong
         self._marks = hasattr(self.definition, "mark_weights_refittable")
@@ -136,12 +140,15 @@ class Emitter:
         with self._blaming(where, layer.name):
             if layer.kind not in EMITTERS:
                 raise self._error("this release of trtpack-runtime cannot emit that kind")
-            if not self.has(f"add_{layer.kind}"):
+            if not self.has(KINDS[layer.kind].method):
                 raise self._error("this TensorRT has no such layer")
             operands = {name: self._operand(layer, name) for name in layer.operands}
-            outputs = EMITTERS[layer.kind](self, **operands, **layer.attributes)
-            for part in outputs.layers:
-                part.name = layer.name
+            outputs = EMITTERS[layer.kind](self, **operands, **layer.attributes, **layer.regions)
+            for index, part in enumerate(outputs.layers):
+                if index:
+                    self.name(part, layer.name)
+                else:
+                    part.name = layer.name
                 if hasattr(part, "metadata"):  # IAttention has it from 10.15 on
                     part.metadata = layer.origin[:_METADATA_LENGTH]
                 if self._mixed:
@@ -237,17 +244,49 @@ class Emitter:
     def tensor(self, name: str) -> Any:
         """A value as a TensorRT tensor; a constant becomes a layer when first read as one."""
         if name not in self._tensors:
-            constant = self._network.constants[name]
-            if constant.dtype == "BOOL" and not is_rtx(self.trt):  # NvInfer.h: no BOOL constants
-                self._tensors[name] = self._truths(constant)
-                return self._tensors[name]
-            weights = self._of(constant)
-            added = self.made(self.definition.add_constant(constant.shape, weights))
-            self.name(added, f"constant {name}")
-            self._tensors[name] = added.get_output(0)
+            outside = self._outside
+            self._tensors[name] = outside(name) if outside else self._constant(name)
         return self._tensors[name]
 
+    def region(
+        self,
+        network: Network,
+        inputs: Sequence[Any],
+        enter: Callable[[Any], Any] | None = None,
+    ) -> list[Any]:
+        """Adds a region's layers and answers its outputs.
+
+        Where tensors from outside may not be read as they are, ``enter`` brings one in, once for
+        each that is read; constants and sizes are then made anew within.
+        """
+        inner = copy.copy(self)
+        inner._network = replace(network, constants=self._network.constants)
+        given = dict(zip((tensor.name for tensor in network.inputs), inputs, strict=True))
+        if enter is None:
+            inner._tensors, inner._outside = given, self.tensor
+        else:
+            inner._tensors, inner.shapes = {}, Shapes(inner)
+
+            def outside(name: str) -> Any:
+                if name in self._network.constants:
+                    return inner._constant(name)
+                return enter(given[name] if name in given else self.tensor(name))
+
+            inner._outside = outside
+        for layer in network.layers:
+            inner.add_layer(layer)
+        return [inner.tensor(name) for name in network.outputs]
+
     # within
+
+    def _constant(self, name: str) -> Any:
+        constant = self._network.constants[name]
+        if constant.dtype == "BOOL" and not is_rtx(self.trt):  # NvInfer.h: no BOOL constants
+            return self._truths(constant)
+        weights = self._of(constant)
+        added = self.made(self.definition.add_constant(constant.shape, weights))
+        self.name(added, f"constant {name}")
+        return added.get_output(0)
 
     def _operand(self, layer: Layer, name: str) -> Any:
         value = layer.operands[name]

@@ -27,14 +27,12 @@ _MOVES = frozenset({"shuffle", "slice", "concatenation", "gather", "scatter", "s
 
 def is_mixed(network: Network) -> bool:
     """Whether TensorRT is allowed anything but FLOAT, so has to be held."""
-    types = {tensor.dtype for tensor in (*network.inputs, *network.tensors.values())}
-    types |= {constant.dtype for constant in network.constants.values()}
-    return not types.isdisjoint({"HALF", "BF16", "INT8", "FP8"})
+    return not network.every_dtype().isdisjoint({"HALF", "BF16", "INT8", "FP8"})
 
 
 def hold_types(emitter: Emitter, part: Any, layer: Layer, network: Network) -> None:
     """Tells TensorRT the precision and the output types of one layer."""
-    if layer.kind in _CONVERTS:
+    if layer.kind in _CONVERTS or layer.regions:
         return
     precision = _precision(layer, network)
     if precision is not None and layer.kind not in _MOVES:

@@ -9,14 +9,15 @@ True
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from trtpack_runtime.errors import NetworkError
 from trtpack_runtime.layers import KINDS
-from trtpack_runtime.network import Tensor
+from trtpack_runtime.network import Network, Tensor
 
-from . import indexing, linear, pointwise, spatial
-from .arguments import check_attributes, check_operands
+from . import indexing, linear, pointwise, regions, spatial
+from .arguments import check_attributes, check_operands, check_regions
 from .rules import RULES, Mismatch, Results
 
 __all__ = ["infer"]
@@ -26,6 +27,7 @@ def infer(
     kind: str,
     operands: Mapping[str, Tensor | Sequence[Tensor]],
     attributes: Mapping[str, Any],
+    regions: Mapping[str, Network] = MappingProxyType({}),
 ) -> Results:
     """The ``(dtype, shape)`` of every output of one layer.
 
@@ -40,10 +42,11 @@ def infer(
     try:
         check_operands(row, operands)
         check_attributes(row, attributes)
-        return RULES[kind](**operands, **attributes)
+        check_regions(row, regions)
+        return RULES[kind](**operands, **attributes, **regions)
     except Mismatch as problem:
         raise NetworkError(f"kind {kind}: {problem}", hint=_HINT) from None
 
 
 _HINT = "keep the operator in PyTorch with --torch-op"
-_FAMILIES = (indexing, linear, pointwise, spatial)
+_FAMILIES = (indexing, linear, pointwise, regions, spatial)

@@ -9,7 +9,7 @@ from typing import Any
 from trtpack_runtime.dims import Expr
 from trtpack_runtime.dtypes import NETWORK_DTYPES
 from trtpack_runtime.layers import ENUMS, Kind, Operand
-from trtpack_runtime.network import Tensor
+from trtpack_runtime.network import Network, Tensor
 
 from .rules import Mismatch, require, require_type, type_names
 
@@ -54,6 +54,12 @@ def check_attributes(row: Kind, given: Mapping[str, Any]) -> None:
             require(_IS[wanted](value), f"attribute {name}: wanted {wanted}, got {value!r}")
 
 
+def check_regions(row: Kind, given: Mapping[str, Network]) -> None:
+    """Raises ``Mismatch`` unless the kind's regions are there, and no other."""
+    wanted = ", ".join(row.regions) or "none"
+    require(set(given) == set(row.regions), f"regions: wanted {wanted}, got {', '.join(given)}")
+
+
 def _tensors(operand: Operand, given: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
     if isinstance(given, Tensor):
         require(
@@ -93,6 +99,7 @@ _IS: Mapping[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),
     "ints": _tuple_of(_is_int),
     "floats": _tuple_of(_is_float),
+    "dim": _is_dim,
     "dims": _tuple_of(_is_dim),
     "number": _is_number,
     "numbers": _tuple_of(_is_number),

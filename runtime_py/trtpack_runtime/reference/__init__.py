@@ -17,7 +17,7 @@ taken, and no engine is held to it:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -27,13 +27,13 @@ from trtpack_runtime.dtypes import by_torch
 from trtpack_runtime.errors import InputMismatchError, InternalError
 from trtpack_runtime.network import Layer, Network, Tensor
 
-from . import indexing, linear, pointwise, spatial
+from . import indexing, linear, pointwise, regions, spatial
 from .registry import KERNELS
 
 __all__ = ["evaluate"]
 
 Values = MutableMapping[str, torch.Tensor]
-_FAMILIES = (indexing, linear, pointwise, spatial)
+_FAMILIES = (indexing, linear, pointwise, regions, spatial)
 _WITHOUT_INPUT = frozenset({"fill"})
 
 
@@ -62,6 +62,17 @@ def evaluate(
     values: dict[str, torch.Tensor] = dict(given)
     for name, constant in network.constants.items():
         values[name] = constants[constant.data].reshape(constant.shape)
+    return _run_layers(network, values, sizes, device, keep)
+
+
+def _run_layers(
+    network: Network,
+    values: dict[str, torch.Tensor],
+    sizes: Mapping[str, tuple[int, ...]],
+    device: torch.device,
+    keep: Values | None = None,
+) -> list[torch.Tensor]:
+    """Runs the layers on ``values``, which is used up; what regions make is not kept."""
     last = _last_uses(network)
     for position, layer in enumerate(network.layers):
         for name, value in zip(layer.outputs, _run(layer, values, sizes, device), strict=True):
@@ -72,6 +83,23 @@ def evaluate(
         for name in last.get(position, ()):
             del values[name]
     return [values[name] for name in network.outputs]
+
+
+def _function(
+    region: Network,
+    values: Mapping[str, torch.Tensor],
+    sizes: Mapping[str, tuple[int, ...]],
+    device: torch.device,
+) -> Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]:
+    """A region as a function of its inputs."""
+    read = {name: values[name] for name in region.constants_read()}
+    names = [tensor.name for tensor in region.inputs]
+
+    def run(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        given = dict(zip(names, inputs, strict=True))
+        return _run_layers(region, read | given, sizes, device)
+
+    return run
 
 
 def _run(
@@ -87,7 +115,8 @@ def _run(
     attributes = {name: _numbers(v, sizes) for name, v in layer.attributes.items()}
     if layer.kind in _WITHOUT_INPUT:
         attributes["device"] = device
-    answer = KERNELS[layer.kind](**operands, **attributes)
+    functions = {k: _function(r, values, sizes, device) for k, r in layer.regions.items()}
+    answer = KERNELS[layer.kind](**operands, **attributes, **functions)
     return answer if isinstance(answer, tuple) else (answer,)
 
 

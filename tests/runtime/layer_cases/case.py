@@ -58,6 +58,8 @@ class Case:
     dtypes: tuple[str, ...] = FLOATS
     dynamic: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     label: str = ""
+    regions: Callable[[Recorder, Mapping[str, Any]], Mapping[str, Network]] | None = None
+    """Records the layer's regions, given its operands."""
 
     def __str__(self) -> str:
         text = ",".join(str(v) for v in self.attributes.values() if isinstance(v, str))
@@ -108,7 +110,14 @@ class Case:
             for name, operand in self.operands.items()
         }
         attributes = self.attributes if dynamic else _static(self.attributes, self._flat())
-        outputs = recorder.add(self.kind, given, attributes, name="y", origin="net.part (net.py:3)")
+        outputs = recorder.add(
+            self.kind,
+            given,
+            attributes,
+            name="y",
+            origin="net.part (net.py:3)",
+            regions=self.regions(recorder, given) if self.regions else None,
+        )
         profiles = [Profile(ranges)] if ranges else []
         return recorder.finish([t.name for t in outputs], profiles)
 

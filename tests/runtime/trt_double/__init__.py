@@ -18,7 +18,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from . import building, network, running
+from . import building, network, regions, running
 from .building import MAGIC, Controls
 from .facts import has, releases
 from .names import enum, generated, lacks
@@ -33,6 +33,8 @@ _MIXINS: Mapping[str, type] = {
     "Weights": network.Weights,
     "ITensor": network.TensorOf,
     "INetworkDefinition": network.NetworkOf,
+    "ILoop": regions.LoopOf,
+    "IIfConditional": regions.IfConditionalOf,
     "Builder": building.BuilderOf,
     "IBuilderConfig": building.ConfigOf,
     "IOptimizationProfile": building.ProfileOf,

@@ -18,6 +18,7 @@ from trtpack_runtime.errors import NetworkError
 from trtpack_runtime.infer import infer
 
 from .layers import DEFAULTS, ENUM_PROPERTIES, ROWS, Row
+from .regions import BOUNDARIES, add_if_conditional, add_loop
 
 _LARGEST_SHAPE_TENSOR = 64
 _ARITHMETIC = {
@@ -222,7 +223,10 @@ class LayerOf:
             results = [(self._network._wide, (len(self._inputs[0]._dims()),))]
         else:
             try:
-                results = infer(self._row.kind, *self._row.read(self))
+                if boundary := BOUNDARIES.get(self._row.kind):
+                    results = boundary(self)
+                else:
+                    results = infer(self._row.kind, *self._row.read(self))
             except (NetworkError, ValueError) as error:
                 self._network._complain(f"{self._get_name()}: {error}")
                 results = [("FLOAT", ())] * self._row.outputs
@@ -340,6 +344,12 @@ class NetworkOf:
             return None
         self._know(weights)
         return self._layer(row, [], {"shape": tuple(shape), "weights": weights})
+
+    def _do_add_loop(self) -> Any:
+        return add_loop(self)
+
+    def _do_add_if_conditional(self) -> Any:
+        return add_if_conditional(self)
 
     def _do_add_shape(self, input: Any) -> Any:
         return self._layer(Row("shape", "IShapeLayer", "SHAPE", (), lambda _: ({}, {})), [input])
