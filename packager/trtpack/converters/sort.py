@@ -7,15 +7,16 @@ from typing import Any
 
 import torch
 
+from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
-from ..target import Target
 from .context import Context
-from .refusals import first_reason
+from .ranking import ordered_by_comparing, too_many_comparisons
 from .registry import converter
+from .slicing import part
 
 aten = torch.ops.aten
 
@@ -26,25 +27,18 @@ _SMALL = ("BOOL", "UINT8", "INT8")
 """Types without a top-k of their own, which every wider one holds exactly."""
 
 
-def _few(*, self: Tensor, k: Dim, target: Target, **_: object) -> str | None:
-    return first_reason(_too_many(k), _unordered(self=self, target=target))
-
-
-def _short(*, self: Tensor, target: Target, dim: int = -1, **_: object) -> str | None:
-    return _few(self=self, k=self.shape[dim] if self.rank else 1, target=target)
-
-
-def _too_many(k: Dim) -> str | None:
-    if not isinstance(k, int):
-        return "TensorRT needs the number of elements as a constant"
-    return f"TensorRT sorts at most {LARGEST_K} elements, not {k}" if k > LARGEST_K else None
-
-
-def _unordered(*, self: Tensor, target: Target, **_: object) -> str | None:
-    """Refuses whole numbers where top-k takes floats only, as before TensorRT 10.0."""
-    if self.dtype in (*FLOATS, *_SMALL) or target.tensorrt_at_least("10.0"):
+def _few(*, self: Tensor, k: Dim = 1, dim: int = -1, **_: object) -> str | None:
+    if _has_top_k(self, k):
         return None
-    return f"this TensorRT has no top-k of {self.dtype.lower()}"
+    return too_many_comparisons(self, dim)
+
+
+def _short(*, self: Tensor, dim: int = -1, **_: object) -> str | None:
+    return _few(self=self, k=self.shape[dim], dim=dim) if self.rank else None
+
+
+def _has_top_k(x: Tensor, k: Dim) -> bool:
+    return not x.rank or (isinstance(k, int) and k <= LARGEST_K)
 
 
 def ranked(
@@ -75,10 +69,11 @@ def topk(
     """topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor
     values, Tensor indices)
 
-    Shapes: any; all dims but the count may be dynamic.
-    Dtypes: float16, bfloat16, float32; int32 and int64 from TensorRT 10.0; bool and uint8 by way of
-        wider ones.
-    Errors: more than 3840 elements are refused.
+    Top-k where the count is a number of at most 3840, else by comparing.
+
+    Shapes: any; all sizes and the count may be dynamic.
+    Dtypes: float16, bfloat16, float32, int32, int64; bool and uint8 by way of wider ones.
+    Errors: more than 3840 elements of a large tensor are refused.
     Source: torch.topk; ITopKLayer. Of equal elements, either may come first.
     """
     return _ordered(ctx, self, k, dim, largest)
@@ -112,20 +107,71 @@ def argsort_stable(ctx: Context, self: Tensor, stable: bool, dim: int, descendin
     return sort(ctx, self, dim, descending)[1]
 
 
-@converter(aten.msort.default, when=_short)
+def _short_columns(*, self: Tensor, **_: object) -> str | None:
+    return _short(self=self, dim=0)
+
+
+@converter(aten.msort.default, when=_short_columns)
 def msort(ctx: Context, self: Tensor) -> Tensor:
     """msort(Tensor self) -> Tensor"""
     return sort(ctx, self, 0, False)[0]
+
+
+@converter(aten.kthvalue.default, when=_few)
+def kthvalue(
+    ctx: Context, self: Tensor, k: Dim, dim: int = -1, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
+    """kthvalue(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor
+    indices)
+
+    The last of the ``k`` smallest. Of equal elements, either index may be answered.
+    """
+    if not self.rank:
+        return self, ctx.scalar(0, "INT64")
+    axis = dim % self.rank
+    lowest = _ordered(ctx, self, k, dim, largest=False)
+    value, place = (ctx.reshape(part(ctx, t, axis, k - 1, 1), ctx.result.shape) for t in lowest)
+    return value, place
+
+
+@converter(aten.median.dim, when=_short)
+def median_dim(
+    ctx: Context, self: Tensor, dim: int, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
+    """median.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)
+
+    Source: torch.median: of an even number of elements, the lower of the middle two.
+    """
+    return kthvalue(ctx, self, _middle(self.shape[dim] if self.rank else 1), dim, keepdim)
+
+
+def _short_in_a_row(*, self: Tensor, **_: object) -> str | None:
+    count = dims.product(self.shape)
+    return _short(self=Tensor(self.name, self.dtype, (count,)))
+
+
+@converter(aten.median.default, when=_short_in_a_row)
+def median(ctx: Context, self: Tensor) -> Tensor:
+    """median(Tensor self) -> Tensor"""
+    row = ctx.reshape(self, (dims.product(self.shape),))
+    return kthvalue(ctx, row, _middle(row.shape[0]))[0]
+
+
+def _middle(size: Dim) -> Dim:
+    return (size + 1) // 2
 
 
 def _ordered(ctx: Context, x: Tensor, k: Dim, dim: int, largest: bool) -> tuple[Tensor, Tensor]:
     """The first ``k`` in order; TensorRT wants two dims and one of the last four."""
     rank = x.rank
     axis = dim % max(rank, 1)
-    last = [*(d for d in range(rank) if d != axis), axis]
-    move = rank - axis > 4
     whole = "INT32" if ctx.has("10.0") else "FLOAT"
     order = whole if x.dtype in _SMALL else x.dtype
+    if not _has_top_k(x, k) or not (ctx.has("10.0") or order in FLOATS):
+        values, indices = ordered_by_comparing(ctx, ctx.cast(x, order), k, axis, largest=largest)
+        return ctx.cast(values, x.dtype), indices
+    last = [*(d for d in range(rank) if d != axis), axis]
+    move = rank - axis > 4
     rows = ctx.unsqueeze_to(ctx.cast(ctx.permute(x, last) if move else x, order), 2)
     along = rows.rank - 1 if move or rank < 2 else axis
     values, indices = ranked(ctx, "MAX" if largest else "MIN", rows, k, along)
