@@ -35,7 +35,7 @@ KEPT_WHOLE = (
     "split_with_sizes", "chunk", "unbind", "stack", "unfold", "roll", "masked_fill",
     "index_select", "index_add", "scatter_add", "slice_scatter", "select_scatter", "logsumexp",
     "linalg_vector_norm", "std", "var", "norm", "triu", "tril", "cumsum", "cumprod",
-    "nan_to_num", "logaddexp", "sinc", "frac", "xlogy", "rsub",
+    "nan_to_num", "logaddexp", "logaddexp2", "sinc", "frac", "xlogy", "rsub",
 )
 # fmt: on
 """Operators left as they are: TensorRT has them whole, or a converter needs fewer layers for the
