@@ -102,15 +102,20 @@ class StoredTensor:
 
 def raw_bytes(tensor: torch.Tensor) -> memoryview:
     """A contiguous tensor's memory, as bytes and without a copy."""
-    flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-    return memoryview(flat.numpy())  # type: ignore[arg-type]  # ndarrays are buffers
+    return memoryview(_flat_bytes(tensor).numpy())  # type: ignore[arg-type]  # ndarrays are buffers
+
+
+def _flat_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor's elements as bytes; an expanded one of one element is contiguous with stride 0."""
+    whole = tensor.detach().contiguous()
+    return whole.as_strided((whole.numel(),), (1,)).view(torch.uint8)
 
 
 def _is_uniform(tensor: torch.Tensor) -> bool:
     """Whether all elements have the same bytes."""
     if not tensor.numel():
         return True
-    flat = tensor.contiguous().reshape(-1).view(torch.uint8).view(tensor.numel(), -1)
+    flat = _flat_bytes(tensor).view(tensor.numel(), -1)
     first = flat[0]
     return torch.equal(first, flat[-1]) and bool((flat == first).all())
 

@@ -55,7 +55,8 @@ class StoredTensor:
     @property
     def buffer(self) -> Any:
         """The tensor's bytes."""
-        flat = self.value.detach().cpu().contiguous().reshape(-1)
+        whole = self.value.detach().cpu().contiguous()
+        flat = whole.as_strided((whole.numel(),), (1,))  # one expanded element has stride 0
         raw: Any = flat.view(torch.uint8).numpy()
         return memoryview(raw)
 

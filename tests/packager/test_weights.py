@@ -22,6 +22,11 @@ def test_equal_contents_are_stored_once() -> None:
     assert store.put("d", torch.arange(4.0), follows="d") == "c"
 
 
+def test_one_expanded_element_has_its_bytes() -> None:
+    assert bytes(raw_bytes(torch.tensor(2.5).expand(1))) == bytes(raw_bytes(torch.tensor([2.5])))
+    assert bytes(raw_bytes(torch.zeros(0, 3))) == b""
+
+
 def test_weights_that_are_all_zeros_or_ones_stay_apart() -> None:
     store = WeightStore()
     names = {store.put(name, torch.zeros(3), follows=name) for name in ("a.bias", "b.bias")}

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import pytest
-import torch
 
 from trtpack.convert import ConvertedSegment
+from trtpack.weights import raw_bytes
 from trtpack_runtime.engines._emit import Emitted, emit
 
 
@@ -27,7 +27,7 @@ def build(segment: ConvertedSegment) -> Built:
     if not segment.network.outputs:
         return Built(0, 0)
     trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed here")
-    weights = {name: _bytes(value) for name, value in segment.constants.items()}
+    weights = {name: raw_bytes(value) for name, value in segment.constants.items()}
     emitted = emit(trt, segment.network, weights)
     before = len(emitted.log.errors)
     plan = emitted.builder.build_serialized_network(emitted.definition, _config(emitted, segment))
@@ -47,7 +47,3 @@ def _config(emitted: Emitted, segment: ConvertedSegment) -> Any:
             added.set_shape(name, low, usual, high)
         config.add_optimization_profile(added)
     return config
-
-
-def _bytes(value: torch.Tensor) -> Any:
-    return value.detach().reshape(-1).contiguous().view(torch.uint8).numpy()
