@@ -40,7 +40,7 @@ def tracing() -> Iterator[Callable[..., Captured]]:
         def trace(sample: Sample, *, weights: bool = False, dynamic: bool = False) -> Captured:
             """The graph; with ``weights`` all tensors but the first are parameters of it.
 
-            With ``dynamic`` the sizes of the tensors are symbols, where they are more than 1.
+            With ``dynamic`` the sizes of inputs are symbols, where they are more than 1.
             """
             return _trace(sample, table, weights, dynamic)
 
@@ -54,7 +54,7 @@ def _tables() -> tuple[Any, Any]:
 
 def _trace(sample: Sample, table: Any, weights: bool, dynamic: bool) -> Captured:
     mode = FakeTensorMode(shape_env=ShapeEnv())
-    fakes = [_fake(tensor, mode, dynamic) for tensor in sample.tensors]
+    fakes = [_fake(t, mode, dynamic and not (weights and i)) for i, t in enumerate(sample.tensors)]
     with mode, enable_python_dispatcher():
         module = make_fx(_functional(sample.call), decomposition_table=table)(fakes)
     placeholders = module.graph.find_nodes(op="placeholder")
