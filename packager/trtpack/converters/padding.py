@@ -15,7 +15,7 @@ from .registry import converter
 
 aten = torch.ops.aten
 
-_MODES = {"constant": "FILL", "reflect": "REFLECT", "replicate": "CLAMP", "circular": "WRAP"}
+_MODES = {"constant": "FILL", "reflect": "REFLECT", "replicate": "CLAMP"}
 
 
 @converter(aten.constant_pad_nd.default)
@@ -48,23 +48,40 @@ def replication_pad(ctx: Context, self: Tensor, padding: Sequence[Dim]) -> Tenso
 @converter(aten._pad_circular.default)
 def pad_circular(ctx: Context, self: Tensor, pad: Sequence[Dim]) -> Tensor:
     """_pad_circular(Tensor self, SymInt[] pad) -> Tensor"""
-    return _pad(ctx, self, pad, "WRAP")
+    return _wrapped(ctx, self, pad)
 
 
 @converter(aten.pad.default)
 def pad(ctx: Context, self: Tensor, pad: Sequence[Dim], mode: str, value: float | None) -> Tensor:
     """pad(Tensor self, SymInt[] pad, str mode="constant", float? value=None) -> Tensor"""
+    if mode == "circular":
+        return _wrapped(ctx, self, pad)
     return _pad(ctx, self, pad, _MODES[mode], value or 0)
 
 
+def _wrapped(ctx: Context, x: Tensor, pad: Sequence[Dim]) -> Tensor:
+    """What negative numbers cut goes before the rest is repeated."""
+    cut = [min(n, 0) if isinstance(n, int) else 0 for n in pad]
+    x = _pad(ctx, x, cut, "FILL")
+    before = _before(x, [n - less for n, less in zip(pad, cut, strict=True)])
+    if ctx.result.shape == x.shape and not any(before):
+        return x
+    start = [size - n if n != 0 else 0 for n, size in zip(before, x.shape, strict=True)]
+    return ctx.slice(x, start, ctx.result.shape, mode="WRAP")
+
+
 def _pad(ctx: Context, x: Tensor, pad: Sequence[Dim], mode: str, value: float = 0) -> Tensor:
-    before = [*pad[::2], *(0,) * (x.rank - len(pad) // 2)][::-1]
     if all(n == 0 for n in pad):
         return x
+    before, behind = _before(x, pad), _before(x, pad[1:])
     start: list[Dim] = [-n for n in before]
-    if mode == "WRAP":
-        start = [(n + size) % size if n != 0 else 0 for n, size in zip(start, x.shape, strict=True)]
+    sizes = [n + d + m for n, d, m in zip(before, x.shape, behind, strict=True)]
     if all(isinstance(n, int) and n <= 0 for n in pad):
-        return ctx.slice(x, start, ctx.result.shape)
+        return ctx.slice(x, start, sizes)
     fill = ctx.scalar(value, x.dtype) if mode == "FILL" and value else None
-    return ctx.slice(x, start, ctx.result.shape, mode=mode, fill=fill)
+    return ctx.slice(x, start, sizes, mode=mode, fill=fill)
+
+
+def _before(x: Tensor, pad: Sequence[Dim]) -> list[Dim]:
+    """Every second number, which are for the last dims first, in the order of the dims."""
+    return [*pad[::2], *(0,) * (x.rank - len(pad[::2]))][::-1]

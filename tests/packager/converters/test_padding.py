@@ -38,6 +38,10 @@ CASES = [
     Case(aten.pad.default, LINE, [1, 2], "reflect"),
     Case(aten.pad.default, LINE, [1, 2], "replicate"),
     Case(aten._pad_circular.default, IMAGE, [1, 2, 3, 1]),
+    Case(aten._pad_circular.default, IMAGE, [-1, 2, 3, -2]),
+    Case(aten.pad.default, ANY, [-1, 2, 0, 1], "circular"),
+    Case(aten.pad.default, ANY, [-1, 2, 0, -1], "reflect"),
+    Case(aten.pad.default, ANY, [-1, 2, 0, -1], "replicate"),
 ]
 
 
