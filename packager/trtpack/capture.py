@@ -14,6 +14,7 @@ from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
 from .errors import CaptureError
 from .options import SizeRange
+from .recurrent_shapes import recurrent_shapes
 
 OpOverload = torch._ops.OpOverload
 
@@ -36,6 +37,7 @@ KEPT_WHOLE = (
     "index_select", "index_add", "scatter_add", "slice_scatter", "select_scatter", "logsumexp",
     "linalg_vector_norm", "std", "var", "norm", "triu", "tril", "cumsum", "cumprod",
     "nan_to_num", "logaddexp", "logaddexp2", "sinc", "frac", "xlogy", "rsub",
+    "lstm", "gru", "rnn_tanh", "rnn_relu",
 )
 # fmt: on
 """Operators left as they are: TensorRT has them whole, or a converter needs fewer layers for the
@@ -90,7 +92,7 @@ def capture(
         CaptureError: torch.export cannot trace the model; it names the user's line.
     """
     try:
-        with torch.no_grad():
+        with torch.no_grad(), recurrent_shapes():
             exported = (
                 module
                 if isinstance(module, torch.export.ExportedProgram)

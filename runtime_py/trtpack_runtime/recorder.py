@@ -55,6 +55,10 @@ class Recorder:
             self._taken.add(name)
         return Tensor(name, dtype, shape)
 
+    def makes(self, tensor: Tensor) -> bool:
+        """Whether a tensor is the output of a layer recorded here."""
+        return tensor.name in self._tensors
+
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether a tensor was declared by ``constant``."""
         return tensor.name in self._constants

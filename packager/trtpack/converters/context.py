@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from trtpack_runtime import dims, recipes
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.dtypes import DTYPES, by_torch
 from trtpack_runtime.layers import FLOATS, INTS
-from trtpack_runtime.network import Tensor
+from trtpack_runtime.network import Network, Tensor
 from trtpack_runtime.recorder import Recorder
 
 from .constants import Constants
@@ -65,14 +65,33 @@ class Context:
         """Adds a layer of any kind and answers its first output."""
         return self.add_all(kind, operands, **attributes)[0]
 
-    def add_all(self, kind: str, operands: dict[str, Any], **attributes: Any) -> tuple[Tensor, ...]:
+    def add_all(
+        self,
+        kind: str,
+        operands: dict[str, Any],
+        regions: Mapping[str, Network] | None = None,
+        /,
+        **attributes: Any,
+    ) -> tuple[Tensor, ...]:
         """Adds a layer of any kind and answers all its outputs."""
         outputs = self._recorder.add(
-            kind, operands, attributes, name=self.scope or kind, origin=self.origin
+            kind,
+            operands,
+            attributes,
+            name=self.scope or kind,
+            origin=self.origin,
+            regions=regions,
         )
         if self._counts_up(kind, operands, attributes):
             self._never_negative.update(t.name for t in outputs)
         return outputs
+
+    def region(self) -> tuple[Context, Recorder]:
+        """A context and a recorder for a network that a layer of this one will own."""
+        recorder = self._recorder.region()
+        inner = Context(self.target, recorder, self._constants)
+        inner.scope, inner.origin = self.scope, self.origin
+        return inner, recorder
 
     def is_never_negative(self, tensor: Tensor) -> bool:
         """Whether a tensor of indices is known to count from the start only."""

@@ -39,6 +39,7 @@ from trtpack import convert
 from trtpack.capture import SizeRange
 from trtpack.converters import node
 from trtpack.converters.symbols import Symbols
+from trtpack.recurrent_shapes import recurrent_shapes
 from trtpack.target import Target, find_target
 from trtpack_runtime import layers, recipes, reference
 
@@ -385,7 +386,7 @@ def _graph(case: Case) -> tuple[fx.GraphModule, dict[str, SizeRange]]:
     fakes = [n.meta["val"] for n in nodes]
     remaining = iter(nodes)
     args, kwargs = _walk((case.args, case.kwargs), lambda _: next(remaining), lambda s: s.of(fakes))
-    with enable_python_dispatcher(), mode:
+    with enable_python_dispatcher(), mode, recurrent_shapes():
         result = case.op(*fx.map_arg(args, _meta), **fx.map_arg(kwargs, _meta))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Raw SymInt")  # as lowering leaves sizes
