@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
 
+from tests.sweep.kept import Job
 from tests.sweep.trying import Outcome, Settings, outcomes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,23 +24,23 @@ _CRASHES = 5
 _PATH = os.pathsep.join(str(ROOT / part) for part in ("", "packager", "runtime_py"))
 
 
-def run(jobs: Iterable[tuple[str, str]], settings: Settings, lanes: int) -> Iterator[list[Outcome]]:
-    """The outcomes of each (operator, type), as they come, from ``lanes`` processes."""
+def run(jobs: Iterable[Job], settings: Settings, lanes: int) -> Iterator[tuple[Job, list[Outcome]]]:
+    """The outcomes of each job, as they come, from ``lanes`` processes."""
     free: SimpleQueue[_Child] = SimpleQueue()
     children = [_Child(settings) for _ in range(lanes)]
     for child in children:
         free.put(child)
 
-    def work(operator: str, dtype: str) -> list[Outcome]:
+    def work(job: Job) -> tuple[Job, list[Outcome]]:
         child = free.get()
         try:
-            return child.outcomes(operator, dtype)
+            return job, child.outcomes(*job)
         finally:
             free.put(child)
 
     threads = ThreadPoolExecutor(lanes)
     try:
-        for done in as_completed([threads.submit(work, *job) for job in jobs]):
+        for done in as_completed([threads.submit(work, job) for job in jobs]):
             yield done.result()
     finally:
         threads.shutdown(wait=False, cancel_futures=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -63,53 +63,51 @@ class _TooLate(Exception):
 
 
 def outcomes(operator: str, dtype: str, settings: Settings, begin: int = 0) -> Iterator[Outcome]:
-    """What comes of each sample from the ``begin``-th on."""
+    """What comes of each sample from the ``begin``-th on.
+
+    Every second one is tried with its further tensors as weights, and one that is refused in both
+    ways.
+    """
     target, built = find_target(settings.target), set[str]()
-    with tracing() as trace:
-        traced = [
-            (sample, _Traced.of(sample, trace, settings.dynamic))
-            for sample in samples(operator, dtype, settings.most)
-            if sample.index >= begin
-        ]
-    for sample, graphs in traced:
-        state, reason = _outcome(sample, graphs, target, settings, built)
+    found = (s for s in samples(operator, dtype, settings.most) if s.index >= begin)
+    for sample, captured in _traced(found, settings, weights_first=False):
+        state, reason = _outcome(sample, captured, target, settings, built)
+        has_other = len(sample.tensors) > 1 and not reason.endswith("no converter")
+        if state == "refused" and has_other:
+            ((_, other),) = _traced([sample], settings, weights_first=True)
+            again, why = _outcome(sample, other, target, settings, built)
+            state, reason = (state, reason) if again in ("refused", "untried") else (again, why)
         yield Outcome(operator, dtype, sample.index, state, reason, sample.text)
 
 
-@dataclass(frozen=True)
-class _Traced:
-    """The graphs of a sample to try, or why there are none."""
-
-    graphs: Sequence[Captured] = ()
-    why_not: str = ""
-    error: str = ""
-
-    @classmethod
-    def of(cls, sample: Sample, trace: Callable[..., Captured], dynamic: bool) -> _Traced:
-        try:
-            with _at_most(SECONDS):
-                _can_be_held(sample)
-                ways = (False, True) if len(sample.tensors) > 1 else (False,)
-                ways = ways[::-1] if sample.index % 2 else ways
-                return cls([trace(sample, weights=w, dynamic=dynamic) for w in ways])
-        except _Untried as error:
-            return cls(why_not=str(error))
-        except Exception as error:
-            return cls(why_not=f"cannot be traced: {_first_line(error)}")
+def _traced(
+    found: Iterable[Sample], settings: Settings, *, weights_first: bool
+) -> list[tuple[Sample, Captured | str]]:
+    """Each sample's graph, or why there is none."""
+    traced: list[tuple[Sample, Captured | str]] = []
+    with tracing() as trace:
+        for sample in found:
+            weights = len(sample.tensors) > 1 and bool(sample.index % 2) is not weights_first
+            try:
+                with _at_most(SECONDS):
+                    _can_be_held(sample)
+                    captured = trace(sample, weights=weights, dynamic=settings.dynamic)
+                traced.append((sample, captured))
+            except _Untried as error:
+                traced.append((sample, str(error)))
+            except Exception as error:
+                traced.append((sample, f"cannot be traced: {_first_line(error)}"))
+    return traced
 
 
 def _outcome(
-    sample: Sample, traced: _Traced, target: Target, settings: Settings, built: set[str]
+    sample: Sample, captured: Captured | str, target: Target, settings: Settings, built: set[str]
 ) -> tuple[State, str]:
-    if traced.why_not:
-        return "untried", traced.why_not
+    if isinstance(captured, str):
+        return "untried", captured
     try:
         with _at_most(SECONDS):
-            want = _eager(sample)
-            refusals = [
-                _refused_or_right(sample, want, graph, target, settings, built)
-                for graph in traced.graphs
-            ]
+            refused = _refused_or_right(sample, _eager(sample), captured, target, settings, built)
     except _Untried as error:
         return "untried", str(error)
     except _Wrong as error:
@@ -118,7 +116,7 @@ def _outcome(
         return "wrong", f"takes more than {SECONDS:.0f} s"
     except Exception as error:
         return "wrong", f"{type(error).__name__}: {_first_line(error)}{_raised_at(error)}"
-    return ("right", "") if None in refusals else ("refused", refusals[0] or "")
+    return ("refused", refused) if refused else ("right", "")
 
 
 class _Wrong(Exception):
@@ -145,12 +143,10 @@ def _refused_or_right(
         segment = convert.convert(module, target, _ranges(module), lowered.recipes)
     except convert.ConversionError as error:
         return f"{_short(error.refusal.op)}: {error.refusal.reason}"
-    have = _evaluated(sample, module, segment)
-    if found := difference(sample, have, want):
+    if found := difference(sample, _evaluated(sample, module, segment), want):
         raise _Wrong(found)
-    digest = segment.network.digest()
     if target.engine_kind == "tensorrt-rtx" and len(built) < settings.builds:
-        built.add(digest)
+        built.add(segment.network.digest())
         try:
             engine.build(segment)
         except AssertionError as error:
