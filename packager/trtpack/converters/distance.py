@@ -9,6 +9,7 @@ from trtpack_runtime.network import Tensor
 
 from .context import Context
 from .reduce import vector_norm
+from .refusals import Refused
 from .registry import converter
 
 aten = torch.ops.aten
@@ -40,3 +41,34 @@ def cdist(ctx: Context, x1: Tensor, x2: Tensor, p: float, compute_mode: int | No
     across = ctx.reshape(there, (*b.shape[:-2], 1, b.shape[-2]))
     square = ctx.elementwise("SUM", ctx.elementwise("SUM", products, here), across)
     return ctx.cast(ctx.unary("SQRT", ctx.activation("RELU", square)), ctx.result.dtype)
+
+
+@converter(aten.dist.default)
+def dist(ctx: Context, self: Tensor, other: Tensor, p: float = 2) -> Tensor:
+    """dist(Tensor self, Tensor other, Scalar p=2) -> Tensor
+
+    Shapes: any two that broadcast.
+    Dtypes: float32, float16, bfloat16.
+    """
+    apart = ctx.elementwise("SUB", ctx.cast(self, "FLOAT"), ctx.cast(other, "FLOAT"))
+    return ctx.cast(vector_norm(ctx, apart, p, None, False), ctx.result.dtype)
+
+
+@converter(aten._pdist_forward.default)
+def pdist(ctx: Context, self: Tensor, p: float = 2) -> Tensor:
+    """_pdist_forward(Tensor self, float p=2) -> Tensor
+
+    Between every row and each behind it.
+
+    Shapes: (N, M) to (N * (N - 1) / 2,); N is static.
+    Dtypes: float32, float16, bfloat16.
+    """
+    count = self.shape[0]
+    if not isinstance(count, int):
+        raise Refused("the number of rows is dynamic, and with it which pairs there are")
+    first, second = (
+        ctx.gather(ctx.cast(self, "FLOAT"), ctx.constant(rows, f"row {i} of pairs"), 0)
+        for i, rows in enumerate(torch.triu_indices(count, count, 1))
+    )
+    apart = ctx.elementwise("SUB", first, second)
+    return ctx.cast(vector_norm(ctx, apart, p, -1, False), ctx.result.dtype)

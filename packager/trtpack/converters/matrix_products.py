@@ -114,6 +114,19 @@ def addmv(
     return addmm(ctx, self, mat, vec, beta, alpha)
 
 
+@converter(aten.addbmm.default)
+def addbmm(
+    ctx: Context, self: Tensor, batch1: Tensor, batch2: Tensor, beta: float, alpha: float
+) -> Tensor:
+    """addbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
+
+    The products of a batch, summed.
+    """
+    total = ctx.reduce("SUM", matmul(ctx, batch1, batch2), 0, keep_dims=False)
+    product = _times(ctx, total, alpha)
+    return product if beta == 0 else ctx.elementwise("SUM", product, _times(ctx, self, beta))
+
+
 def _times(ctx: Context, x: Tensor, factor: float) -> Tensor:
     return x if factor == 1 else ctx.elementwise("PROD", x, factor)
 

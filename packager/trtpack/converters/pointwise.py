@@ -16,7 +16,7 @@ from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
 from .context import Context
-from .promotion import Operand, needs_wider_integers
+from .promotion import needs_wider_integers
 from .registry import converter
 
 aten = torch.ops.aten
@@ -58,13 +58,15 @@ def log(ctx: Context, self: Tensor) -> Tensor:
 def log1p(ctx: Context, self: Tensor) -> Tensor:
     """log1p(Tensor self) -> Tensor
 
-    ``asinh(x * (1 + 1 / (1 + x)) / 2)``, which is exact near 0 where ``log(1 + x)`` is not.
+    ``asinh(x * (1 + 1 / (1 + x)) / 2)``, which is exact near 0 where ``log(1 + x)`` is not; NaN
+    below -1.
     """
 
     def compute(x: Tensor) -> Tensor:
         inverse = ctx.unary("RECIP", ctx.elementwise("SUM", x, 1.0))
         half = ctx.elementwise("PROD", ctx.elementwise("SUM", inverse, 1.0), 0.5)
-        return ctx.unary("ASINH", ctx.elementwise("PROD", x, half))
+        answer = ctx.unary("ASINH", ctx.elementwise("PROD", x, half))
+        return ctx.select(ctx.elementwise("LESS", x, -1.0), ctx.scalar(math.nan, "FLOAT"), answer)
 
     return ctx.in_float32(_as_result(ctx, self), compute)
 
@@ -140,25 +142,6 @@ def acos(ctx: Context, self: Tensor) -> Tensor:
 def atan(ctx: Context, self: Tensor) -> Tensor:
     """atan(Tensor self) -> Tensor"""
     return _float_unary(ctx, "ATAN", self)
-
-
-@converter(aten.atan2.default)
-def atan2(ctx: Context, self: Operand, other: Operand) -> Tensor:
-    """atan2(Tensor self, Tensor other) -> Tensor
-
-    ``atan(y / x)``, moved by half a turn where ``x`` is negative; a zero ``x`` stands for the
-    smallest positive number. The sign of zeros is not told apart.
-    """
-    rank = ctx.result.rank
-    y, x = ctx.operand(self, "FLOAT", rank), ctx.operand(other, "FLOAT", rank)
-    tiny = ctx.scalar(torch.finfo(torch.float32).smallest_normal, "FLOAT", rank)
-    x = ctx.select(ctx.elementwise("EQUAL", x, 0.0), tiny, x)
-    angle = ctx.unary("ATAN", ctx.elementwise("DIV", y, x))
-    down, up = (ctx.scalar(pi, "FLOAT", rank) for pi in (-math.pi, math.pi))
-    turn = ctx.select(ctx.elementwise("LESS", y, 0.0), down, up)
-    turned = ctx.elementwise("SUM", angle, turn)
-    answer = ctx.select(ctx.elementwise("LESS", x, 0.0), turned, angle)
-    return ctx.cast(answer, ctx.result.dtype)
 
 
 @converter(aten.sinh.default)

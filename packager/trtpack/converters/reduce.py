@@ -102,6 +102,29 @@ def linalg_vector_norm(
     return ctx.cast(vector_norm(ctx, ctx.cast(self, "FLOAT"), ord, dim, keepdim), ctx.result.dtype)
 
 
+@converter(
+    aten.norm.Scalar,
+    aten.norm.ScalarOpt_dim,
+    aten.norm.ScalarOpt_dtype,
+    aten.norm.ScalarOpt_dim_dtype,
+)
+def norm(
+    ctx: Context,
+    self: Tensor,
+    p: float | None = 2,
+    dim: Dims = None,
+    keepdim: bool = False,
+    **_: Any,
+) -> Tensor:
+    """norm.Scalar(Tensor self, Scalar p=2) -> Tensor
+    norm.ScalarOpt_dim(Tensor self, Scalar? p, int[1] dim, bool keepdim=False) -> Tensor
+    norm.ScalarOpt_dtype(Tensor self, Scalar? p, *, ScalarType dtype) -> Tensor
+    norm.ScalarOpt_dim_dtype(Tensor self, Scalar? p, int[1] dim, bool keepdim, *, ScalarType dtype)
+    -> Tensor
+    """
+    return linalg_vector_norm(ctx, self, 2 if p is None else p, dim, keepdim)
+
+
 def vector_norm(ctx: Context, x: Tensor, ord: float, dim: Dims, keepdim: bool) -> Tensor:
     """The norm of a FLOAT tensor along ``dim``."""
     size = ctx.unary("ABS", x)

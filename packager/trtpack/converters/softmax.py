@@ -20,16 +20,28 @@ from .registry import converter
 aten = torch.ops.aten
 
 
-@converter(aten.softmax.int, aten._softmax.default, aten._safe_softmax.default)
+@converter(aten.softmax.int, aten._softmax.default)
 def softmax(ctx: Context, self: Tensor, dim: int, **_: Any) -> Tensor:
     """softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor
     _softmax(Tensor self, int dim, bool half_to_float) -> Tensor
-    _safe_softmax(Tensor self, int dim, ScalarType? dtype=None) -> Tensor
 
     Source: NvInfer.h, ISoftMaxLayer: at least two dims; sums are kept in float32.
     """
     x = ctx.unsqueeze_to(ctx.cast(self, ctx.result.dtype), 2)
     return ctx.reshape(ctx.softmax(x, _from_behind(dim, self)), self.shape)
+
+
+@converter(aten._safe_softmax.default)
+def safe_softmax(ctx: Context, self: Tensor, dim: int, **_: Any) -> Tensor:
+    """_safe_softmax(Tensor self, int dim, ScalarType? dtype=None) -> Tensor
+
+    Zeros where all along ``dim`` are -inf, which softmax answers NaN for.
+    """
+    x, axis = ctx.unsqueeze_to(ctx.cast(self, ctx.result.dtype), 2), _from_behind(dim, self)
+    largest = ctx.reduce("MAX", x, axis, keep_dims=True)
+    is_masked = ctx.elementwise("EQUAL", largest, float("-inf"))
+    answer = ctx.select(is_masked, ctx.scalar(0.0, x.dtype, x.rank), ctx.softmax(x, axis))
+    return ctx.reshape(answer, self.shape)
 
 
 @converter(aten.log_softmax.int, aten._log_softmax.default)

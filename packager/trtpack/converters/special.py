@@ -49,6 +49,25 @@ def copysign(ctx: Context, self: Tensor, other: Tensor | float) -> Tensor:
     return ctx.unary("NEG", size) if math.copysign(1, other) < 0 else size
 
 
+@converter(aten.atan2.default)
+def atan2(ctx: Context, self: Operand, other: Operand) -> Tensor:
+    """atan2(Tensor self, Tensor other) -> Tensor
+
+    ``atan(|y| / |x|)``, mirrored where the sign of ``x`` or ``y`` is negative. Both sizes end at
+    the largest number, so that two infinities meet at an eighth turn, ``|x|`` also at the smallest.
+    """
+    limits, rank = torch.finfo(torch.float32), ctx.result.rank
+    y, x = ctx.operand(self, "FLOAT", rank), ctx.operand(other, "FLOAT", rank)
+    height, width = (
+        ctx.activation("CLIP", ctx.unary("ABS", side), alpha=least, beta=limits.max)
+        for side, least in ((y, 0.0), (x, limits.smallest_normal))
+    )
+    angle = ctx.unary("ATAN", ctx.elementwise("DIV", height, width))
+    angle = ctx.select(signbit(ctx, x), ctx.elementwise("SUB", math.pi, angle), angle)
+    signed = ctx.select(signbit(ctx, y), ctx.unary("NEG", angle), angle)
+    return ctx.cast(signed, ctx.result.dtype)
+
+
 @converter(aten.angle.default)
 def angle(ctx: Context, self: Tensor) -> Tensor:
     """angle(Tensor self) -> Tensor

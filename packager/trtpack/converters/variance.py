@@ -7,7 +7,7 @@ Dtypes: float32, float16, bfloat16.
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import torch
 
@@ -21,13 +21,7 @@ from .registry import converter
 aten = torch.ops.aten
 
 
-def _partial_correction(*, correction: float | None = None, **_: Any) -> str | None:
-    if correction is None or correction % 1 == 0:
-        return None
-    return f"only whole corrections are converted, got {correction}"
-
-
-@converter(aten.var.correction, when=_partial_correction)
+@converter(aten.var.correction)
 def var(
     ctx: Context,
     self: Tensor,
@@ -49,7 +43,7 @@ def var_dim(
     return var(ctx, self, dim, int(unbiased), keepdim)
 
 
-@converter(aten.std.correction, when=_partial_correction)
+@converter(aten.std.correction)
 def std(
     ctx: Context,
     self: Tensor,
@@ -72,7 +66,7 @@ def std_dim(
     return std(ctx, self, dim, int(unbiased), keepdim)
 
 
-@converter(aten.var_mean.correction, when=_partial_correction)
+@converter(aten.var_mean.correction)
 def var_mean(
     ctx: Context,
     self: Tensor,
@@ -87,7 +81,7 @@ def var_mean(
     return ctx.cast(variance, ctx.result.dtype), ctx.cast(mean, ctx.result.dtype)
 
 
-@converter(aten.std_mean.correction, when=_partial_correction)
+@converter(aten.std_mean.correction)
 def std_mean(
     ctx: Context,
     self: Tensor,
@@ -117,8 +111,10 @@ def _variance(
     if correction == 0:
         return ctx.reduce("AVG", square, axes, keep_dims=keepdim), mean
     total = ctx.reduce("SUM", square, axes, keep_dims=keepdim)
-    freedom = dims.product(tuple(x.shape[a] for a in axes)) - int(
-        1 if correction is None else correction
-    )
-    divisor = ctx.size(dims.maximum(freedom, 0), "FLOAT", total.rank)
-    return ctx.elementwise("DIV", total, divisor), mean
+    lost = 1 if correction is None else correction
+    whole = math.floor(lost)
+    count = dims.product(tuple(x.shape[a] for a in axes))
+    freedom = ctx.size(dims.maximum(count - whole, 0), "FLOAT", total.rank)
+    if lost != whole:
+        freedom = ctx.elementwise("MAX", ctx.elementwise("SUB", freedom, lost - whole), 0.0)
+    return ctx.elementwise("DIV", total, freedom), mean

@@ -71,6 +71,9 @@ PRODUCTS = [
     Case(aten.addmm.default, x(2, 4), x(2, 3), x(3, 4), beta=0),
     Case(aten.addmm.default, weight(x(4)), dynamic(x(2, 3), BATCH), weight(x(3, 4))),
     Case(aten.baddbmm.default, x(2, 4, 5), x(2, 4, 3), x(2, 3, 5), beta=2, alpha=0.5),
+    Case(aten.addbmm.default, x(4, 5), x(2, 4, 3), x(2, 3, 5)),
+    Case(aten.addbmm.default, x(5), dynamic(x(2, 4, 3), BATCH), dynamic(x(2, 3, 5), BATCH)),
+    Case(aten.addbmm.default, i64(4, 5), i64(2, 4, 3), i64(2, 3, 5), beta=0, alpha=2),
     Case(aten.addmv.default, x(2), x(2, 3), x(3), alpha=3),
 ]
 

@@ -25,6 +25,7 @@ from tests.packager.converters.harness import (
 )
 
 aten = torch.ops.aten
+HALF = "float16 is the point"
 BOTH = {0: (1, 4, 8), 2: (2, 3, 6)}
 ODD = given([[0.0, -0.0], [math.nan, 0.0], [2.5, -1.0]])
 
@@ -33,7 +34,7 @@ CASES = [
     Case(aten.sum.default, f32()),
     Case(aten.sum.default, i32(2, 3)),
     Case(aten.sum.default, boolean(9)),
-    Case(aten.sum.default, f16(9), dtype=torch.float32).float32_only("float16 is the point"),
+    Case(aten.sum.default, f16(9), dtype=torch.float32).float32_only(HALF),
     Case(aten.sum.dim_IntList, f32(2, 3, 4), [1]),
     Case(aten.sum.dim_IntList, f32(2, 3, 4), [0, -1], True),
     Case(aten.sum.dim_IntList, f32(2, 3, 4), []),
@@ -80,6 +81,13 @@ CASES = [
     Case(aten.linalg_vector_norm.default, f32(3, 5), 2, [0, 1], True),
     Case(aten.linalg_vector_norm.default, dynamic(f32(4, 5, 3), BOTH), 2, [2], True),
     Case(aten.linalg_vector_norm.default, f32(3, 5), dtype=torch.float32),
+    Case(aten.linalg_vector_norm.default, bf16(3, 50), 2, [1]),
+    Case(aten.norm.Scalar, f32(3, 5), 3),
+    Case(aten.norm.ScalarOpt_dim, dynamic(f32(4, 5, 3), BOTH), None, [0, 2], True),
+    Case(aten.norm.ScalarOpt_dtype, f16(9), 1, dtype=torch.float32).float32_only(HALF),
+    Case(aten.norm.ScalarOpt_dim_dtype, f16(9), 2, [0], False, dtype=torch.float32).float32_only(
+        HALF
+    ),
 ]
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.packager.converters.harness import Case, Checker, dynamic, f32, refusal
+from tests.packager.converters.harness import Case, Checker, bf16, dynamic, f32
 
 aten = torch.ops.aten
 BOTH = dynamic(f32(4, 5, 3), {0: (2, 4, 8), 2: (2, 3, 6)})
@@ -25,10 +25,13 @@ CASES = [
             Case(op.correction, BOTH, [0, 2]),
             Case(op.correction, BOTH, [2], correction=0, keepdim=True),
             Case(op.correction, BOTH, [1], keepdim=True),
+            Case(op.correction, BOTH, [2], correction=0.5),
         )
     ),
     Case(aten.var.correction, f32(), correction=0),
     Case(aten.var.correction, f32(3, 4, low=100, high=101), [1]),
+    Case(aten.var.correction, f32(2, 3), [1], correction=3.5),
+    Case(aten.var.correction, bf16(3, 40), [1]),
     Case(aten.var.dim, f32(2, 3, 4), [1]),
     Case(aten.var.dim, f32(2, 3, 4), [1], False, True),
     Case(aten.std.dim, f32(2, 3, 4), [1], False),
@@ -38,8 +41,3 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_matches_pytorch(case: Case, check: Checker) -> None:
     check(case)
-
-
-def test_a_partial_correction_stays_in_pytorch() -> None:
-    reason = refusal(aten.var.correction, f32(2, 3), [1], correction=0.5)
-    assert reason == "only whole corrections are converted, got 0.5"
