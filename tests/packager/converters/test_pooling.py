@@ -8,7 +8,7 @@ import itertools
 import pytest
 import torch
 
-from tests.packager.converters.harness import Case, Checker, dynamic, f32, kinds, refusal
+from tests.packager.converters.harness import Case, Checker, dynamic, f32, kinds, size
 
 aten = torch.ops.aten
 MAX2, AVG2 = aten.max_pool2d.default, aten.avg_pool2d.default
@@ -77,6 +77,8 @@ ADAPTIVE = [
     Case(aten.adaptive_avg_pool2d.default, IMAGE, [7, 1]),
     Case(aten.adaptive_avg_pool2d.default, IMAGE, [4, 5]),
     Case(aten.adaptive_avg_pool2d.default, f32(3, 9, 8), [12, 8]),
+    Case(aten.adaptive_avg_pool2d.default, ANY_IMAGE, [4, 13]),
+    Case(aten.adaptive_avg_pool2d.default, ANY_IMAGE, [size(0, 2, lambda s: s - 1), 3]),
     Case(aten.adaptive_avg_pool2d.default, dynamic(IMAGE, {0: (1, 2, 4)}), [7, 7]),
     Case(aten._adaptive_avg_pool2d.default, IMAGE, [6, 6]),
     Case(aten.adaptive_avg_pool1d.default, LINE, [5]),
@@ -92,6 +94,8 @@ SIZED = [
     Case(aten.adaptive_max_pool2d.default, IMAGE, [4, 5]),
     Case(aten.adaptive_max_pool2d.default, ANY_IMAGE, [1, 1]),
     Case(aten.adaptive_max_pool1d.default, LINE, [4]),
+    Case(aten.adaptive_max_pool1d.default, ANY_LINE, [4]),
+    Case(aten.adaptive_max_pool2d.default, ANY_IMAGE, [4, 13]),
     Case(aten.adaptive_max_pool1d.default, f32(3, 10), [1]),
     Case(aten.adaptive_max_pool3d.default, VOLUME, [3, 2, 5]),
 ]
@@ -106,8 +110,3 @@ def test_a_pooling_is_one_layer() -> None:
     assert kinds(Case(MAX2, IMAGE, [3, 3], [2, 2], [1, 1], [1, 1], True)) == ["pooling_nd"]
     assert kinds(Case(AVG2, IMAGE, [3, 3], [2, 2], [1, 1])) == ["pooling_nd"]
     assert kinds(Case(aten.adaptive_avg_pool2d.default, ANY_IMAGE, [1, 1])) == ["reduce"]
-
-
-def test_windows_that_depend_on_a_dynamic_size_stay_in_pytorch() -> None:
-    reason = refusal(aten.adaptive_avg_pool2d.default, ANY_IMAGE, [2, 2])
-    assert reason == "its windows depend on a dynamic size"
