@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triangles of matrices, and sums from the start of a dim.
+"""Triangles of matrices.
 
 Shapes: any rank, dynamic dims included.
-Dtypes: float32, float16, bfloat16, int32, int64, bool; half sums are kept in float32.
+Dtypes: float32, float16, bfloat16, int32, int64, bool.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 
@@ -15,7 +13,6 @@ from trtpack_runtime.dims import Dim
 from trtpack_runtime.network import Tensor
 
 from .context import Context
-from .promotion import wide
 from .registry import converter
 
 aten = torch.ops.aten
@@ -33,28 +30,6 @@ def triu(ctx: Context, self: Tensor, diagonal: Dim = 0) -> Tensor:
     """triu(Tensor self, SymInt diagonal=0) -> Tensor"""
     kept = above_diagonal(ctx, self.shape[-2], self.shape[-1], diagonal - 1)
     return ctx.select(kept, self, ctx.scalar(0, self.dtype, self.rank))
-
-
-@converter(aten.cumsum.default)
-def cumsum(ctx: Context, self: Tensor, dim: int, **_: Any) -> Tensor:
-    """cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor
-
-    A product with a triangle of ones before TensorRT 10.8, which has kSUM of ICumulativeLayer;
-    integers are then exact up to 2 ** 24.
-    """
-    dtype = ctx.result.dtype
-    x = ctx.cast(self, dtype)
-    if x.rank == 0:
-        return x
-    if ctx.has("10.8"):
-        x = ctx.cast(x, wide(dtype))
-        total = ctx.add(
-            "cumulative", {"input": x}, op="SUM", axis=dim % x.rank, exclusive=False, reverse=False
-        )
-        return ctx.cast(total, dtype)
-    size = x.shape[dim]
-    ones = ctx.cast(above_diagonal(ctx, size, size, -1), "FLOAT")
-    return ctx.cast(ctx.product_along(ctx.cast(x, "FLOAT"), ones, dim), dtype)
 
 
 def above_diagonal(ctx: Context, rows: Dim, columns: Dim, diagonal: Dim) -> Tensor:

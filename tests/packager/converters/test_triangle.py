@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triangles and cumulative sums against eager PyTorch."""
+"""Triangles against eager PyTorch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ import torch
 from tests.packager.converters.harness import (
     Case,
     Checker,
-    bf16,
     boolean,
     dynamic,
     f32,
-    i32,
     i64,
-    kinds,
     size,
     weight,
 )
@@ -38,26 +35,9 @@ CASES = [
             Case(op, dynamic(f32(4, 6), {1: (4, 6, 9)}), size(0, 1, lambda s: s - 4)),
         )
     ),
-    Case(aten.cumsum.default, f32(3, 4), 1),
-    Case(aten.cumsum.default, f32(3, 4, 2), 0),
-    Case(aten.cumsum.default, f32(3, 4, 2), -2),
-    Case(aten.cumsum.default, f32(6), 0),
-    Case(aten.cumsum.default, f32(), 0),
-    Case(aten.cumsum.default, i32(3, 4), 1),
-    Case(aten.cumsum.default, boolean(3, 4), 1),
-    Case(aten.cumsum.default, bf16(3, 40), 1),
-    Case(aten.cumsum.default, i64(3, 4), 1, dtype=torch.float32),
-    Case(aten.cumsum.default, dynamic(i64(4, 5), {0: (1, 4, 8), 1: (1, 5, 9)}), 1),
-    Case(aten.cumsum.default, dynamic(f32(4, 5), {0: (1, 4, 8), 1: (1, 5, 9)}), 0),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_matches_pytorch(case: Case, check: Checker) -> None:
     check(case)
-
-
-def test_a_cumulative_sum_is_one_layer_where_tensorrt_has_it() -> None:
-    case = Case(aten.cumsum.default, f32(3, 4), 1)
-    assert kinds(case) == ["cumulative"]
-    assert kinds(case, "orin@jetpack-6.2") == ["matrix_multiply"]
