@@ -35,6 +35,7 @@ KEPT_WHOLE = (
     "_pad_circular", "addmm", "baddbmm", "bmm", "mm", "addcmul", "addcdiv", "lerp", "split",
     "split_with_sizes", "chunk", "unbind", "stack", "unfold", "roll", "masked_fill",
     "index_select", "index_add", "scatter_add", "slice_scatter", "select_scatter", "logsumexp",
+    "im2col", "col2im",
     "linalg_vector_norm", "std", "var", "norm", "triu", "tril", "cumsum", "cumprod",
     "nan_to_num", "logaddexp", "logaddexp2", "sinc", "frac", "xlogy", "rsub",
     "lstm", "gru", "rnn_tanh", "rnn_relu",
