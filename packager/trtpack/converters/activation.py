@@ -2,7 +2,8 @@
 """Activation functions.
 
 Shapes: any rank; the output has the input's, dynamic dims included.
-Dtypes: float32, float16, bfloat16; ``relu`` integers too. Formulas are NvInfer.h's ActivationType.
+Dtypes: float32, float16, bfloat16; ``relu``, ``relu6`` and ``hardtanh`` integers
+too. Formulas are NvInfer.h's ActivationType.
 NaN: relu, relu6, hardtanh and hardsigmoid may answer a number for it, where PyTorch answers NaN;
 measured on TensorRT 8.6, documented nowhere.
 """
@@ -19,6 +20,7 @@ from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
 from .context import Context
+from .extrema import clamp
 from .promotion import needs_wider_integers
 from .registry import converter
 
@@ -33,16 +35,16 @@ def relu(ctx: Context, self: Tensor) -> Tensor:
     return ctx.elementwise("MAX", self, 0)
 
 
-@converter(aten.relu6.default)
+@converter(aten.relu6.default, when=needs_wider_integers)
 def relu6(ctx: Context, self: Tensor) -> Tensor:
     """relu6(Tensor self) -> Tensor"""
-    return ctx.activation("CLIP", self, alpha=0.0, beta=6.0)
+    return clamp(ctx, self, 0, 6)
 
 
-@converter(aten.hardtanh.default)
+@converter(aten.hardtanh.default, when=needs_wider_integers)
 def hardtanh(ctx: Context, self: Tensor, min_val: float = -1, max_val: float = 1) -> Tensor:
     """hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor"""
-    return ctx.activation("CLIP", self, alpha=float(min_val), beta=float(max_val))
+    return clamp(ctx, self, min_val, max_val)
 
 
 @converter(aten.leaky_relu.default)

@@ -2,7 +2,7 @@
 """The larger, the smaller, and clamping between bounds.
 
 Shapes: any that broadcast, dynamic dims included.
-Dtypes: float32, float16, bfloat16, int32, int64; bool for maximum and minimum.
+Dtypes: float32, float16, bfloat16, int32, int64; bool.
 NaN: beside a number, the number may be the answer, where PyTorch answers NaN; measured on TensorRT
 8.6, documented nowhere.
 """
@@ -26,7 +26,7 @@ def maximum(ctx: Context, self: Tensor, other: Tensor) -> Tensor:
     """maximum(Tensor self, Tensor other) -> Tensor
     max.other(Tensor self, Tensor other) -> Tensor
     """
-    return _extremum(ctx, "OR" if ctx.result.dtype == "BOOL" else "MAX", self, other)
+    return _extremum(ctx, "MAX", self, other)
 
 
 @converter(aten.minimum.default, aten.min.other, when=needs_wider_integers)
@@ -34,7 +34,7 @@ def minimum(ctx: Context, self: Tensor, other: Tensor) -> Tensor:
     """minimum(Tensor self, Tensor other) -> Tensor
     min.other(Tensor self, Tensor other) -> Tensor
     """
-    return _extremum(ctx, "AND" if ctx.result.dtype == "BOOL" else "MIN", self, other)
+    return _extremum(ctx, "MIN", self, other)
 
 
 @converter(aten.clamp.default, when=needs_wider_integers)
@@ -81,6 +81,8 @@ def clamp_max(ctx: Context, self: Tensor, max: Operand) -> Tensor:
 
 def _extremum(ctx: Context, op: str, a: Operand, b: Operand) -> Tensor:
     dtype, rank = ctx.result.dtype, ctx.result.rank
+    if dtype == "BOOL":
+        op = {"MAX": "OR", "MIN": "AND"}[op]
     return ctx.elementwise(op, ctx.operand(a, dtype, rank), ctx.operand(b, dtype, rank))
 
 

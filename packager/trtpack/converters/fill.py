@@ -52,6 +52,7 @@ def fill(ctx: Context, self: Tensor, value: Operand) -> Tensor:
     aten.empty_like.default,
     aten.new_empty.default,
     aten.empty_strided.default,
+    aten.new_empty_strided.default,
 )
 def zeros(ctx: Context, **_: Any) -> Tensor:
     """zeros(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -11,13 +12,14 @@ from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
 from .context import Context
+from .promotion import needs_wider_integers
 from .refusals import unless_floats
 from .registry import converter
 
 aten = torch.ops.aten
 
 
-@converter(aten.linear.default, when=unless_floats)
+@converter(aten.linear.default, when=needs_wider_integers)
 def linear(ctx: Context, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor
 
@@ -25,10 +27,10 @@ def linear(ctx: Context, input: Tensor, weight: Tensor, bias: Tensor | None) -> 
     products for TensorRT, which read the weight each time.
 
     Shapes: (..., in) with weight (out, in) or (in,); any dim may be dynamic.
-    Dtypes: float16, bfloat16, float32.
+    Dtypes: float16, bfloat16, float32; int32, int64 as in ``matmul``.
     Source: torch.nn.functional.linear.
     """
-    if weight.rank == 1 or input.rank == 1:
+    if weight.rank == 1 or input.rank == 1 or input.dtype not in FLOATS:
         transposed = ctx.permute(weight, tuple(reversed(range(weight.rank))))
         product = matmul(ctx, input, transposed)
         return product if bias is None else ctx.elementwise("SUM", product, bias)
@@ -125,6 +127,35 @@ def addbmm(
     total = ctx.reduce("SUM", matmul(ctx, batch1, batch2), 0, keep_dims=False)
     product = _times(ctx, total, alpha)
     return product if beta == 0 else ctx.elementwise("SUM", product, _times(ctx, self, beta))
+
+
+@converter(aten._trilinear.default, when=unless_floats)
+def trilinear(
+    ctx: Context,
+    i1: Tensor,
+    i2: Tensor,
+    i3: Tensor,
+    expand1: Sequence[int],
+    expand2: Sequence[int],
+    expand3: Sequence[int],
+    sumdim: Sequence[int],
+    unroll_dim: int = 1,
+) -> Tensor:
+    """_trilinear(Tensor i1, Tensor i2, Tensor i3, int[] expand1, int[] expand2, int[] expand3,
+    int[] sumdim, int unroll_dim=1) -> Tensor
+
+    ``nn.Bilinear`` arrives here: the sum over ``sumdim`` of a product of three, each of which lacks
+    the dims of its ``expand``.
+    """
+    dims = range(i1.rank + len(expand1))
+    first, second, third = (
+        "".join(chr(ord("a") + d) for d in dims if d not in lacking)
+        for lacking in (expand1, expand2, expand3)
+    )
+    wanted = "".join(chr(ord("a") + d) for d in dims if d not in sumdim)
+    kept = "".join(sorted({*first, *second} & {*third, *wanted}))
+    pair = ctx.add("einsum", {"inputs": (i1, i2)}, equation=f"{first},{second}->{kept}")
+    return ctx.add("einsum", {"inputs": (pair, i3)}, equation=f"{kept},{third}->{wanted}")
 
 
 def _times(ctx: Context, x: Tensor, factor: float) -> Tensor:

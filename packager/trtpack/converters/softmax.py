@@ -51,6 +51,8 @@ def log_softmax(ctx: Context, self: Tensor, dim: int, **_: Any) -> Tensor:
 
     ``x - max - log(sum(exp(x - max)))``, which does not underflow, in float32.
     """
+    if 0 in self.shape:
+        return ctx.cast(self, ctx.result.dtype)
     axis = _from_behind(dim, self)
     x = ctx.unsqueeze_to(ctx.cast(self, "FLOAT"), 1)
     below = ctx.elementwise("SUB", x, ctx.reduce("MAX", x, axis, keep_dims=True))

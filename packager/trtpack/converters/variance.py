@@ -35,11 +35,13 @@ def var(
     return ctx.cast(_variance(ctx, self, dim, correction, keepdim)[0], ctx.result.dtype)
 
 
-@converter(aten.var.dim)
+@converter(aten.var.default, aten.var.dim)
 def var_dim(
-    ctx: Context, self: Tensor, dim: Dims, unbiased: bool = True, keepdim: bool = False
+    ctx: Context, self: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False
 ) -> Tensor:
-    """var.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor"""
+    """var(Tensor self, bool unbiased=True) -> Tensor
+    var.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor
+    """
     return var(ctx, self, dim, int(unbiased), keepdim)
 
 
@@ -58,11 +60,13 @@ def std(
     return ctx.cast(ctx.unary("SQRT", variance), ctx.result.dtype)
 
 
-@converter(aten.std.dim)
+@converter(aten.std.default, aten.std.dim)
 def std_dim(
-    ctx: Context, self: Tensor, dim: Dims, unbiased: bool = True, keepdim: bool = False
+    ctx: Context, self: Tensor, dim: Dims = None, unbiased: bool = True, keepdim: bool = False
 ) -> Tensor:
-    """std.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor"""
+    """std(Tensor self, bool unbiased=True) -> Tensor
+    std.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor
+    """
     return std(ctx, self, dim, int(unbiased), keepdim)
 
 

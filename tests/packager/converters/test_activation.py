@@ -30,6 +30,8 @@ CASES = [
     Case(aten.relu.default, i32(2, 2)),
     Case(aten.relu.default, bf16(2, 3)),
     Case(aten.relu6.default, f32(4, 3, low=-9, high=9)),
+    Case(aten.relu6.default, i64(9, low=-9, high=9)),
+    Case(aten.hardtanh.default, i64(9, low=-9, high=9), -2, 3),
     Case(aten.hardtanh.default, f32(4, 3)),
     Case(aten.hardtanh.default, f32(4, 3), -0.5, 2),
     Case(aten.leaky_relu.default, f32(4, 3)),

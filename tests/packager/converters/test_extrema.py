@@ -54,6 +54,8 @@ CASES = [
     Case(aten.clamp_min.default, f32(20), 0),
     Case(aten.clamp_min.default, i64(20), 1),
     Case(aten.clamp_min.Tensor, dynamic(f32(4, 3), BATCH), f32(3)),
+    Case(aten.clamp_min.Tensor, boolean(9), boolean(9)),
+    Case(aten.clamp_max.Tensor, boolean(9), boolean(9)),
     Case(aten.clamp_max.default, f32(20), 1),
     Case(aten.clamp_max.Tensor, f32(4, 3), f32(3)),
 ]

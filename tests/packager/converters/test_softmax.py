@@ -42,6 +42,7 @@ CASES = [
     Case(aten.logsumexp.default, bf16(4, 50), [-1]),
     *(Case(aten.log_softmax.int, f32(2, 3, 4), dim) for dim in (0, 1, -1)),
     Case(aten.log_softmax.int, f32(5), 0),
+    Case(aten.log_softmax.int, f32(5, 0, 0), -1),
     Case(aten.log_softmax.int, f32(), -1),
     Case(aten.log_softmax.int, f32(2, 9, low=-200, high=200), 1),
     Case(aten.log_softmax.int, dynamic(f32(4, 5), BATCH), 0),

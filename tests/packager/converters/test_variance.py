@@ -35,6 +35,8 @@ CASES = [
     Case(aten.var.dim, f32(2, 3, 4), [1]),
     Case(aten.var.dim, f32(2, 3, 4), [1], False, True),
     Case(aten.std.dim, f32(2, 3, 4), [1], False),
+    Case(aten.var.default, f32(2, 3, 4)),
+    Case(aten.std.default, BOTH, False),
 ]
 
 
