@@ -12,6 +12,7 @@ import torch
 from torch import fx
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
+from .branches import graph_of, is_graph
 from .errors import CaptureError
 from .options import SizeRange
 from .recurrent_shapes import recurrent_shapes
@@ -186,6 +187,9 @@ def _unlift(
         node.replace_all_uses_with(attribute)
         graph.erase_node(node)
     outputs = _user_outputs(exported, graph)
+    for node in graph.find_nodes(op="get_attr"):
+        if is_graph(node):
+            root.add_module(str(node.target), graph_of(node))
     module = fx.GraphModule(root, graph)
     module.meta["weights"] = frozenset((*parameters, *buffers))
     for slot in state:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ from trtpack_runtime.errors import InternalError, NetworkError
 from trtpack_runtime.network import Network, Profile, Tensor
 from trtpack_runtime.recorder import Recorder
 
+from .branches import COND, branches, is_graph, operands
 from .capture import attribute, returned
 from .converters import find
 from .converters.constants import Constants
 from .converters.context import Context
 from .converters.node import Refusal, bind_node, described, leaves, module_path, tensor, where
 from .converters.refusals import Refused
+from .converters.region import Region
 from .converters.symbols import Symbols, UnknownSymbolError
 from .options import SizeRange
 from .target import Target
@@ -103,15 +106,12 @@ class _Conversion:
         self.recorder, self.constants = Recorder(), Constants()
         self.context = Context(target, self.recorder, self.constants)
         self.values: dict[fx.Node, Any] = {}
+        self.scope = ""
 
     def run(self) -> ConvertedSegment:
         for node in self.placeholders:
             self.values[node] = self.recorder.input(described(node, self.symbols))
-        for node in self.graph_module.graph.nodes:
-            if node.op == "get_attr":
-                self.values[node] = self._constant(node)
-            elif node.op == "call_function":
-                self.values[node] = self._call(node)
+        self._nodes()
         outputs = self._outputs()
         names = [name for name in outputs if isinstance(name, str)]
         network = self.recorder.finish(names, self._profiles())
@@ -120,6 +120,13 @@ class _Conversion:
         return ConvertedSegment(
             network, {k: self.constants.values[k] for k in sorted(used)}, tuple(outputs)
         )
+
+    def _nodes(self) -> None:
+        for node in self.graph_module.graph.nodes:
+            if node.op == "get_attr" and not is_graph(node):
+                self.values[node] = self._constant(node)
+            elif node.op == "call_function":
+                self.values[node] = self._call(node)
 
     def _profiles(self) -> list[Profile]:
         """The profile of the declared ranges, then each further one that differs here."""
@@ -148,21 +155,47 @@ class _Conversion:
                 raise self._refused(source, f"TensorRT does not compute its output {index}")
             return item
         found = find(node.target)
-        if found is None:
+        if found is None and node.target is not COND:
             raise self._refused(node, "no converter")
         context = self.context
         context.results = tuple(
             tensor(node.name, value, self.symbols) for value in leaves(node.meta["val"])
         )
         context.origin = where(node)
-        context.scope = "/".join(filter(None, (module_path(node), node.name)))
+        context.scope = self.scope or "/".join(filter(None, (module_path(node), node.name)))
         try:
-            bound = bind_node(node, self.values.__getitem__, self.symbols)
-            result = found.function(context, **bound)
+            if found is None:
+                result: Any = self._conditional(node)
+            else:
+                bound = bind_node(node, self.values.__getitem__, self.symbols)
+                result = found.function(context, **bound)
         except (Refused, NetworkError, UnknownSymbolError) as error:
             raise self._refused(node, str(error)) from error
         self._check(node, result)
         return result
+
+    def _conditional(self, node: fx.Node) -> tuple[Tensor, ...]:
+        """A ``torch.cond``; layers of its graphs are called like itself."""
+        regions = [Region(self.context) for _ in branches(node)]
+        networks = [
+            self._branch(branch, region, node)
+            for branch, region in zip(branches(node), regions, strict=True)
+        ]
+        ctx, (then, otherwise) = self.context, networks
+        condition = ctx.reshape(self.values[node.args[0]], ())  # type: ignore[index]
+        given = {"condition": condition, "captured": tuple(regions[0].outside) or None}
+        return ctx.add_all("branch", given, {"then": then, "otherwise": otherwise})
+
+    def _branch(self, branch: fx.GraphModule, region: Region, node: fx.Node) -> Network:
+        inner = copy.copy(self)
+        inner.graph_module, inner.context, inner.values = branch, region.ctx, {}
+        inner.scope = self.context.scope
+        placeholders = branch.graph.find_nodes(op="placeholder")
+        for placeholder, operand in zip(placeholders, operands(node), strict=True):
+            if isinstance(operand, fx.Node):
+                inner.values[placeholder] = region.bring(self.values[operand])
+        inner._nodes()
+        return region.finish([inner.values[n] for n in returned(branch.graph)])
 
     def _check(self, node: fx.Node, result: Any) -> None:
         """A converter that answers another type or shape than PyTorch is a bug of ours."""

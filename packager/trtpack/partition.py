@@ -16,6 +16,7 @@ from torch import fx
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
+from .branches import branches
 from .capture import returned
 from .converters.node import Refusal, refusal, where
 from .converters.symbols import Symbols
@@ -271,7 +272,7 @@ def _symbols(node: fx.Node) -> set[sympy.Symbol]:
     for value in (node.meta.get("val"), node.args, tuple(node.kwargs.values())):
         for expression in _expressions(value):
             found |= expression.free_symbols
-    return found
+    return found.union(*(_symbols(n) for branch in branches(node) for n in branch.graph.nodes))
 
 
 def _expressions(value: Any) -> list[sympy.Expr]:

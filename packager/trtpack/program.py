@@ -17,6 +17,7 @@ from trtpack_runtime.dims import Dim
 from trtpack_runtime.errors import CompileError
 from trtpack_runtime.network import Network
 
+from .branches import is_graph
 from .capture import Captured, attribute
 from .convert import ConvertedSegment, Passed
 from .converters.symbols import Symbols, UnknownSymbolError
@@ -146,7 +147,7 @@ def _aten(segment: PlannedSegment, derived: _Derived) -> dict[str, Any]:
     names = {
         str(n.target): derived.put(str(n.target), attribute(module, str(n.target)))
         for n in module.graph.nodes
-        if n.op == "get_attr"
+        if n.op == "get_attr" and not is_graph(n)
     }
     renamed: dict[str, Any] = renamed_constants(graph, names)
     return renamed

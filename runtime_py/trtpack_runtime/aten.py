@@ -8,8 +8,9 @@
 An argument is a JSON literal or one of ``{"value": name}``, ``{"constant": stored name}``,
 ``{"list": [...]}``, ``{"device": true}`` (the module's device), a literal of ``aten_literals.py``,
 or a size expression over the inputs (``dims.py``). ``getitem`` takes one result of an operator that
-has several. Sizes that only the data tells (``unique``) are nodes: ``aten.sym_size.int`` and
-``sym.*`` arithmetic.
+has several. ``cond`` takes a condition, ``{"graph": ...}`` for true and for false, and the list of
+both graphs' inputs. Sizes that only the data tells (``unique``) are nodes: ``aten.sym_size.int``
+and ``sym.*`` arithmetic.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ import torch
 from torch import fx
 
 from . import aten_literals, dims
-from .aten_literals import SYMBOLIC_NAMES, UNKNOWN, operator_named
+from .aten_literals import COND, SYMBOLIC_NAMES, UNKNOWN, operator_named
 from .dims import Dim
 from .errors import BundleError, CompileError
-from .schemas import lacking
+from .schemas import every_node, lacking
 
 __all__ = ["SCHEMA", "decode", "encode", "needs_newer_torch", "operators"]
 
@@ -99,8 +100,8 @@ def needs_newer_torch(graph: Mapping[str, Any]) -> list[str]:
 def operators(graph: Mapping[str, Any]) -> dict[str, int]:
     """How often each operator occurs, in order of first use; needs no operator to exist here."""
     counts: dict[str, int] = {}
-    for node in graph["nodes"]:
-        if node["op"] != "getitem" and not node["op"].startswith("sym."):
+    for node in every_node(graph):
+        if node["op"] not in ("getitem", "cond") and not node["op"].startswith("sym."):
             counts[node["op"]] = counts.get(node["op"], 0) + 1
     return counts
 
@@ -137,15 +138,32 @@ class _Encoder:
                 self.sizes[node] = self._dim(known)
                 return
         name = self._unique(node.name)
-        self.nodes.append(
-            {
-                "name": name,
-                "op": self._operator(node),
-                "args": [self._value(arg, node) for arg in node.args],
-                "kwargs": {k: self._value(v, node) for k, v in node.kwargs.items()},
-            }
-        )
+        if node.target is COND:
+            op, args = "cond", self._conditional(node)
+        else:
+            op, args = self._operator(node), [self._value(arg, node) for arg in node.args]
+        kwargs = {k: self._value(v, node) for k, v in node.kwargs.items()}
+        self.nodes.append({"name": name, "op": op, "args": args, "kwargs": kwargs})
         self.names[node] = name
+
+    def _conditional(self, node: fx.Node) -> list[Any]:
+        """The condition, both graphs and their inputs: operands, then what sizes are read from."""
+        condition, then, otherwise, operands = node.args
+        assert isinstance(operands, tuple | list)
+        carriers: dict[str, str] = {}
+        graphs = []
+        for argument in (then, otherwise):
+            assert isinstance(argument, fx.Node)
+            inner = getattr(self.graph_module, str(argument.target))
+            names = [n.name for n in inner.graph.find_nodes(op="placeholder")]
+            encoder = _Encoder(inner, names, self.dim_of)
+            encoder.renamed = _Carriers(carriers)
+            graphs.append(encoder.run())
+        for graph in graphs:
+            graph["inputs"] = [*graph["inputs"], *carriers.values()]
+        given = [self._value(operand, node) for operand in operands]
+        given += [{"value": self.renamed[name]} for name in carriers]
+        return [self._value(condition, node), *({"graph": g} for g in graphs), {"list": given}]
 
     def _operator(self, node: fx.Node) -> str:
         if node.target is operator.getitem:
@@ -213,6 +231,16 @@ class _Encoder:
         )
 
 
+class _Carriers(dict[str, str]):
+    """The names under which a graph of a ``cond`` is given the tensors that sizes are read from."""
+
+    def __init__(self, names: dict[str, str]) -> None:
+        self._carriers = names
+
+    def __missing__(self, name: str) -> str:
+        return self._carriers.setdefault(name, f"size.{name}")
+
+
 class _Decoder:
     def __init__(
         self,
@@ -258,6 +286,8 @@ class _Decoder:
                 return self._constant(name)
             case {"list": list(items)}:
                 return [self._value(item) for item in items]
+            case {"graph": dict(graph)}:
+                return self._graph(graph)
             case {"device": True}:
                 return self.device
             case {"dim": _} | {"op": _}:
@@ -267,6 +297,11 @@ class _Decoder:
             case None | bool() | int() | float() | str():
                 return value
         raise ValueError(f"not an argument: {value!r}")
+
+    def _graph(self, graph: Mapping[str, Any]) -> fx.Node:
+        name = f"graph_{len(self.root._modules)}"
+        self.root.add_module(name, _Decoder(graph, self.constants, self.device).run())
+        return self.graph.get_attr(name)
 
     def _constant(self, name: str) -> fx.Node:
         if name not in self.attributes:

@@ -42,6 +42,9 @@ _SYMBOLIC: Mapping[str, Callable[..., Any]] = {
 }
 SYMBOLIC_NAMES: Mapping[Any, str] = {function: name for name, function in _SYMBOLIC.items()}
 
+COND: Any = torch.ops.higher_order.cond
+_PLAIN: Mapping[str, Callable[..., Any]] = {"getitem": operator.getitem, "cond": COND}
+
 _REFUSED = frozenset({"aten.from_file.default"})
 """Operators that reach outside the program's tensors; a bundle is data and may not hold them."""
 
@@ -57,8 +60,8 @@ def operator_named(name: str) -> Callable[..., Any]:
     Raises:
         BundleError: this PyTorch lacks it, or no bundle may call it.
     """
-    if name == "getitem":
-        return operator.getitem
+    if name in _PLAIN:
+        return _PLAIN[name]
     if name in _SYMBOLIC:
         return _SYMBOLIC[name]
     if not _OP_NAME.fullmatch(name) or name in _REFUSED:

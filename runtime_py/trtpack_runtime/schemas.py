@@ -8,7 +8,7 @@ The snapshot ``aten_torch_2_3.txt`` lists its functional overloads as ``name.ove
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -45,7 +45,7 @@ def lacking(graph: Mapping[str, Any]) -> list[str]:
     Operators outside ``aten`` come with the module that registers them and are not judged.
     """
     reasons: list[str] = []
-    for node in graph["nodes"]:
+    for node in every_node(graph):
         namespace, _, name = node["op"].partition(".")
         if namespace not in ("aten", "prims"):
             continue
@@ -58,6 +58,15 @@ def lacking(graph: Mapping[str, Any]) -> list[str]:
             if problem:
                 reasons.append(f"{node['op']}: PyTorch {OLDEST_TORCH} {problem}")
     return list(dict.fromkeys(reasons))
+
+
+def every_node(graph: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The nodes of a stored ATen graph and of the graphs that its ``cond`` nodes have."""
+    for node in graph["nodes"]:
+        yield node
+        for argument in node["args"] if node["op"] == "cond" else ():
+            if isinstance(argument, Mapping) and "graph" in argument:
+                yield from every_node(argument["graph"])
 
 
 @cache

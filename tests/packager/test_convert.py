@@ -22,7 +22,7 @@ from trtpack.convert import (
     node_of,
 )
 from trtpack.convert import signature as signature_of
-from trtpack.converters import registry
+from trtpack.converters import find, registry
 from trtpack.lowering import Lowered, lower
 from trtpack.options import SizeRange
 from trtpack.target import find_target
@@ -91,7 +91,7 @@ def test_a_reason_found_while_converting_names_the_node() -> None:
 def test_a_converter_that_answers_another_type_is_a_bug_of_ours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    right = registry.find(aten.relu.default)
+    right = find(aten.relu.default)
     assert right is not None
     wrong = replace(right, function=lambda ctx, self: ctx.cast(self, "HALF"))
     monkeypatch.setitem(registry._REGISTRY, aten.relu.default, wrong)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
+from trtpack.branches import COND, branches, operands
 from trtpack.capture import user_line
 from trtpack.target import Target
 from trtpack_runtime.dtypes import NETWORK_DTYPES, by_torch
@@ -37,6 +39,8 @@ def refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
     The answer holds for the node alone; converting a whole segment may still find a reason.
     """
     op = node.target
+    if op is COND:
+        return _branch_refusal(node, target, symbols)
     if not isinstance(op, OpOverload):
         return f"{op} is not an ATen operator"
     found = find(op)
@@ -50,6 +54,31 @@ def refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
     except UnknownSymbolError as error:
         return f"size {error.symbol} depends on data and has no known upper bound"
     return found.when(**bound, target=target) if found.when else None
+
+
+def _branch_refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
+    """Why a ``torch.cond`` cannot be converted, or None."""
+    condition = node.args[0]
+    if not isinstance(condition, fx.Node) or not isinstance(condition.meta["val"], torch.Tensor):
+        return "its condition is no tensor"
+    if target.engine_kind == "tensorrt-rtx" and _nests_open_sizes(node):
+        return "TensorRT-RTX builds no conditional within another where sizes vary"
+    for branch in branches(node):
+        for inner in branch.graph.nodes:
+            computes = inner.op == "call_function" and inner.target is not operator.getitem
+            if computes and (reason := refusal(inner, target, symbols)):
+                return f"its branch has {inner.target}: {reason}"
+    try:
+        reasons = (_untranslatable(v, target, symbols) for v in leaves(node.meta["val"]))
+        return next((reason for reason in reasons if reason), None)
+    except UnknownSymbolError as error:
+        return f"size {error.symbol} depends on which branch is taken"
+
+
+def _nests_open_sizes(node: fx.Node) -> bool:
+    inner = [n for b in branches(node) for n in b.graph.nodes if n.target is COND]
+    values = [v for n in inner for v in (*_tensors(operands(n)), *leaves(n.meta["val"]))]
+    return any(isinstance(size, torch.SymInt) for value in values for size in value.shape)
 
 
 def where(node: fx.Node) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trtpack.branches import every_branch
 from trtpack.capture import Captured
 
 from .drop_asserts import drop_asserts
@@ -25,6 +26,10 @@ PASSES = (
     fold_batch_norm,  # one layer instead of two; leaves arithmetic over parameters behind
     fold_constants,  # evaluates that arithmetic, and all else that reads no input
 )
+
+WITHIN_BRANCHES = (drop_asserts, inline_sizes)
+"""What runs on the graphs of ``torch.cond`` too. Their weights arrive as operands, so there is
+nothing to fold, and none may answer what it was given."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,9 @@ def lower(captured: Captured) -> Lowered:
         CompileError: a pass failed or left an invalid graph; the pass is named.
     """
     recipes: Recipes = {}
+    for branch in every_branch(captured.graph_module):
+        for rewrite in WITHIN_BRANCHES:
+            run_pass(rewrite, branch, recipes)
     effects = {
         rewrite.__name__: run_pass(rewrite, captured.graph_module, recipes) for rewrite in PASSES
     }

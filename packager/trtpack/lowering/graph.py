@@ -11,6 +11,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from trtpack.branches import is_graph
 from trtpack.capture import attribute
 from trtpack_runtime.errors import CompileError, TrtpackError
 
@@ -44,7 +45,7 @@ def run_pass(rewrite: Pass, module: fx.GraphModule, recipes: Recipes) -> int:
 
 def constant_of(node: object) -> torch.Tensor | None:
     """The tensor a ``get_attr`` node reads; None for any other node."""
-    if not isinstance(node, fx.Node) or node.op != "get_attr":
+    if not isinstance(node, fx.Node) or node.op != "get_attr" or is_graph(node):
         return None
     module = node.graph.owning_module
     assert module is not None
