@@ -102,7 +102,7 @@ def capture(
                     module, args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
                 )
             )
-            exported = exported.run_decompositions(_decompositions())
+            exported = exported.run_decompositions(decompositions())
     except Exception as error:
         raise _capture_error(error) from error
     return _unlift(exported, ranges or {})
@@ -139,7 +139,7 @@ def _in_library(file: str) -> bool:
     return "/torch/" in file or file.startswith(("torch/", "<"))
 
 
-def _decompositions() -> Any:
+def decompositions() -> Any:
     table = torch.export.default_decompositions()
     for name in KEPT_WHOLE:
         packet = getattr(torch.ops.aten, name, None)

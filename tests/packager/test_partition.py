@@ -54,7 +54,9 @@ def test_an_unsupported_operator_is_one_torch_segment_between_two_engines() -> N
     assert kinds(made) == ["tensorrt", "torch", "tensorrt"]
     assert "aten._unique2.default" in made.segments[1].operators
     reasons = {r.op: r.reason for r in made.refusals}
-    assert reasons["aten._unique2.default"] == "no converter"
+    assert reasons["aten._unique2.default"].startswith(
+        "how many elements it answers depends on data"
+    )
     assert all("test_partition.py:" in r.where for r in made.refusals)
 
 

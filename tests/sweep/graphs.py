@@ -26,7 +26,7 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 
 from tests.sweep.samples import Sample
-from trtpack.capture import Captured, _decompositions, attribute
+from trtpack.capture import Captured, attribute, decompositions
 
 T = torch.Tensor
 
@@ -49,7 +49,7 @@ def tracing() -> Iterator[Callable[..., Captured]]:
 
 @cache
 def _tables() -> tuple[Any, Any]:
-    return _split_decomp_table_to_cia_and_python_decomp(_decompositions())
+    return _split_decomp_table_to_cia_and_python_decomp(decompositions())
 
 
 def _trace(sample: Sample, table: Any, weights: bool, dynamic: bool) -> Captured:

@@ -19,6 +19,7 @@ _NOT_FAMILIES = {
     "extensions",
     "node",
     "refusals",
+    "refused",
     "region",
     "registry",
     "symbols",

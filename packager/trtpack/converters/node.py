@@ -17,7 +17,7 @@ from trtpack.target import Target
 from trtpack_runtime.dtypes import NETWORK_DTYPES, by_torch
 from trtpack_runtime.network import Tensor
 
-from . import find, registry
+from . import find, refused, registry
 from .symbols import Symbols, UnknownSymbolError
 
 MAX_RANK = 8
@@ -45,7 +45,7 @@ def refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
         return f"{op} is not an ATen operator"
     found = find(op)
     if found is None:
-        return "no converter"
+        return refused.reason(op)
     try:
         for value in (*_tensors(node.args), *_tensors(node.kwargs), *leaves(node.meta["val"])):
             if reason := _untranslatable(value, target, symbols):

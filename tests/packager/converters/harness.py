@@ -49,6 +49,12 @@ TARGETS = ("rtx-4090", "orin@jetpack-6.2", "orin@jetpack-6.0")
 RELEASES = dict(zip(TARGETS, ("11.1", "10.3", "8.6"), strict=True))
 """What takes a target's networks in a double; TensorRT-RTX's are as those of release 11."""
 
+EMITTED = {
+    "10.16": find_target("orin@jetpack-7.2"),
+    "11.1": dataclasses.replace(find_target("a10"), tensorrt=(11, 1, 0)),
+}
+"""Newer releases, whose doubles are given every case in the slow lane."""
+
 TOLERANCES = {
     torch.float32: {"rtol": 1e-5, "atol": 1e-5},
     torch.float16: {"rtol": 2e-3, "atol": 2e-3},
@@ -208,17 +214,33 @@ class Case:
         _walk((self.args, self.kwargs), lambda i: found.append(i) or i, lambda s: s)
         return [*found, *self.others]
 
-    def in_half(self) -> Case:
-        """The same call with float16 in place of float32 tensors."""
+    def in_type(self, dtype: torch.dtype) -> Case:
+        """The same call with tensors of ``dtype`` in place of float32 ones."""
 
-        def half(tensor: Input) -> Input:
+        def other(tensor: Input) -> Input:
             is_float = tensor.dtype == torch.float32
-            return dataclasses.replace(tensor, dtype=torch.float16) if is_float else tensor
+            return dataclasses.replace(tensor, dtype=dtype) if is_float else tensor
 
-        args, kwargs = _walk((self.args, self.kwargs), half, lambda s: s)
+        args, kwargs = _walk((self.args, self.kwargs), other, lambda s: s)
         case = Case(self.op, *args, **kwargs)
         case.outputs, case.others, case.has_values = self.outputs, self.others, self.has_values
         return case
+
+    def opened(self) -> Case | None:
+        """The same call with an open first size, of all tensors that share it; None if it has
+        none."""
+        sizes = [i.shape[0] for i in self.inputs() if i.shape and not (i.constant or i.values)]
+        usual = max(sizes, default=0)
+        if usual < 2:
+            return None
+
+        def opened(tensor: Input) -> Input:
+            if not tensor.shape or tensor.constant or tensor.values or tensor.shape[0] != usual:
+                return tensor
+            return dynamic(tensor, {0: (usual, usual, 2 * usual)})
+
+        args, kwargs = _walk((self.args, self.kwargs), opened, lambda s: s)
+        return Case(self.op, *args, **kwargs)
 
     def call(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Eager PyTorch's answers, flat."""
@@ -246,8 +268,34 @@ class Checker:
 
     def __call__(self, case: Case) -> None:
         _check(case)
-        if case.half and any(i.dtype == torch.float32 for i in case.inputs()):
-            _check(case.in_half())
+        for variant in variants(case, torch.float16):
+            _check(variant)
+
+
+def variants(case: Case, *dtypes: torch.dtype) -> list[Case]:
+    """The case in other floating-point types, where it has float32 tensors and may be run so."""
+    if not case.half or all(i.dtype != torch.float32 for i in case.inputs()):
+        return []
+    return [case.in_type(dtype) for dtype in dtypes]
+
+
+def check_emission(case: Case, release: str) -> None:
+    """A case's network, made for a release of ``EMITTED``, is taken by the release's double."""
+    module, ranges = _graph(case)
+    target = EMITTED[release]
+    assert _refused_beforehand(module, target) is None, case
+    segment = convert.convert(module, target, ranges)
+    _only_layers_of(segment, target)
+    emitted(_double(release), segment.network, bytes_of(segment.constants))
+
+
+def check_on_rtx(case: Case) -> None:
+    """A case's network for TensorRT-RTX agrees with PyTorch, and is built."""
+    module, ranges = _graph(case)
+    segment = convert.convert(module, find_target(TARGETS[0]), ranges)
+    for which in (MIN, OPT, MAX) if ranges else (OPT,):
+        _agree(case, module, segment, which, TARGETS[0])
+    engine.build(segment)
 
 
 def refusal(op: OpOverload, *args: Any, target: str = TARGETS[0], **kwargs: Any) -> str | None:
@@ -255,13 +303,14 @@ def refusal(op: OpOverload, *args: Any, target: str = TARGETS[0], **kwargs: Any)
     return refused(Case(op, *args, **kwargs), target)
 
 
-def refused(case: Case, target: str = TARGETS[0]) -> str | None:
+def refused(case: Case, target: str | Target = TARGETS[0]) -> str | None:
     """Why a case has to stay in PyTorch; None if it need not."""
     module, ranges = _graph(case)
-    if reason := _refused_beforehand(module, find_target(target)):
+    target = find_target(target) if isinstance(target, str) else target
+    if reason := _refused_beforehand(module, target):
         return reason
     try:
-        convert.convert(module, find_target(target), ranges)
+        convert.convert(module, target, ranges)
     except convert.ConversionError as error:
         return error.refusal.reason
     return None

@@ -27,8 +27,8 @@ def replace(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     load()
 
     def put(op: Any, function: Callable[..., Any]) -> None:
-        broken = dataclasses.replace(registry._REGISTRY[op], function=function)
-        monkeypatch.setitem(registry._REGISTRY, op, broken)
+        broken = dataclasses.replace(registry._REGISTRY[op.name()], function=function)
+        monkeypatch.setitem(registry._REGISTRY, op.name(), broken)
 
     return put
 
