@@ -16,6 +16,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTens
 from torch.export._trace import _ignore_backend_decomps
 from torch.export.exported_program import (
     _override_composite_implicit_decomp,
+    _special_op_to_preserve_cia,
     _split_decomp_table_to_cia_and_python_decomp,
 )
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -26,7 +27,7 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 
 from tests.sweep.samples import Sample
-from trtpack.capture import Captured, attribute, decompositions
+from trtpack.capture import Captured, _decompositions, attribute
 
 T = torch.Tensor
 
@@ -49,7 +50,13 @@ def tracing() -> Iterator[Callable[..., Captured]]:
 
 @cache
 def _tables() -> tuple[Any, Any]:
-    return _split_decomp_table_to_cia_and_python_decomp(decompositions())
+    """Composite operators that are kept whole, and the decompositions of all others.
+
+    The other composites fall apart of themselves.
+    """
+    composite, table = _split_decomp_table_to_cia_and_python_decomp(_decompositions())
+    keeps = _special_op_to_preserve_cia
+    return {op: rule for op, rule in composite.items() if rule is keeps}, table
 
 
 def _trace(sample: Sample, table: Any, weights: bool, dynamic: bool) -> Captured:
