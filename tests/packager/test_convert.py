@@ -94,7 +94,7 @@ def test_a_converter_that_answers_another_type_is_a_bug_of_ours(
     right = find(aten.relu.default)
     assert right is not None
     wrong = replace(right, function=lambda ctx, self: ctx.cast(self, "HALF"))
-    monkeypatch.setitem(registry._REGISTRY, "aten::relu", wrong)
+    monkeypatch.setitem(registry._REGISTRY, right.name, wrong)
     with pytest.raises(InternalError, match=r"aten\.relu\.default answers .*HALF"):
         segment(lambda _, x: x.relu(), torch.ones(3))
 
