@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,9 @@ class _Model:
 
 
 def _child(pipe: Connection, name: str, modes: tuple[str, ...], settings: Settings) -> None:
+    with Path(settings.log or os.devnull).open("a") as log:
+        for stream in (1, 2):  # torch and TensorRT tell much
+            os.dup2(log.fileno(), stream)
     for message in trials(name, modes, settings):
         pipe.send(message)
     pipe.close()

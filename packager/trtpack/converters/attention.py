@@ -21,10 +21,16 @@ _MASKED = {"FLOAT": -1e30, "HALF": -3e4, "BF16": -1e30}
 
 
 def _deterministic(
-    *, query: Tensor, key: Tensor, value: Tensor, dropout_p: float, **_: object
+    *,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout_p: float,
+    dropout_mask: Tensor | None = None,
+    **_: object,
 ) -> str | None:
-    if dropout_p:
-        return f"TensorRT has no dropout, got {dropout_p}"
+    if dropout_p or dropout_mask is not None:
+        return f"TensorRT has no dropout, got {dropout_p or 'a mask of it'}"
     return unless_floats(query=query, key=key, value=value)
 
 
@@ -84,6 +90,79 @@ def scaled_dot_product_attention(
     )
     out = ctx.reshape(out, ctx.result.shape)
     return out if seen is None else ctx.elementwise("PROD", out, seen)
+
+
+@converter(aten._scaled_dot_product_flash_attention_for_cpu.default, when=_deterministic)
+def flash_attention_for_cpu(
+    ctx: Context,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout_p: float,
+    is_causal: bool,
+    attn_mask: Tensor | None,
+    scale: float | None,
+) -> list[Tensor | None]:
+    """_scaled_dot_product_flash_attention_for_cpu(Tensor query, Tensor key, Tensor value, float
+    dropout_p=0.0, bool is_causal=False, *, Tensor? attn_mask=None, float? scale=None) -> (Tensor
+    output, Tensor logsumexp)
+
+    ``scaled_dot_product_attention`` for one device; the sums serve training.
+    """
+    arguments = (query, key, value, attn_mask, dropout_p, is_causal, scale, False)
+    return _first(ctx, scaled_dot_product_attention(ctx, *arguments))
+
+
+@converter(aten._scaled_dot_product_efficient_attention.default, when=_deterministic)
+def efficient_attention(
+    ctx: Context,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_bias: Tensor | None,
+    compute_log_sumexp: bool,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+) -> list[Tensor | None]:
+    """_scaled_dot_product_efficient_attention(Tensor query, Tensor key, Tensor value, Tensor?
+    attn_bias, bool compute_log_sumexp, float dropout_p=0.0, bool is_causal=False, *, float?
+    scale=None) -> (Tensor output, Tensor log_sumexp, Tensor philox_seed, Tensor philox_offset)
+
+    ``scaled_dot_product_attention`` for one device; all but the output serve training.
+    """
+    arguments = (query, key, value, attn_bias, dropout_p, is_causal, scale, False)
+    return _first(ctx, scaled_dot_product_attention(ctx, *arguments))
+
+
+@converter(aten._scaled_dot_product_attention_math.default, when=_deterministic)
+def attention_math(
+    ctx: Context,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    dropout_mask: Tensor | None,
+    scale: float | None,
+    enable_gqa: bool,
+) -> list[Tensor | None]:
+    """_scaled_dot_product_attention_math(Tensor query, Tensor key, Tensor value, Tensor?
+    attn_mask=None, float dropout_p=0.0, bool is_causal=False, Tensor? dropout_mask=None, *, float?
+    scale=None, bool enable_gqa=False) -> (Tensor, Tensor)
+
+    ``scaled_dot_product_attention`` by products; its second output, the shares, is not computed. A
+    mask is always added here, a boolean one as 0 and 1.
+    """
+    added = attn_mask and ctx.cast(attn_mask, query.dtype)
+    arguments = (query, key, value, added, dropout_p, is_causal, scale, enable_gqa)
+    return _first(ctx, scaled_dot_product_attention(ctx, *arguments))
+
+
+def _first(ctx: Context, output: Tensor) -> list[Tensor | None]:
+    """An output, and None for the others that are tensors."""
+    return [output, *[None] * (len(ctx.results) - 1)]
 
 
 def _seen(ctx: Context, mask: Tensor, dtype: str) -> Tensor | None:

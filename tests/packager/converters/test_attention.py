@@ -91,6 +91,16 @@ CASES = [
     ),
 ]
 
+FLASH_ON_CPU = aten._scaled_dot_product_flash_attention_for_cpu.default
+MATH = aten._scaled_dot_product_attention_math.default
+EFFICIENT = aten._scaled_dot_product_efficient_attention.default
+CASES += [
+    Case(FLASH_ON_CPU, Q, K, V, attn_mask=x(2, 1, 5, 7), scale=0.3).answering(0),
+    Case(FLASH_ON_CPU, Q, Q, Q, is_causal=True).answering(0),
+    Case(MATH, Q, K, V, boolean(5, 7)).answering(0),
+    Case(MATH, x(2, 4, 5, 8), x(2, 2, 7, 8), x(2, 2, 7, 8), enable_gqa=True).answering(0),
+]
+
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_matches_pytorch(case: Case, check: Checker) -> None:
@@ -101,6 +111,11 @@ def test_it_is_one_layer_where_tensorrt_has_it() -> None:
     assert kinds(attention(Q, K, V)) == ["elementwise", "attention"]
     before = kinds(attention(Q, K, V), target="orin@jetpack-6.2")
     assert before == ["elementwise", "matrix_multiply", "softmax", "matrix_multiply"]
+
+
+def test_what_pytorch_computes_only_on_a_gpu_is_one_layer_too() -> None:
+    case = Case(EFFICIENT, Q, K, V, x(2, 4, 5, 7), False).answering(0)
+    assert kinds(case) == ["elementwise", "attention"]
 
 
 def test_dropout_stays_in_pytorch() -> None:
