@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import nn
 from torch.export import Dim
 
 from trtpack.capture import capture, returned
+from trtpack.converters.scaled_sizes import whole_ratio
 from trtpack.converters.symbols import Symbols, UnknownSymbolError
 from trtpack_runtime import dims
 
@@ -36,6 +39,9 @@ class Resized(nn.Module):
         lambda n: torch.sym_min(n, 40) + 2,
         lambda n: torch.sym_max(n, 5),
         lambda n: (n + 1) // 2 * 3 + n // 4 + 2,
+        lambda n: math.floor(n / 3) + 1,
+        lambda n: math.ceil(n / 4) * 4,
+        lambda n: math.ceil(n * 0.3),
     ],
 )
 def test_expressions_follow_python(shape: Callable[[int], int]) -> None:
@@ -70,3 +76,10 @@ def test_a_size_no_input_tells_is_an_error() -> None:
     (x,) = (n for n in graph.nodes if n.op == "placeholder")
     with pytest.raises(UnknownSymbolError, match="is not a dimension of any input"):
         Symbols().dim(x.meta["val"].shape[0])
+
+
+def test_a_scale_that_rounds_otherwise_than_its_fraction_is_unknown() -> None:
+    assert whole_ratio(0.5) == Fraction(1, 2)
+    assert whole_ratio(1.7) == Fraction(17, 10)
+    assert int(100 * 0.29) == 28
+    assert whole_ratio(0.29) is None

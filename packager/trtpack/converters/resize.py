@@ -11,6 +11,7 @@ import torch
 from torch._ops import OpOverload, OpOverloadPacket
 
 from trtpack.target import Target
+from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
@@ -20,6 +21,9 @@ from .refusals import Refused, first_reason, unless_floats
 from .registry import converter
 
 aten = torch.ops.aten
+
+_LARGEST_DENOMINATOR = 1 << 10
+"""Of scales that the layer multiplies a dynamic size by without rounding."""
 
 
 def _overloads(*packets: OpOverloadPacket) -> list[OpOverload]:
@@ -33,9 +37,9 @@ def upsample_nearest(ctx: Context, **arguments: Any) -> Tensor:
     scales_w=None) -> Tensor
 
     TensorRT computes the scale from the sizes. Where PyTorch was given another one, as for
-    2.5 times 3 elements, fixed sizes are gathered by a table.
+    1.7 times 3 elements, they are gathered by a table.
 
-    Shapes: (N, C, ...); sizes may be dynamic where the given scales lead to them exactly.
+    Shapes: (N, C, ...); all may be dynamic.
     Dtypes: float16, bfloat16, float32; others by way of float32.
     Source: torch.nn.functional.interpolate: element i is from floor(i / scale).
     """
@@ -69,7 +73,7 @@ def upsample_linear(ctx: Context, **arguments: Any) -> Tensor:
     Where the given scales do not lead to the sizes exactly, fixed sizes are multiplied by PyTorch's
     own weights along each dim.
 
-    Shapes: (N, C, ...); sizes may be dynamic where the given scales lead to them exactly.
+    Shapes: (N, C, ...); sizes may be dynamic where the scales are binary fractions, as 0.5 and 2.
     Dtypes: float16, bfloat16, float32.
     Source: torch.nn.functional.interpolate.
     """
@@ -152,16 +156,16 @@ def _nearest(
     ctx: Context, arguments: dict[str, Any], op: OpOverload, coordinates: str, rounding: str
 ) -> Tensor:
     x, scales = _input(arguments), _scales(arguments)
-    if not _exact(x.shape[2:], ctx.result.shape[2:], scales):
-        for axis, (have, want) in enumerate(_fixed(x, ctx.result), 2):
-            places = torch.arange(have, dtype=torch.float32).view(1, 1, have)
-            table = op(places, [want], scales[axis - 2]).view(-1).long()
-            x = ctx.gather(x, ctx.constant(table, f"nearest_{axis}"), axis)
+    exact = _exact(x.shape[2:], ctx.result.shape[2:], scales)
+    given = {} if exact else _placing(x, ctx.result, scales)
+    if not exact and not given:
+        for axis, (have, want) in enumerate(_sizes(x, ctx.result), 2):
+            x = ctx.gather(x, _places(ctx, have, want, scales[axis - 2], op), axis)
         return x
     out = ctx.add(
         "resize",
         {"input": x if x.dtype in FLOATS else ctx.cast(x, "FLOAT")},
-        shape=ctx.result.shape,
+        **given or {"shape": ctx.result.shape},
         resize_mode="NEAREST",
         coordinate_transformation=coordinates,
         nearest_rounding=rounding,
@@ -171,12 +175,15 @@ def _nearest(
 
 def _interpolated(ctx: Context, arguments: dict[str, Any], op: OpOverload, mode: str) -> Tensor:
     x, aligned = _input(arguments), arguments["align_corners"]
-    if not aligned and not _exact(x.shape[2:], ctx.result.shape[2:], _scales(arguments)):
+    scales = _scales(arguments)
+    exact = aligned or _exact(x.shape[2:], ctx.result.shape[2:], scales)
+    given = {} if exact else _placing(x, ctx.result, scales)
+    if not exact and not given:
         return _weighted(ctx, arguments, op)
     return ctx.add(
         "resize",
         {"input": x},
-        shape=ctx.result.shape,
+        **given or {"shape": ctx.result.shape},
         resize_mode=mode,
         coordinate_transformation="ALIGN_CORNERS" if aligned else "HALF_PIXEL",
         selector_for_single_pixel="UPPER" if aligned else None,
@@ -228,10 +235,43 @@ def _exact(have: Sequence[Dim], want: Sequence[Dim], scales: Sequence[float | No
     )
 
 
+def _placing(x: Tensor, result: Tensor, scales: Sequence[float | None]) -> dict[str, Any]:
+    """The scales themselves for the layer, where they lead to dynamic sizes by rounding down."""
+    sizes = zip(x.shape[2:], result.shape[2:], scales, strict=True)
+    if dims.is_static(x.shape[2:]) or None in scales:
+        return {}
+    for have, want, scale in sizes:
+        exact = Fraction(scale or 1)
+        if exact.denominator > _LARGEST_DENOMINATOR:
+            return {}
+        if dims.floordiv(dims.mul(have, exact.numerator), exact.denominator) != want:
+            return {}
+    return {"scales": (1.0, 1.0, *scales)}
+
+
+def _places(ctx: Context, have: Dim, want: Dim, scale: float | None, op: OpOverload) -> Tensor:
+    """The nearest element for each new one, by ``op`` on a line of fixed sizes."""
+    if isinstance(have, int) and isinstance(want, int):
+        line = torch.arange(have, dtype=torch.float32).view(1, 1, have)
+        return ctx.constant(op(line, [want], scale).view(-1).long(), "nearest")
+    if not scale:
+        raise Refused("some dims have a scale, and a dynamic one has none")
+    at = ctx.cast(ctx.ramp((want,), (1,)), "FLOAT")
+    if op == aten._upsample_nearest_exact1d.default:
+        at = ctx.elementwise("SUM", at, 0.5)
+    place = ctx.unary("FLOOR", ctx.elementwise("PROD", at, 1 / scale))
+    return ctx.elementwise("MIN", ctx.cast(place, "INT64"), ctx.size(have - 1, "INT64", 1))
+
+
+def _sizes(x: Tensor, result: Tensor) -> list[tuple[Dim, Dim]]:
+    """The spatial sizes before and after."""
+    return list(zip(x.shape[2:], result.shape[2:], strict=True))
+
+
 def _fixed(x: Tensor, result: Tensor) -> list[tuple[int, int]]:
     """The spatial sizes before and after, which have to be numbers."""
     pairs = []
-    for have, want in zip(x.shape[2:], result.shape[2:], strict=True):
+    for have, want in _sizes(x, result):
         if not isinstance(have, int) or not isinstance(want, int):
             raise Refused("the scale does not lead exactly to a dynamic size")
         pairs.append((have, want))

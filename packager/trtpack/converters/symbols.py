@@ -14,6 +14,8 @@ from torch.utils._sympy import functions as torch_sympy
 from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
 
+from .scaled_sizes import scaled
+
 
 class UnknownSymbolError(Exception):
     """A size depends on a symbol that no input's shape reveals."""
@@ -82,6 +84,8 @@ class Symbols:
             if expression not in self._dims:
                 raise UnknownSymbolError(str(expression))
             return self._dims[expression]
+        if (rounded := scaled(expression, self._walk)) is not None:
+            return rounded
         parts = [self._walk(arg) for arg in expression.args]
         match expression:
             case sympy.Add():
