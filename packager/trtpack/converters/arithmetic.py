@@ -3,7 +3,7 @@
 
 Shapes: any two that broadcast, dynamic dims included.
 Dtypes: float32, float16, bfloat16, int32, int64, bool where PyTorch has it, uint8 in sums,
-differences and products; mixed ones meet in the type of PyTorch's result.
+differences, products and quotients; mixed ones meet in the type of PyTorch's result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trtpack_runtime.network import Tensor
 
 from .context import Context
 from .pointwise import trunc
-from .promotion import Operand, needs_wider_integers, needs_wider_signed_integers, wide
+from .promotion import Operand, computed, needs_wider_integers, needs_wider_signed_integers, wide
 from .registry import converter
 
 aten = torch.ops.aten
@@ -75,7 +75,7 @@ def div(ctx: Context, self: Operand, other: Operand) -> Tensor:
     return _binary(ctx, "DIV", self, other)
 
 
-@converter(aten.div.Tensor_mode, aten.div.Scalar_mode, when=needs_wider_integers)
+@converter(aten.div.Tensor_mode, aten.div.Scalar_mode, when=needs_wider_signed_integers)
 def div_rounded(ctx: Context, self: Operand, other: Operand, rounding_mode: str | None) -> Tensor:
     """div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor
     div.Scalar_mode(Tensor self, Scalar other, *, str? rounding_mode) -> Tensor
@@ -88,7 +88,7 @@ def div_rounded(ctx: Context, self: Operand, other: Operand, rounding_mode: str 
     return ctx.cast(whole, ctx.result.dtype)
 
 
-@converter(aten.floor_divide.default, aten.floor_divide.Scalar, when=needs_wider_integers)
+@converter(aten.floor_divide.default, aten.floor_divide.Scalar, when=needs_wider_signed_integers)
 def floor_divide(ctx: Context, self: Operand, other: Operand) -> Tensor:
     """floor_divide(Tensor self, Tensor other) -> Tensor
     floor_divide.Scalar(Tensor self, Scalar other) -> Tensor
@@ -100,7 +100,7 @@ def floor_divide(ctx: Context, self: Operand, other: Operand) -> Tensor:
     aten.remainder.Tensor,
     aten.remainder.Scalar,
     aten.remainder.Scalar_Tensor,
-    when=needs_wider_integers,
+    when=needs_wider_signed_integers,
 )
 def remainder(ctx: Context, self: Operand, other: Operand) -> Tensor:
     """remainder.Tensor(Tensor self, Tensor other) -> Tensor
@@ -113,7 +113,7 @@ def remainder(ctx: Context, self: Operand, other: Operand) -> Tensor:
     return _what_is_left(ctx, self, other, _floored)
 
 
-@converter(aten.fmod.Tensor, aten.fmod.Scalar, when=needs_wider_integers)
+@converter(aten.fmod.Tensor, aten.fmod.Scalar, when=needs_wider_signed_integers)
 def fmod(ctx: Context, self: Operand, other: Operand) -> Tensor:
     """fmod.Tensor(Tensor self, Tensor other) -> Tensor
     fmod.Scalar(Tensor self, Scalar other) -> Tensor
@@ -182,9 +182,7 @@ _LARGEST_PRODUCT = 64
 
 def _binary(ctx: Context, op: str, a: Operand, b: Operand) -> Tensor:
     """``op`` in the type of PyTorch's result."""
-    dtype = ctx.result.dtype
-    if dtype == "UINT8":
-        dtype = "INT32"
+    dtype = computed(ctx.result.dtype)
     if op in ("PROD", "DIV") and not (_fits(a, dtype) and _fits(b, dtype)):
         dtype = wide(dtype)
     return ctx.cast(

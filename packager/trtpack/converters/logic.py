@@ -18,7 +18,7 @@ from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.network import Tensor
 
 from .context import Context
-from .promotion import Operand, needs_wider_integers, needs_wider_signed_integers
+from .promotion import Operand, computed, needs_wider_signed_integers
 from .refusals import Refused
 from .registry import converter
 
@@ -105,12 +105,12 @@ def bitwise_xor(ctx: Context, self: Operand, other: Operand) -> Tensor:
     return ctx.cast(ctx.elementwise("SUM", *only), ctx.result.dtype)
 
 
-@converter(aten.bitwise_not.default, when=needs_wider_integers)
+@converter(aten.bitwise_not.default, when=needs_wider_signed_integers)
 def bitwise_not(ctx: Context, self: Tensor) -> Tensor:
     """bitwise_not(Tensor self) -> Tensor"""
     if self.dtype == "BOOL":
         return ctx.unary("NOT", self)
-    return ctx.elementwise("SUB", -1, self)
+    return ctx.cast(ctx.elementwise("SUB", -1, _whole(ctx, self)), self.dtype)
 
 
 @converter(
@@ -170,8 +170,7 @@ def _logical(ctx: Context, op: str, self: Operand, other: Operand) -> Tensor:
 
 def _whole(ctx: Context, x: Operand) -> Tensor:
     """An operand in the type that whole numbers of the result's type are computed in."""
-    dtype = "INT32" if ctx.result.dtype == "UINT8" else ctx.result.dtype
-    return ctx.operand(x, dtype, ctx.result.rank)
+    return ctx.operand(x, computed(ctx.result.dtype), ctx.result.rank)
 
 
 def _shared_bits(ctx: Context, self: Operand, other: Operand) -> Tensor:
@@ -179,7 +178,7 @@ def _shared_bits(ctx: Context, self: Operand, other: Operand) -> Tensor:
     if isinstance(self, int):
         self, other = other, self
     x = _whole(ctx, self)
-    places = range(_width(ctx, x))
+    places: Sequence[int] = range(_width(ctx, x))
     if isinstance(other, int):
         places = [place for place in places if other >> place & 1]
         both = _bits(ctx, x, places)

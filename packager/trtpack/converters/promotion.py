@@ -26,8 +26,13 @@ def common_dtype(a: Operand, b: Operand) -> str:
 
 
 def wide(dtype: str) -> str:
-    """The type eager PyTorch computes in before it rounds to ``dtype``."""
-    return "FLOAT" if dtype in ("HALF", "BF16") else dtype
+    """The type eager PyTorch computes in before it rounds to ``dtype``; int32 wraps to uint8."""
+    return {"HALF": "FLOAT", "BF16": "FLOAT", "UINT8": "INT32"}.get(dtype, dtype)
+
+
+def computed(dtype: str) -> str:
+    """``dtype`` itself where TensorRT computes in it; int32 for uint8."""
+    return "INT32" if dtype == "UINT8" else dtype
 
 
 def needs_wider_integers(**arguments: Any) -> str | None:

@@ -19,7 +19,7 @@ from trtpack_runtime.network import Tensor
 
 from .context import Context
 from .pointwise import isnan
-from .promotion import needs_wider_integers, wide
+from .promotion import computed, needs_wider_signed_integers, wide
 from .registry import converter
 from .triangle import above_diagonal
 
@@ -37,6 +37,7 @@ def cumsum(ctx: Context, self: Tensor, dim: int, **_: Any) -> Tensor:
     x = ctx.cast(self, dtype)
     if x.rank == 0:
         return x
+    x = ctx.cast(x, computed(dtype))
     if ctx.has("10.8"):
         x = ctx.cast(x, wide(dtype))
         total = ctx.add(
@@ -44,7 +45,8 @@ def cumsum(ctx: Context, self: Tensor, dim: int, **_: Any) -> Tensor:
         )
         return ctx.cast(total, dtype)
     if x.dtype not in FLOATS and self.dtype != "BOOL":
-        return ctx.reduce("SUM", _prefixes(ctx, x, dim, 0), dim % x.rank + 1, keep_dims=False)
+        total = ctx.reduce("SUM", _prefixes(ctx, x, dim, 0), dim % x.rank + 1, keep_dims=False)
+        return ctx.cast(total, dtype)
     size = x.shape[dim]
     ones = ctx.cast(above_diagonal(ctx, size, size, -1), "FLOAT")
     return ctx.cast(ctx.product_along(ctx.cast(x, "FLOAT"), ones, dim), dtype)
@@ -60,13 +62,13 @@ def cumprod(ctx: Context, self: Tensor, dim: int, **_: Any) -> Tensor:
     return ctx.cast(ctx.reduce("PROD", factors, dim % self.rank + 1, keep_dims=False), dtype)
 
 
-@converter(aten.cummax.default, when=needs_wider_integers)
+@converter(aten.cummax.default, when=needs_wider_signed_integers)
 def cummax(ctx: Context, self: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """cummax(Tensor self, int dim) -> (Tensor values, Tensor indices)"""
     return _extreme(ctx, "MAX", self, dim)
 
 
-@converter(aten.cummin.default, when=needs_wider_integers)
+@converter(aten.cummin.default, when=needs_wider_signed_integers)
 def cummin(ctx: Context, self: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """cummin(Tensor self, int dim) -> (Tensor values, Tensor indices)"""
     return _extreme(ctx, "MIN", self, dim)
@@ -96,6 +98,7 @@ def _extreme(ctx: Context, op: str, x: Tensor, dim: int) -> tuple[Tensor, Tensor
     """The values, and where the last of equal ones is; a NaN is the last that counts."""
     if x.rank == 0:
         return x, ctx.scalar(0, "INT64")
+    x = ctx.cast(x, computed(x.dtype))
     axis, size = dim % x.rank + 1, x.shape[dim]
     terms = _prefixes(ctx, x, dim, _worst(ctx, op, x.dtype))
     values = ctx.reduce(op, terms, axis, keep_dims=True)
@@ -106,8 +109,8 @@ def _extreme(ctx: Context, op: str, x: Tensor, dim: int) -> tuple[Tensor, Tensor
         found = ctx.elementwise("OR", found, isnan(ctx, _rows(ctx, x, dim)))
     found = ctx.elementwise("AND", found, _reached(ctx, x, dim))
     places = ctx.select(found, places, ctx.scalar(0, "INT64"))
-    answer = ctx.cast(values, ctx.result.dtype)
-    return ctx.reshape(answer, x.shape), ctx.reduce("MAX", places, axis, keep_dims=False)
+    answer = ctx.cast(ctx.reshape(values, x.shape), ctx.result.dtype)
+    return answer, ctx.reduce("MAX", places, axis, keep_dims=False)
 
 
 def _prefixes(ctx: Context, x: Tensor, dim: int, beyond: float) -> Tensor:

@@ -16,14 +16,15 @@ from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
 from .context import Context
+from .extrema import maximum, minimum
 from .pointwise import isnan
-from .promotion import Operand, needs_wider_integers
+from .promotion import Operand, computed, needs_wider_signed_integers
 from .registry import converter
 
 aten = torch.ops.aten
 
 
-@converter(aten.signbit.default, when=needs_wider_integers)
+@converter(aten.signbit.default, when=needs_wider_signed_integers)
 def signbit(ctx: Context, self: Tensor) -> Tensor:
     """signbit(Tensor self) -> Tensor
 
@@ -31,7 +32,7 @@ def signbit(ctx: Context, self: Tensor) -> Tensor:
     """
     if self.dtype == "BOOL":
         return ctx.expand(ctx.scalar(False, "BOOL", self.rank), self.shape)
-    below = ctx.elementwise("LESS", self, 0)
+    below = ctx.elementwise("LESS", ctx.cast(self, computed(self.dtype)), 0)
     if self.dtype not in FLOATS:
         return below
     return ctx.elementwise("OR", below, ctx.elementwise("LESS", ctx.unary("RECIP", self), 0.0))
@@ -45,7 +46,8 @@ def copysign(ctx: Context, self: Tensor, other: Tensor | float) -> Tensor:
     dtype, rank = ctx.result.dtype, ctx.result.rank
     size = ctx.unary("ABS", ctx.operand(self, dtype, rank))
     if isinstance(other, Tensor):
-        return ctx.select(signbit(ctx, ctx.unsqueeze_to(other, rank)), ctx.unary("NEG", size), size)
+        other = ctx.operand(other, computed(other.dtype), rank)
+        return ctx.select(signbit(ctx, other), ctx.unary("NEG", size), size)
     return ctx.unary("NEG", size) if math.copysign(1, other) < 0 else size
 
 
@@ -164,13 +166,13 @@ def ldexp(ctx: Context, self: Tensor, other: Tensor) -> Tensor:
     return ctx.cast(ctx.elementwise("PROD", ctx.operand(self, "FLOAT", rank), power), dtype)
 
 
-@converter(aten.fmax.default, when=needs_wider_integers)
+@converter(aten.fmax.default, when=needs_wider_signed_integers)
 def fmax(ctx: Context, self: Tensor, other: Tensor) -> Tensor:
     """fmax(Tensor self, Tensor other) -> Tensor"""
     return _number_first(ctx, "MAX", self, other)
 
 
-@converter(aten.fmin.default, when=needs_wider_integers)
+@converter(aten.fmin.default, when=needs_wider_signed_integers)
 def fmin(ctx: Context, self: Tensor, other: Tensor) -> Tensor:
     """fmin(Tensor self, Tensor other) -> Tensor"""
     return _number_first(ctx, "MIN", self, other)
@@ -232,10 +234,8 @@ def _log_of_sum(ctx: Context, self: Tensor, other: Tensor, scale: float) -> Tens
 def _number_first(ctx: Context, op: str, self: Tensor, other: Tensor) -> Tensor:
     """The larger or smaller; a number beside a NaN."""
     dtype, rank = ctx.result.dtype, ctx.result.rank
-    a, b = ctx.operand(self, dtype, rank), ctx.operand(other, dtype, rank)
-    if dtype == "BOOL":
-        return ctx.elementwise("OR" if op == "MAX" else "AND", a, b)
-    answer = ctx.elementwise(op, a, b)
     if dtype not in FLOATS:
-        return answer
+        return (maximum if op == "MAX" else minimum)(ctx, self, other)
+    a, b = ctx.operand(self, dtype, rank), ctx.operand(other, dtype, rank)
+    answer = ctx.elementwise(op, a, b)
     return ctx.select(isnan(ctx, a), b, ctx.select(isnan(ctx, b), a, answer))

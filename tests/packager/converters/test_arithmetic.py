@@ -31,6 +31,8 @@ BATCH = {0: (1, 4, 8)}
 WHOLE = i64(40, low=-20, high=20)
 PIXELS = given([0, 1, 127, 255], torch.uint8)
 STEP = given([-7, -3, -1, 2, 5] * 8, torch.int64)
+BYTES = given([0, 255, 100, 7], torch.uint8)
+SMALL = given([1, 2, 30, 200], torch.uint8)
 
 CASES = [
     Case(aten.add.Tensor, f32(2, 3), f32(2, 3)),
@@ -128,6 +130,9 @@ CASES = [
     Case(aten.addcmul.default, f32(4, 3), f32(4, 1), f32(3), value=0.5),
     Case(aten.addcdiv.default, f32(4, 3), f32(4, 1), f32(3, low=1, high=2), value=0.5),
     Case(aten.lerp.Scalar, f32(4, 3), f32(3), 0.3),
+    *(Case(aten.div.Tensor_mode, BYTES, SMALL, rounding_mode=mode) for mode in ("floor", "trunc")),
+    *(Case(op.Tensor, BYTES, SMALL) for op in (aten.remainder, aten.fmod)),
+    Case(aten.floor_divide.Scalar, BYTES, 7),
     Case(aten.lerp.Tensor, f32(4, 3), f32(3), f32(4, 1)),
 ]
 

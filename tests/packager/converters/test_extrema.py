@@ -15,12 +15,14 @@ from tests.packager.converters.harness import (
     boolean,
     dynamic,
     f32,
+    given,
     i32,
     i64,
     kinds,
 )
 
 aten = torch.ops.aten
+BYTES = given([0, 255, 7], torch.uint8)
 BATCH = {0: (1, 4, 8)}
 
 CASES = [
@@ -56,6 +58,8 @@ CASES = [
     Case(aten.clamp_min.Tensor, dynamic(f32(4, 3), BATCH), f32(3)),
     Case(aten.clamp_min.Tensor, boolean(9), boolean(9)),
     Case(aten.clamp_max.Tensor, boolean(9), boolean(9)),
+    Case(aten.maximum.default, BYTES, given([3], torch.uint8)),
+    Case(aten.clamp.default, BYTES, 4, 200),
     Case(aten.clamp_max.default, f32(20), 1),
     Case(aten.clamp_max.Tensor, f32(4, 3), f32(3)),
 ]

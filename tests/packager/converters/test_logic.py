@@ -66,6 +66,7 @@ CASES = [
     LOWEST_BIT,
     Case(aten.bitwise_not.default, boolean(9)),
     Case(aten.bitwise_not.default, i64(9)),
+    Case(aten.bitwise_not.default, BYTES),
     Case(aten.bitwise_left_shift.Tensor, i64(5), SHIFTS),
     Case(aten.bitwise_left_shift.Tensor_Scalar, i32(5), 3),
     Case(aten.__lshift__.Scalar, i64(5), 3),

@@ -49,6 +49,8 @@ CASES = [
     Case(aten.rms_norm.default, f32(2, 5, 8), [8], weight(f32(8)), 1e-3),
     Case(aten.rms_norm.default, f32(2, 5, 8, low=-1e-3, high=1e-3), [8]),
     Case(aten.rms_norm.default, f32(2, 5, 8), [5, 8]),
+    Case(aten.rms_norm.default, bf16(2, 5, 64), [64], weight(bf16(64))),
+    Case(aten.group_norm.default, bf16(2, 6, 4, 4), 3, weight(bf16(6)), weight(bf16(6))),
     Case(aten.rms_norm.default, dynamic(f32(4, 8), BATCH), [8], weight(f32(8))),
     Case(aten.group_norm.default, f32(2, 6, 4, 4), 3, *_parameters(6)),
     Case(aten.group_norm.default, f32(2, 6, 4, 4), 3),

@@ -22,6 +22,7 @@ from tests.packager.converters.harness import (
 )
 
 aten = torch.ops.aten
+BYTES = given([9, 200, 100, 7], torch.uint8)
 BOTH = {0: (1, 4, 8), 1: (1, 5, 9)}
 ODD = given([[1.0, math.nan, 3.0, math.nan, 0.0], [-math.inf, 2.0, 2.0, math.inf, math.inf]])
 LARGE = given([2**40, 1, -(2**40), 2**24, 1, 1], torch.int64)
@@ -39,6 +40,7 @@ CASES = [
     Case(aten.cumsum.default, dynamic(i64(4, 5), {0: (1, 4, 8), 1: (1, 5, 9)}), 1),
     Case(aten.cumsum.default, dynamic(f32(4, 5), {0: (1, 4, 8), 1: (1, 5, 9)}), 0),
     Case(aten.cumsum.default, LARGE, 0),
+    Case(aten.cumsum.default, BYTES, 0, dtype=torch.uint8),
     Case(aten.cumprod.default, f32(2, 4, 3, low=-1.5, high=1.5), 1),
     Case(aten.cumprod.default, f32(5, low=-1.5, high=1.5), -1),
     Case(aten.cumprod.default, f32(), 0),
@@ -57,6 +59,7 @@ CASES = [
             Case(op, f32(2, 5, 3), -2),
             Case(op, i64(4, 5), 1),
             Case(op, f32(), 0),
+            Case(op, BYTES, 0),
             Case(op, dynamic(f32(4, 5), BOTH), 1),
         )
     ),

@@ -22,6 +22,7 @@ from tests.packager.converters.harness import (
 )
 
 aten = torch.ops.aten
+BYTES = given([0, 255, 7], torch.uint8)
 BATCH = {0: (1, 4, 8)}
 ZEROS = given([0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, 2.5, -0.5])
 SIGNS = given([-0.0, 0.0, -1.0, 1.0, -math.inf, math.inf, -3.0, 0.5])
@@ -32,6 +33,8 @@ CASES = [
     Case(aten.signbit.default, ZEROS),
     Case(aten.signbit.default, i64(9)),
     Case(aten.signbit.default, boolean(9)),
+    Case(aten.signbit.default, BYTES),
+    Case(aten.copysign.Tensor, f32(3), BYTES),
     Case(aten.signbit.default, dynamic(f32(4, 3), BATCH)),
     Case(aten.copysign.Tensor, ZEROS, SIGNS),
     Case(aten.copysign.Tensor, i32(4, 1), f32(3)),
@@ -81,6 +84,7 @@ CASES = [
             Case(op, f32(3, 1), f32(4)),
             Case(op, i64(9), i32(9)),
             Case(op, boolean(9), boolean(9)),
+            Case(op, BYTES, BYTES),
             Case(op, dynamic(f32(4, 3), BATCH), f32()),
         )
     ),
