@@ -26,6 +26,8 @@ def constant_pad_nd(ctx: Context, self: Tensor, pad: Sequence[Dim], value: float
     Dtypes: all.
     Source: torch.nn.functional.pad.
     """
+    if 0 in self.shape:
+        return ctx.expand(ctx.scalar(value, self.dtype), ctx.result.shape)
     return _pad(ctx, self, pad, "FILL", value)
 
 
@@ -73,6 +75,8 @@ def _wrapped(ctx: Context, x: Tensor, pad: Sequence[Dim]) -> Tensor:
 def _pad(ctx: Context, x: Tensor, pad: Sequence[Dim], mode: str, value: float = 0) -> Tensor:
     if all(n == 0 for n in pad):
         return x
+    if 0 in x.shape:  # nothing of it is left to be padded
+        return ctx.expand(ctx.scalar(value, x.dtype), ctx.result.shape)
     before, behind = _before(x, pad), _before(x, pad[1:])
     start: list[Dim] = [-n for n in before]
     sizes = [n + d + m for n, d, m in zip(before, x.shape, behind, strict=True)]
