@@ -27,7 +27,7 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 
 from tests.sweep.samples import Sample
-from trtpack.capture import Captured, _decompositions, attribute
+from trtpack.capture import Captured, attribute, decompositions
 
 T = torch.Tensor
 
@@ -54,7 +54,7 @@ def _tables() -> tuple[Any, Any]:
 
     The other composites fall apart of themselves.
     """
-    composite, table = _split_decomp_table_to_cia_and_python_decomp(_decompositions())
+    composite, table = _split_decomp_table_to_cia_and_python_decomp(decompositions())
     keeps = _special_op_to_preserve_cia
     return {op: rule for op, rule in composite.items() if rule is keeps}, table
 
