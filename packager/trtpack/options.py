@@ -121,6 +121,7 @@ class Options:
     min_block_size: int = 5
     torch_ops: tuple[str, ...] = ()
     strict: bool = False
+    strict_dtypes: bool = False
     converters: tuple[str, ...] = ()  # modules, or .py files, that register more of them
     engine: EngineKind | None = None  # None: the target's own
     profiles: tuple[ProfileSpec, ...] = ()  # besides that of the inputs' own ranges

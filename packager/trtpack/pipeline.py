@@ -12,7 +12,7 @@ from typing import Any
 from .building import assemble_all, bench_for, build_engines, look_around, tactics_for
 from .capture import capture
 from .converters import load_module
-from .engine_options import check_engine_options
+from .engine_options import TENSORRT_KINDS, check_engine_options
 from .engines import Bench
 from .golden import copied, record_golden, unchanged_buffers
 from .lowering import Lowered, lower
@@ -73,7 +73,8 @@ def build(model: Model, options: Options, progress: Progress | None = None) -> B
             source.ranges,
         )
     with progress.step("lower"):
-        lowered = lower(captured)
+        has_tensorrt = any(t.engine_kind in TENSORRT_KINDS for t in targets)
+        lowered = lower(captured, keep_doubles=options.strict_dtypes or not has_tensorrt)
     for name, count in ((n, c) for n, c in lowered.effects.items() if c):
         _LOG.info("pass %s: %d", name, count)
     check_torch_ops(lowered, options)

@@ -92,7 +92,12 @@ def describe(
         ),
         bundle=written,
         call=source.example_code(),
-        notes=(*source.notes, *captured.notes, *_narrowed(source, captured, placeholders)),
+        notes=(
+            *source.notes,
+            *captured.notes,
+            *_narrowed(source, captured, placeholders),
+            *_in_float32(lowered),
+        ),
         dry_run=options.dry_run,
     )
 
@@ -223,6 +228,14 @@ def _narrowed(source: Source, captured: Captured, placeholders: Mapping[str, fx.
                 f"dimension {axis} of {name} is {kept}, not {declared}: the model needs it"
             )
     return notes
+
+
+def _in_float32(lowered: Lowered) -> list[str]:
+    count = lowered.effects.get("narrow_doubles", 0)
+    if not count:
+        return []
+    what = "1 operator computes" if count == 1 else f"{count} operators compute"
+    return [f"{what} in float32 instead of float64, which TensorRT lacks; see --strict-dtypes"]
 
 
 def _operators(graph: fx.Graph) -> dict[str, int]:

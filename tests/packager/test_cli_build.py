@@ -66,7 +66,7 @@ def test_every_flag_reaches_its_option(pipeline: FakePipeline, tmp_path: Path) -
         m.py:make -t orin -t cpu -o {tmp_path}/b.tar -i x=1/4/8x3 --input ids=2:int64[0,9]
         --weights {weights} --dtype float16 --seed 7 --liven --samples 3 --min-block-size 2
         --torch-op aten.add --torch-op aten.mul.Tensor --strict --engine reference
-        --converters ours --converters more.py
+        --converters ours --converters more.py --strict-dtypes
         --workspace 2G --optimization-level 4 --meta {meta} --dry-run
         --report {tmp_path}/r.json --profile x=1x3;ids=2 --profile x=8x3 --avg-timing-iterations 4
         --engine-weights stripped --version-compatible --hardware-compatible same-sm --sparse
@@ -89,6 +89,7 @@ def test_every_flag_reaches_its_option(pipeline: FakePipeline, tmp_path: Path) -
         min_block_size=2,
         torch_ops=("aten.add", "aten.mul.Tensor"),
         strict=True,
+        strict_dtypes=True,
         converters=("ours", "more.py"),
         engine="reference",
         workspace_bytes=2 << 30,

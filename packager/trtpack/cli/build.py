@@ -140,6 +140,11 @@ def model_options(command: Command) -> Command:
             click.option(
                 "--strict", is_flag=True, help="Fail where TensorRT cannot take an operator."
             ),
+            click.option(
+                "--strict-dtypes",
+                is_flag=True,
+                help="Keep float64, which TensorRT lacks, instead of computing in float32.",
+            ),
             click.option("-v", "--verbose", count=True, help="Say more; twice for everything."),
             click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
             click.option(

@@ -16,6 +16,7 @@ from .fold_batch_norm import fold_batch_norm
 from .fold_constants import fold_constants
 from .graph import Recipes, run_pass
 from .inline_sizes import inline_sizes
+from .narrow_doubles import narrow_doubles
 from .relax_views import relax_views
 
 PASSES = (
@@ -25,6 +26,7 @@ PASSES = (
     drop_no_ops,  # casts, clones, dropouts and views that change nothing
     fold_batch_norm,  # one layer instead of two; leaves arithmetic over parameters behind
     fold_constants,  # evaluates that arithmetic, and all else that reads no input
+    narrow_doubles,  # no TensorRT computes in float64; constants have been evaluated in it
 )
 
 WITHIN_BRANCHES = (drop_asserts, inline_sizes)
@@ -45,8 +47,8 @@ class Lowered:
     effects: Mapping[str, int]
 
 
-def lower(captured: Captured) -> Lowered:
-    """Runs every pass once, in order.
+def lower(captured: Captured, *, keep_doubles: bool = False) -> Lowered:
+    """Runs every pass once, in order; ``keep_doubles`` leaves float64 as it is.
 
     Raises:
         CompileError: a pass failed or left an invalid graph; the pass is named.
@@ -55,8 +57,9 @@ def lower(captured: Captured) -> Lowered:
     for branch in every_branch(captured.graph_module):
         for rewrite in WITHIN_BRANCHES:
             run_pass(rewrite, branch, recipes)
+    passes = [rewrite for rewrite in PASSES if not (keep_doubles and rewrite is narrow_doubles)]
     effects = {
-        rewrite.__name__: run_pass(rewrite, captured.graph_module, recipes) for rewrite in PASSES
+        rewrite.__name__: run_pass(rewrite, captured.graph_module, recipes) for rewrite in passes
     }
     captured.graph_module.meta["recipes"] = recipes
     return Lowered(captured, recipes, effects)
