@@ -93,6 +93,7 @@ def capture(
     Raises:
         CaptureError: torch.export cannot trace the model; it names the user's line.
     """
+    torch.compiler.reset()  # a torch.cond that ran before would be traced with its sizes of then
     try:
         with torch.no_grad(), recurrent_shapes():
             exported = (

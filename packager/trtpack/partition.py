@@ -115,7 +115,8 @@ def _refusals(
             continue
         name = str(node.target)
         reason = refused.get(node.name)
-        if any(name == op or name.startswith(op + ".") for op in torch_ops):
+        within = [str(n.target) for branch in branches(node) for n in branch.graph.nodes]
+        if any(op == n or n.startswith(op + ".") for op in torch_ops for n in (name, *within)):
             reason = "kept in PyTorch by --torch-op"
         reason = reason or refusal(node, target, symbols)
         if reason:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .branches import every_branch
 from .convert import ConversionError, ConvertedSegment, Ranges, convert
 from .errors import ConfigError, UnsupportedOpError
 from .lowering import Lowered
@@ -105,8 +106,9 @@ def check_torch_ops(lowered: Lowered, options: Options) -> None:
     Raises:
         ConfigError: with the nearest operator that it has.
     """
-    graph = lowered.captured.graph_module.graph
-    found = {str(node.target) for node in graph.nodes if node.op == "call_function"}
+    module = lowered.captured.graph_module
+    nodes = [node for m in (module, *every_branch(module)) for node in m.graph.nodes]
+    found = {str(node.target) for node in nodes if node.op == "call_function"}
     known = sorted(found | {name.rpartition(".")[0] for name in found} - {""})
     for name in options.torch_ops:
         if name not in known:
