@@ -69,6 +69,8 @@ def gather(ctx: Context, self: Tensor, dim: int, index: Tensor, sparse_grad: boo
     Dtypes: all; indices int32 or int64.
     Source: torch.gather; GatherMode.ELEMENT.
     """
+    if 0 in index.shape:
+        return ctx.expand(ctx.scalar(0, self.dtype), index.shape)
     if not self.rank:
         return ctx.reshape(self, index.shape)
     axis = dim % self.rank

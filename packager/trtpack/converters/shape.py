@@ -27,6 +27,10 @@ aten = torch.ops.aten
     aten.squeeze.dim,
     aten.squeeze.dims,
     aten.unsqueeze.default,
+    aten.squeeze_copy.default,
+    aten.squeeze_copy.dim,
+    aten.squeeze_copy.dims,
+    aten.unsqueeze_copy.default,
     aten.view_as.default,
     aten.reshape_as.default,
 )
@@ -41,13 +45,13 @@ def view(ctx: Context, self: Tensor, **_: object) -> Tensor:
     return ctx.reshape(self, ctx.result.shape)
 
 
-@converter(aten.permute.default)
+@converter(aten.permute.default, aten.permute_copy.default)
 def permute(ctx: Context, self: Tensor, dims: Sequence[int]) -> Tensor:
     """permute(Tensor(a) self, int[] dims) -> Tensor(a)"""
     return ctx.permute(self, dims) if self.rank else self
 
 
-@converter(aten.transpose.int)
+@converter(aten.transpose.int, aten.transpose_copy.int)
 def transpose(ctx: Context, self: Tensor, dim0: int, dim1: int) -> Tensor:
     """transpose.int(Tensor(a) self, int dim0, int dim1) -> Tensor(a)"""
     if self.rank == 0:
@@ -57,7 +61,7 @@ def transpose(ctx: Context, self: Tensor, dim0: int, dim1: int) -> Tensor:
     return ctx.permute(self, order)
 
 
-@converter(aten.t.default, aten.numpy_T.default)
+@converter(aten.t.default, aten.t_copy.default, aten.numpy_T.default)
 def t(ctx: Context, self: Tensor) -> Tensor:
     """t(Tensor(a) self) -> Tensor(a)"""
     return ctx.permute(self, range(self.rank)[::-1]) if self.rank > 1 else self
@@ -79,7 +83,9 @@ def movedim(
     return ctx.permute(self, [moved[i] if i in moved else next(others) for i in range(self.rank)])
 
 
-@converter(aten.expand.default, aten.expand_as.default, aten.broadcast_to.default)
+@converter(
+    aten.expand.default, aten.expand_as.default, aten.broadcast_to.default, aten.expand_copy.default
+)
 def expand(ctx: Context, self: Tensor, **_: object) -> Tensor:
     """expand(Tensor(a) self, SymInt[] size, *, bool implicit=False) -> Tensor(a)
 

@@ -17,7 +17,7 @@ from .registry import converter
 aten = torch.ops.aten
 
 
-@converter(aten.slice.Tensor)
+@converter(aten.slice.Tensor, aten.slice_copy.Tensor)
 def slice_(
     ctx: Context, self: Tensor, dim: int, start: Dim | None, end: Dim | None, step: int
 ) -> Tensor:
@@ -38,7 +38,7 @@ def slice_(
     return part(ctx, self, dim, first, size, step)
 
 
-@converter(aten.select.int)
+@converter(aten.select.int, aten.select_copy.int)
 def select(ctx: Context, self: Tensor, dim: int, index: Dim) -> Tensor:
     """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)
 
@@ -48,7 +48,7 @@ def select(ctx: Context, self: Tensor, dim: int, index: Dim) -> Tensor:
     return _taken(ctx, self, dim, first_index(index, self.shape[dim]))
 
 
-@converter(aten.unbind.int)
+@converter(aten.unbind.int, aten.unbind_copy.int)
 def unbind(ctx: Context, self: Tensor, dim: int) -> tuple[Tensor, ...]:
     """unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]"""
     axis = dim % self.rank
@@ -62,6 +62,7 @@ def _taken(ctx: Context, x: Tensor, dim: int, index: Dim) -> Tensor:
 
 @converter(
     aten.split.Tensor,
+    aten.split_copy.Tensor,
     aten.split_with_sizes.default,
     aten.split_with_sizes_copy.default,
     aten.unsafe_split.Tensor,
@@ -87,7 +88,7 @@ def split(ctx: Context, self: Tensor, dim: int, **_: object) -> tuple[Tensor, ..
     return tuple(pieces)
 
 
-@converter(aten.narrow.default)
+@converter(aten.narrow.default, aten.narrow_copy.default)
 def narrow(ctx: Context, self: Tensor, dim: int, start: Dim, length: Dim) -> Tensor:
     """narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)"""
     dim %= self.rank
@@ -121,7 +122,7 @@ def roll(ctx: Context, self: Tensor, shifts: Sequence[Dim], dims: Sequence[int])
     return ctx.slice(self, start, self.shape, mode="WRAP")
 
 
-@converter(aten.diagonal.default)
+@converter(aten.diagonal.default, aten.diagonal_copy.default)
 def diagonal(ctx: Context, self: Tensor, offset: int, dim1: int, dim2: int) -> Tensor:
     """diagonal(Tensor(a) self, int offset=0, int dim1=0, int dim2=1) -> Tensor(a)
 
@@ -144,7 +145,7 @@ def diagonal(ctx: Context, self: Tensor, offset: int, dim1: int, dim2: int) -> T
     return part(ctx, flat, len(lead), start, length, columns + 1)
 
 
-@converter(aten.unfold.default)
+@converter(aten.unfold.default, aten.unfold_copy.default)
 def unfold(ctx: Context, self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """unfold(Tensor(a) self, int dimension, int size, int step) -> Tensor(a)"""
     axis = dimension % max(self.rank, 1)

@@ -14,6 +14,14 @@ ANY = dynamic(f32(2, 6, 4), {0: (1, 2, 5), 1: (2, 6, 8)})
 IMAGE = f32(2, 8, 4, 6)
 
 CASES = [
+    Case(aten.permute_copy.default, f32(2, 3, 4), [2, 0, 1]),
+    Case(aten.transpose_copy.int, f32(2, 3, 4), 0, -1),
+    Case(aten.t_copy.default, f32(2, 3)),
+    Case(aten.expand_copy.default, f32(1, 3), [2, 3]),
+    Case(aten.squeeze_copy.default, f32(1, 3)),
+    Case(aten.squeeze_copy.dim, f32(1, 3), 0),
+    Case(aten.squeeze_copy.dims, f32(1, 3), [0, 1]),
+    Case(aten.unsqueeze_copy.default, f32(2, 3), -1),
     Case(aten.view.default, f32(2, 6), [3, 4]),
     Case(aten.view.default, f32(2, 6), [-1]),
     Case(aten.view.default, f32(1), []),

@@ -48,6 +48,13 @@ SLICES = [
     Case(aten.slice.Tensor, LONG, 0, 0, 1),
 ]
 PARTS = [
+    Case(aten.slice_copy.Tensor, f32(3, 8), 1, 2, -1, 2),
+    Case(aten.select_copy.int, f32(3, 4), 1, -2),
+    Case(aten.unbind_copy.int, f32(3, 2), 1),
+    Case(aten.split_copy.Tensor, f32(3, 5), 2, 1),
+    Case(aten.narrow_copy.default, f32(3, 5), 1, 1, 2),
+    Case(aten.diagonal_copy.default, f32(3, 4), 1),
+    Case(aten.unfold_copy.default, f32(3, 8), 1, 3, 2),
     Case(aten.select.int, f32(3, 4, 5), 1, 2),
     Case(aten.select.int, f32(3, 4, 5), -1, -1),
     Case(aten.select.int, f32(3), 0, 1),
