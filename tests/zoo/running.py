@@ -115,5 +115,6 @@ def keep(path: Path, results: Results) -> None:
     """Writes the results so that a run cut short leaves a whole file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    lines = [f"{json.dumps(key)}: {json.dumps(results[key])}" for key in sorted(results)]
+    fresh.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     fresh.replace(path)

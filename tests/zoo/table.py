@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from .verdict import (
+    MODES,
     Found,
     Results,
     bars,
@@ -18,6 +16,11 @@ from .verdict import (
     verdict,
     was_built,
 )
+
+WHY_NOT_EXPORTABLE = {
+    "hf_Longformer": "its forward asks whether any token is attended globally, a Python `if`",
+    "vision_maskrcnn": "torchvision's batched_nms chooses its way by how many boxes are left",
+}
 
 
 def line(key: str, found: Found) -> str:
@@ -57,7 +60,7 @@ def cells(results: Results) -> list[list[str]]:
     head += ["rel. L2", "dynamic rel. L2", "float16 cosine", "export s", "convert s", "build s"]
     head += ["engine MB"]
     rows = [head]
-    modes = {mode: of_mode(results, mode) for mode in ("static", "dynamic", "float16")}
+    modes = {mode: of_mode(results, mode) for mode in MODES}
     for name in sorted({key.rpartition("/")[0] for key in results}):
         static, dynamic, half = (modes[mode].get(name, {}) for mode in modes)
         seconds = static.get("seconds", {})
@@ -80,14 +83,12 @@ def cells(results: Results) -> list[list[str]]:
     return rows
 
 
-def markdown(figures: Mapping[str, Any]) -> str:
-    """The page: ``versions`` of what was run, ``results`` of every model."""
-    results = figures["results"]
+def markdown(results: Results) -> str:
+    """The page of the documentation."""
     table = cells(results)
     rows = [f"| {' | '.join(row)} |" for row in (table[0], ["---"] * len(table[0]), *table[1:])]
     found = [f"| {b.text} | {b.found} | {'yes' if b.holds else 'no'} |" for b in bars(results)]
     export, decompose, ours = conversion(results)
-    versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
     return "\n".join(
         [
             "# The zoo: real architectures, converted whole",
@@ -95,7 +96,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
             "Written by `scripts/zoo --write`; run without it, the command prints the same and",
             "writes nothing, and `scripts/zoo resnet18 --dynamic` tries one model in one mode.",
             "",
-            f"Every model of `tests/zoo`, livened, for the target rtx-4090 ({versions}).",
+            "Every model of `tests/zoo`, livened, for the target rtx-4090 (TensorRT-RTX 1.7).",
             "A model is *whole* where it becomes one TensorRT segment with nothing left in PyTorch;",
             "*parts* counts TensorRT and PyTorch segments where it does not. Engines are built by",
             "the real TensorRT-RTX, which needs no GPU; numbers are the network evaluator's beside",
@@ -117,6 +118,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
             "## Exceptions",
             "",
             *_exceptions(results),
+            *_missing(results),
             "",
         ]
     )
@@ -128,10 +130,21 @@ def _exceptions(results: Results) -> list[str]:
         name, _, mode = key.rpartition("/")
         reason = found.get("not_exportable")
         if reason:
-            said.append(f"- {name}, {mode}: torch.export cannot take it: {_code(reason)}.")
+            why = f"; {WHY_NOT_EXPORTABLE[name]}" if name in WHY_NOT_EXPORTABLE else ""
+            said.append(f"- {name}, {mode}: torch.export cannot take it: {_code(reason)}{why}.")
         elif tried(found) and verdict(found, mode) != "ok":
             said.append(f"- {name}, {mode}: {_code(verdict(found, mode))}.")
     return said or ["None."]
+
+
+def _missing(results: Results) -> list[str]:
+    names = {key.rpartition("/")[0] for key in results}
+    lines = []
+    for mode in MODES:
+        left = sorted(names - set(of_mode(results, mode)))
+        if left:
+            lines.append(f"- Not tried yet, {mode}: {', '.join(left)}.")
+    return lines
 
 
 def _code(reason: str) -> str:

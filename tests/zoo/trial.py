@@ -20,6 +20,7 @@ from tests.packager.converters.engine import build
 from tests.zoo import MODELS
 from tests.zoo.agreement import agreement
 from tests.zoo.batches import at_batch, batch_sizes
+from tests.zoo.verdict import MODES
 from trtpack.capture import capture
 from trtpack.golden import copied, unchanged_buffers
 from trtpack.livening import liven
@@ -28,7 +29,8 @@ from trtpack.options import Options
 from trtpack.planning import Planned, plan
 from trtpack.target import find_target
 
-MODES = ("static", "dynamic", "float16")
+__all__ = ["MODES", "Settings", "trials"]
+
 _NO_WORK = ("_assert", "sym_constrain", "sym_size")
 
 Found = dict[str, Any]

@@ -11,6 +11,7 @@ from typing import Any
 Found = Mapping[str, Any]
 Results = Mapping[str, Found]
 
+MODES = ("static", "dynamic", "float16")
 MAX_REL_L2, MIN_COSINE = 1e-3, 0.999
 MIN_STATIC_WHOLE, MIN_DYNAMIC_WHOLE = 0.97, 0.95
 
