@@ -27,7 +27,7 @@ It is **refused** where the product says beforehand that the call stays in PyTor
 most frequent reason is shown. It is **wrong** where numbers, shape or type differ, where anything
 breaks, or where TensorRT-RTX does not build the network. What counts as the same number is said in
 `tests/sweep/judging.py`. Samples that nothing can be said about (random numbers, complex or sparse
-tensors, calls that take or answer no tensor, or that cannot be traced) are not counted.
+tensors, calls that answer no tensor, or that cannot be traced) are not counted.
 """
 
 

@@ -46,8 +46,9 @@ def _in_place(x: T) -> T:
         (lambda x: torch.nn.functional.gelu(x), (X,)),
         (lambda x, w: torch.nn.functional.linear(x, w), (X, X)),
         (_in_place, (X,)),
+        (lambda: torch.arange(5), ()),
     ],
-    ids=["one input", "a weight", "in place"],
+    ids=["one input", "a weight", "in place", "no tensor"],
 )
 def test_right(tried: Any, call: Any, tensors: tuple[T, ...], dynamic: bool) -> None:
     assert tried(call, *tensors, dynamic=dynamic) == Outcome(

@@ -207,8 +207,6 @@ def _can_be_held(sample: Sample) -> None:
             raise _Untried("takes a sparse tensor")
         if tensor.is_complex():
             raise _Untried("takes a complex tensor")
-    if not sample.tensors:
-        raise _Untried("takes no tensor")
 
 
 @contextmanager
