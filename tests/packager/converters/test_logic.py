@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.packager.converters.harness import (
+    TARGETS,
     Case,
     Checker,
     boolean,
@@ -21,6 +22,7 @@ from tests.packager.converters.harness import (
 aten = torch.ops.aten
 BATCH = {0: (1, 4, 8)}
 NUMBERS = given([0.0, -0.0, 2.5, -1.0])
+LONG = given([2**63 - 1, -(2**63), -77, 1 << 40], torch.int64)
 SHIFTS = given([0, 1, 2, 3, 4], torch.int64)
 WORDS = given([2**31 - 1, -(2**31), -77, 1], torch.int32)
 FAR = given([31, 31, -2, 40], torch.int32)
@@ -92,6 +94,17 @@ def test_matches_pytorch(case: Case, check: Checker) -> None:
 def test_an_and_with_a_number_looks_at_its_bits_only() -> None:
     (one,) = (c for n, c in converted(LOWEST_BIT).constants.items() if "weights" in n)
     assert one.flatten().tolist() == [1]
+
+
+@pytest.mark.parametrize("target", TARGETS[:2])
+def test_int64_has_64_bits_from_tensorrt_10_on(
+    target: str, check: Checker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.packager.converters.harness.TARGETS", (target,))
+    for op in (aten.bitwise_and, aten.bitwise_or, aten.bitwise_xor):
+        check(Case(op.Tensor, LONG, given([-1, 2**62 - 5, -(2**63), 3 << 40], torch.int64)))
+    for op in (aten.bitwise_left_shift, aten.bitwise_right_shift):
+        check(Case(op.Tensor, LONG, given([40, 63, 62, 64], torch.int64)))
 
 
 def test_bits_need_a_dim_of_their_own() -> None:
