@@ -4,6 +4,7 @@
 Shapes: any two that broadcast, dynamic dims included.
 Dtypes: float32, float16, bfloat16, int32, int64, bool where PyTorch has it, uint8 in sums,
 differences, products and quotients; mixed ones meet in the type of PyTorch's result.
+A whole number divided by 0 is an error in PyTorch; TensorRT does not say what it answers.
 """
 
 from __future__ import annotations
