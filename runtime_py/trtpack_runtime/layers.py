@@ -14,6 +14,8 @@ A kind is called like TensorRT's ``add_<kind>``. Attribute types are
 ``axes``        a tuple of non-negative axes; TensorRT is given the bit mask
 ``dtype``       a TensorRT type name
 ``EnumName``    a member name of that TensorRT enum
+``results``     a tuple of (type name, dims), one for each output
+``fields``      a tuple of (name, value); a number, a string or a tuple of numbers
 ``...?``        may be absent
 ==============  =================================================================
 
@@ -337,6 +339,20 @@ _TABLE = (
         ),
         regions=("then", "otherwise"),
         made_by="if_conditional",
+    ),
+    Kind(
+        "plugin",
+        (Operand("inputs", variadic=True),),
+        {
+            "plugin": "str",
+            "version": "str",
+            "namespace": "str?",
+            "fields": "fields?",
+            "results": "results",
+            "reference": "str?",
+        },
+        rtx=False,
+        made_by="plugin_v2",
     ),
 )
 

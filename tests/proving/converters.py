@@ -92,7 +92,7 @@ def _variants(harness: Any, rows: Iterable[Row]) -> Iterator[tuple[str, Any, str
     for subject, case in rows:
         yield subject, case, "as written"
         if case.half and any(i.dtype == torch.float32 for i in case.inputs()):
-            yield subject, case.in_half(), "in float16"
+            yield subject, case.in_type(torch.float16), "in float16"
 
 
 def _sample(

@@ -26,6 +26,7 @@ UNREAD = {
     "resize": ("cubic_coeff", "exclude_outside"),
     "normalization": ("num_groups",),
     "normalization_v2": ("num_groups",),
+    "plugin": ("results", "reference"),
     "quantize": ("axis",),
     "dequantize": ("axis",),
     "scan": ("length", "axis", "reverse"),
@@ -102,7 +103,7 @@ def _hold_attributes(declared: Mapping[str, Any], part: Any) -> None:
     _, read = part._row.read(part)
     kind = part._row.kind
     for name, value in declared.items():
-        if name in UNREAD.get(kind, ()) and name not in read:
+        if name in UNREAD.get(kind, ()) and (name not in read or kind == "plugin"):
             continue
         if name == "indices_type" or (kind == "gather" and declared["mode"] == "ND"):
             continue

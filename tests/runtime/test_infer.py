@@ -19,7 +19,8 @@ from trtpack_runtime.network import Tensor
 
 
 def test_every_kind_has_a_rule_and_a_case() -> None:
-    assert set(RULES) == set(KINDS) == {case.kind for case in CASES}
+    assert set(RULES) == set(KINDS)
+    assert {case.kind for case in CASES} == set(KINDS) - {"plugin"}  # its library has the cases
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])

@@ -44,6 +44,13 @@ ONLY_WHERE = {
     "timingMSec": "queryKeys",
     "precision": "not causal_kind",
     "set_output_type": "not causal_kind",
+    "add_plugin_v2": "not ComputeCapability",
+    "add_plugin_v3": "add_plugin_v3",
+    "IPluginCreatorV3One": "add_plugin_v3",
+    "TensorRTPhase": "add_plugin_v3",
+    "BUILD": "add_plugin_v3",
+    "get_creator": "get_creator",
+    "get_plugin_creator": "not get_creator",
 }
 """A name not every release has -> the name the code asks for before it uses it.
 

@@ -10,6 +10,7 @@ from trtpack_runtime.network import Tensor
 
 from . import registry
 from .context import Context
+from .plugins import plugin
 from .refusals import Refused
 from .registry import Converter, converter, registered
 
@@ -18,6 +19,7 @@ _NOT_FAMILIES = {
     "context",
     "extensions",
     "node",
+    "plugins",
     "refusals",
     "refused",
     "region",
@@ -76,6 +78,7 @@ __all__ = [
     "find",
     "load",
     "load_module",
+    "plugin",
     "registered",
     "registry",
 ]

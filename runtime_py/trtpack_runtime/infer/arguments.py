@@ -88,8 +88,25 @@ def _is_number(value: object) -> bool:
     return _is_float(value) or isinstance(value, Expr)
 
 
+def _is_pair(value: Any, first: type) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], first)
+
+
 def _tuple_of(check: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: isinstance(value, tuple | list) and all(map(check, value))
+
+
+def _is_result(value: Any) -> bool:
+    return _is_pair(value, str) and value[0] in NETWORK_DTYPES and _tuple_of(_is_dim)(value[1])
+
+
+def _is_field(value: Any) -> bool:
+    if not _is_pair(value, str):
+        return False
+    given = value[1]
+    return (
+        isinstance(given, str) or _is_float(given) or (bool(given) and _tuple_of(_is_float)(given))
+    )
 
 
 _IS: Mapping[str, Callable[[Any], bool]] = {
@@ -108,5 +125,7 @@ _IS: Mapping[str, Callable[[Any], bool]] = {
         and all(axis >= 0 for axis in value)
         and len(set(value)) == len(value)
     ),
+    "results": _tuple_of(_is_result),
+    "fields": _tuple_of(_is_field),
     "dtype": lambda value: isinstance(value, str) and value in NETWORK_DTYPES,
 }

@@ -27,13 +27,13 @@ from trtpack_runtime.dtypes import by_torch
 from trtpack_runtime.errors import InputMismatchError, InternalError
 from trtpack_runtime.network import Layer, Network, Tensor
 
-from . import indexing, linear, pointwise, regions, spatial
+from . import indexing, linear, plugins, pointwise, regions, spatial
 from .registry import KERNELS
 
 __all__ = ["evaluate"]
 
 Values = MutableMapping[str, torch.Tensor]
-_FAMILIES = (indexing, linear, pointwise, regions, spatial)
+_FAMILIES = (indexing, linear, plugins, pointwise, regions, spatial)
 _WITHOUT_INPUT = frozenset({"fill"})
 
 

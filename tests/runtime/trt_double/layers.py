@@ -502,3 +502,10 @@ ENUM_PROPERTIES: Mapping[str, Mapping[str, str]] = {
     "ITopKLayer": {"indices_type": "DataType.INT32"},
 }
 """Enum properties with TensorRT's default; another type than the enum's is refused."""
+
+
+@row("add_plugin_v2", "IPluginV2Layer", "PLUGIN_V2", "*inputs", "plugin", kind="plugin")
+@row("add_plugin_v3", "IPluginV3Layer", "PLUGIN_V3", "*inputs", "plugin", kind="plugin")
+def _plugin(layer: Any) -> Read:
+    inputs = tuple(map(_declared, layer._inputs))
+    return {"inputs": inputs}, layer._value("plugin")._told(inputs)
