@@ -16,6 +16,7 @@ from .branches import graph_of, is_graph
 from .errors import CaptureError
 from .options import SizeRange
 from .recurrent_shapes import recurrent_shapes
+from .strided_views import as_strided
 
 OpOverload = torch._ops.OpOverload
 
@@ -146,6 +147,7 @@ def decompositions() -> Any:
         packet = getattr(torch.ops.aten, name, None)
         for overload in packet.overloads() if packet else ():
             table.pop(getattr(packet, overload), None)
+    table[torch.ops.aten.as_strided.default] = as_strided
     return table
 
 

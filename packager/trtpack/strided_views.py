@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``as_strided`` as indexing, while PyTorch still knows how its input lies in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+
+def as_strided(
+    self: torch.Tensor,
+    size: Sequence[Any],
+    stride: Sequence[Any],
+    storage_offset: Any = None,
+) -> Any:
+    """The elements of a contiguous tensor that a strided view shows, picked by their places.
+
+    Sizes, strides and the offset are numbers or ``SymInt``. The view is left as it is (and so in
+    PyTorch) where the tensor is not contiguous, or where places may lie outside of it.
+    """
+    start = 0 if storage_offset is None else storage_offset - self.storage_offset()
+    last = start + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    inside = statically_known_true(start >= 0) and statically_known_true(last < self.numel())
+    if not self.is_contiguous() or not inside:
+        return NotImplemented
+    places = torch.full((), start, dtype=torch.int64, device=self.device)
+    for axis, (count, step) in enumerate(zip(size, stride, strict=True)):
+        along: torch.Tensor = torch.arange(count, device=self.device) * step
+        places = places + along.reshape([-1 if i == axis else 1 for i in range(len(size))])
+    return torch.ops.aten.index.Tensor(self.reshape(-1), [places])
