@@ -163,7 +163,7 @@ def described(planned: Planned, lowered: Lowered) -> Mapping[str, Any]:
     return {
         "tensorrt": kinds.count("tensorrt"),
         "torch": kinds.count("torch"),
-        "layers": sum(len(network.layers) for network in networks),
+        "layers": sum(1 for network in networks for _ in network.every_layer()),
         "refused": [f"{what} at {place}" for what, place in refused.items()],
         "passes": {name: count for name, count in lowered.effects.items() if count},
     }

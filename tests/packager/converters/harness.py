@@ -355,7 +355,7 @@ def _double(release: str) -> Any:
 
 
 def _only_layers_of(segment: convert.ConvertedSegment, target: Target) -> None:
-    for layer in segment.network.layers:
+    for layer in segment.network.every_layer():
         since = layers.KINDS[layer.kind].since
         assert target.tensorrt_at_least(since), f"{layer.kind} came with {since}: {target.name}"
 
