@@ -6,7 +6,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.packager.converters.harness import Case, Checker, boolean, dynamic, f32, i64, kinds, size
+from tests.packager.converters.harness import (
+    Case,
+    Checker,
+    boolean,
+    dynamic,
+    f32,
+    given,
+    i64,
+    kinds,
+    size,
+    weight,
+)
 
 aten = torch.ops.aten
 BATCH = {0: (1, 2, 5)}
@@ -54,6 +65,9 @@ CASES = [
     Case(aten.expand.default, f32(3), [2, 4, 3]),
     Case(aten.expand.default, dynamic(f32(2, 1, 3), BATCH), [-1, 4, -1]),
     Case(aten.expand.default, boolean(1, 3), [2, 3]),
+    Case(aten.expand.default, weight(given([[1, 0, 255]], torch.uint8)), [size(1, 0), 3]).beside(
+        dynamic(f32(2, 3), BATCH)
+    ),
     Case(aten.expand_as.default, f32(1, 3), dynamic(f32(2, 3), BATCH)),
     Case(aten.broadcast_to.default, f32(1, 3), [2, 3]),
     Case(aten.repeat.default, f32(2, 3), [2, 3]),
