@@ -293,8 +293,8 @@ def test_an_engine_that_crashes_costs_no_other() -> None:
 
 def test_converter_cases_are_trials_too() -> None:
     target = target_of("tensorrt", "8.6.0")
-    trials, others = converter_trials(target, {"triangle", "join"})
-    assert {trial.subject for trial in trials} == {"triangle", "join"}
+    trials, others = converter_trials(target, {"triangle", "join", "softmax"})
+    assert {trial.subject for trial in trials} == {"triangle", "join", "softmax"}
     assert {len(trial.samples) for trial in trials} == {1, 3}
     results = _proved(Evaluator(), trials)
     assert len(_states(results, "passed")) == len(trials) > 50
