@@ -51,6 +51,7 @@ def fill(ctx: Context, self: Tensor, value: Operand) -> Tensor:
     aten.empty.memory_format,
     aten.empty_like.default,
     aten.new_empty.default,
+    aten.empty_permuted.default,
     aten.empty_strided.default,
     aten.new_empty_strided.default,
 )

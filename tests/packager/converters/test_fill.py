@@ -54,6 +54,7 @@ CASES = [
     Case(aten.empty.memory_format, [2, 3]).with_any_values(),
     Case(aten.empty_like.default, X).with_any_values(),
     Case(aten.new_empty.default, X, [size(0, 0), 2], dtype=torch.int64).with_any_values(),
+    Case(aten.empty_permuted.default, [2, 3], [1, 0]).with_any_values(),
     Case(aten.new_empty_strided.default, X, [2, 3], [3, 1]).with_any_values(),
     Case(aten.empty_strided.default, [2, 3], [3, 1]).with_any_values(),
     Case(aten.full.default, [size(0, 0), 3], 0.5).beside(X),
