@@ -18,6 +18,7 @@ _NOT_FAMILIES = {
     "constants",
     "context",
     "extensions",
+    "moves",
     "node",
     "plugins",
     "refusals",

@@ -18,6 +18,7 @@ from trtpack_runtime.network import Network, Tensor
 from trtpack_runtime.recorder import Recorder
 
 from .constants import Constants
+from .moves import Move
 
 Axes = int | Sequence[int]
 
@@ -50,6 +51,7 @@ class Context:
         self._recorder = recorder
         self._never_negative: set[str] = set()
         self._made_of: dict[str, Tensor] = {}
+        self._moves: dict[str, Move] = {}
         self._constants = constants
 
     @property
@@ -294,7 +296,7 @@ class Context:
             return x
         if self.is_constant(x) and dims.is_static(shape):
             return self.fold(torch.ops.aten.view.default, x, list(shape), use=_shape_text(shape))
-        return self.add("shuffle", {"input": x}, reshape_dims=shape)
+        return self._move(self._moves.get(x.name, Move(x)).reshaped(x, shape))
 
     def permute(self, x: Tensor, order: Sequence[int]) -> Tensor:
         """``x`` with its dims in ``order``; ``x`` itself where nothing changes."""
@@ -304,7 +306,15 @@ class Context:
         if self.is_constant(x):
             text = "permute_" + "".join(map(str, order))
             return self.fold(torch.ops.aten.permute.default, x, list(order), use=text)
-        return self.add("shuffle", {"input": x}, first_transpose=order)
+        return self._move(self._moves.get(x.name, Move(x)).permuted(order))
+
+    def _move(self, move: Move) -> Tensor:
+        """One layer for a chain of moves; those it replaces go where nothing else reads them."""
+        if move.changes_nothing:
+            return move.source
+        made = self.add("shuffle", {"input": move.source}, **move.attributes)
+        self._moves[made.name] = move
+        return made
 
     def slice(
         self,

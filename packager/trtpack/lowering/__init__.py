@@ -12,11 +12,20 @@ from trtpack.capture import Captured
 
 from .drop_asserts import drop_asserts
 from .drop_no_ops import drop_no_ops
+from .drop_true_masks import drop_true_masks
 from .fold_batch_norm import fold_batch_norm
 from .fold_constants import fold_constants
+from .fold_padding import fold_padding
+from .fold_scalars import fold_scalars
 from .graph import Recipes, run_pass
 from .inline_sizes import inline_sizes
+from .merge_common_subexpressions import merge_common_subexpressions
+from .merge_projections import merge_projections
+from .merge_views import merge_views
 from .narrow_doubles import narrow_doubles
+from .recognise_attention import recognise_attention
+from .recognise_gelu import recognise_gelu
+from .recognise_layer_norm import recognise_layer_norm
 from .relax_views import relax_views
 
 PASSES = (
@@ -24,8 +33,17 @@ PASSES = (
     inline_sizes,  # a size is an expression; as a node it would cut segments apart
     relax_views,  # the passes below may change strides, which view() cannot stand
     drop_no_ops,  # casts, clones, dropouts and views that change nothing
+    recognise_gelu,  # written by hand it is eight layers; TensorRT has it as one
+    recognise_layer_norm,  # likewise, and TensorRT keeps its statistics in float32
+    recognise_attention,  # one fused layer from TensorRT 10.14 on
     fold_batch_norm,  # one layer instead of two; leaves arithmetic over parameters behind
+    merge_projections,  # one wide product is faster than three; leaves joined weights behind
     fold_constants,  # evaluates that arithmetic, and all else that reads no input
+    drop_true_masks,  # masks that constants turned out to be
+    fold_scalars,  # chains of scales, ones and zeros
+    fold_padding,  # a convolution pads for itself
+    merge_views,  # TensorRT moves data once for a chain of them
+    merge_common_subexpressions,  # what is written twice, or became equal above
     narrow_doubles,  # no TensorRT computes in float64; constants have been evaluated in it
 )
 

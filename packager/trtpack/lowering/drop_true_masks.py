@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Removes masks that hide nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from .graph import constant_of
+from .match import calls
+
+aten = torch.ops.aten
+
+_FILLS = (aten.masked_fill.Scalar, aten.masked_fill.Tensor)
+
+
+def drop_true_masks(graph: fx.Graph) -> int:
+    """Remove constant masks that are true (or, where they fill, false) everywhere.
+
+    ``where(mask, a, b)`` becomes ``a`` or ``b``, ``masked_fill`` its input, and attention loses a
+    mask that lets every key take part or adds nothing.
+
+    Needs:   constants that are folded.
+    Keeps:   a mask that gives the result its shape or type.
+    Returns: how many it removed; the runner erases the dead nodes.
+    """
+    dropped = 0
+    for node in list(graph.nodes):
+        if calls(node, _FILLS) and _all(node.args[1], False):
+            dropped += _replace(node, node.args[0])
+        elif calls(node, (aten.where.self,)):
+            if _all(node.args[0], True):
+                dropped += _replace(node, node.args[1])
+            elif _all(node.args[0], False):
+                dropped += _replace(node, node.args[2])
+        elif calls(node, (aten.scaled_dot_product_attention.default,)):
+            dropped += _drop_attention_mask(node)
+    return dropped
+
+
+def _drop_attention_mask(node: fx.Node) -> int:
+    mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
+    if not (_all(mask, True) or _all_zero(mask)):
+        return 0
+    if len(node.args) > 3:
+        node.args = (*node.args[:3], None, *node.args[4:])
+    else:
+        node.kwargs = {k: v for k, v in node.kwargs.items() if k != "attn_mask"}
+    return 1
+
+
+def _all(node: Any, truth: bool) -> bool:
+    mask = constant_of(node)
+    return mask is not None and mask.dtype == torch.bool and bool((mask == truth).all())
+
+
+def _all_zero(node: Any) -> bool:
+    mask = constant_of(node)
+    return mask is not None and mask.is_floating_point() and not bool(mask.any())
+
+
+def _replace(node: fx.Node, source: Any) -> int:
+    before = source.meta.get("val") if isinstance(source, fx.Node) else None
+    if before is None or not _alike(before, node.meta["val"]):
+        return 0
+    assert isinstance(source, fx.Node)
+    if source.op != "call_function" and any(user.op == "output" for user in node.users):
+        return 0
+    node.replace_all_uses_with(source)
+    return 1
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.dtype == b.dtype and _sizes(a) == _sizes(b)
+
+
+def _sizes(value: torch.Tensor) -> list[Any]:
+    return [s.node.expr if isinstance(s, torch.SymInt) else s for s in value.shape]

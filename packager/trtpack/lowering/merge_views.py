@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes one operator of several that only rearrange."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+_RESHAPES = (
+    aten.reshape.default,
+    aten.unsqueeze.default,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.flatten.using_ints,
+)
+
+
+def merge_views(graph: fx.Graph) -> int:
+    """Let a reshape of a reshape read the first one's input, and a permutation likewise.
+
+    ``squeeze`` and ``unsqueeze`` count as reshapes. Two that cancel each other vanish.
+
+    Needs:   a functional graph without ``view``.
+    Keeps:   an operator between that others read; it only loses this reader.
+    Returns: how many it merged; the runner erases the dead nodes.
+    """
+    merged = 0
+    for node in list(graph.nodes):
+        if node.op != "call_function" or not isinstance(node.args[:1], tuple) or not node.args:
+            continue
+        below = node.args[0]
+        if not isinstance(below, fx.Node) or below.op != "call_function":
+            continue
+        if node.target in _RESHAPES and below.target in _RESHAPES:
+            merged += _merge_reshapes(node, below)
+        elif node.target is aten.permute.default and below.target is aten.permute.default:
+            merged += _merge_permutes(node, below)
+    return merged
+
+
+def _merge_reshapes(node: fx.Node, below: fx.Node) -> int:
+    source = below.args[0]
+    shape, before = node.meta["val"].shape, source.meta["val"].shape  # type: ignore[union-attr]
+    if _expressions(shape) == _expressions(before):
+        return _replace(node, source)
+    node.target = aten.reshape.default
+    node.args = (source, list(shape))
+    node.kwargs = {}
+    return 1
+
+
+def _merge_permutes(node: fx.Node, below: fx.Node) -> int:
+    source = below.args[0]
+    rank = node.meta["val"].dim()
+    inner = [int(d) % rank for d in below.args[1]]  # type: ignore[union-attr,arg-type]
+    order = [inner[int(d) % rank] for d in node.args[1]]  # type: ignore[union-attr,arg-type]
+    if order == list(range(rank)):
+        return _replace(node, source)
+    node.args = (source, order)
+    return 1
+
+
+def _replace(node: fx.Node, source: Any) -> int:
+    if source.op == "placeholder" and any(user.op == "output" for user in node.users):
+        return 0  # a caller never gets its own tensor back
+    node.replace_all_uses_with(source)
+    return 1
+
+
+def _expressions(shape: Any) -> list[Any]:
+    return [s.node.expr if isinstance(s, torch.SymInt) else s for s in shape]
