@@ -270,7 +270,7 @@ def _ranges(
 def _finite(bound: Any) -> int | None:
     try:
         value = int(bound)
-    except (TypeError, ValueError, OverflowError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         return None
     return value if value < 2**31 else None
 

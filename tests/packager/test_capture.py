@@ -111,3 +111,9 @@ def test_user_line_skips_torchs_own_frames() -> None:
     )
     assert user_line(trace) == "model.py:12"
     assert user_line("") == ""
+
+
+def test_a_dynamic_dim_without_a_declared_maximum_ends_at_the_sample() -> None:
+    batch = torch.export.Dim.DYNAMIC
+    found = capture(nn.ReLU(), (torch.ones(3, 4),), dynamic_shapes=({0: batch},)).ranges
+    assert [r.values for r in found.values()] == [(2, 3, 3)]
