@@ -30,9 +30,19 @@ breaks, or where TensorRT-RTX does not build the network. What counts as the sam
 tensors, calls that answer no tensor, or that cannot be traced) are not counted.
 """
 
+_PARTIAL = """
+The run was cut short: **{} of {}** pairs of an operator and a type were tried, the others are not
+in the table.
+"""
 
-def text(rows: Sequence[Row], settings: Settings, dtypes: Sequence[str]) -> str:
-    """The page: totals, operators that reach a converter, and those that do not."""
+
+def text(
+    rows: Sequence[Row], settings: Settings, dtypes: Sequence[str], done: tuple[int, int]
+) -> str:
+    """The page: totals, operators that reach a converter, and those that do not.
+
+    ``done`` says how many pairs of an operator and a type are done, of how many.
+    """
     reached = [row for row in rows if row.is_reached]
     stays = [row for row in rows if row.tried and not row.is_reached]
     silent = [row for row in rows if not row.tried]
@@ -47,6 +57,8 @@ def text(rows: Sequence[Row], settings: Settings, dtypes: Sequence[str]) -> str:
         torch=torch.__version__.partition("+")[0],
         target=settings.target,
     )
+    if done[0] < done[1]:
+        head += _PARTIAL.format(*done)
     lines = [
         head,
         "| | operators | tried | right | refused | wrong |",
