@@ -66,6 +66,16 @@ def test_an_answer_nearer_to_float64_than_pytorch_is_right() -> None:
     assert difference(product, [have], [want]) is not None
 
 
+def test_a_finite_answer_is_right_where_pytorch_overflows_and_float64_does_not() -> None:
+    x = torch.tensor([5.0, 300.0]).half()
+    overflown = sample(lambda tensors: [(tensors[0] * tensors[0] / tensors[0])], x)
+    (want,) = overflown.answers()
+    assert want[1].isinf()
+    assert difference(overflown, [x], [want]) is None
+    assert difference(overflown, [x + torch.tensor([0.0, 8.0]).half()], [want]) is not None
+    assert difference(overflown, [x + torch.tensor([1.0, 0.0]).half()], [want]) is not None
+
+
 def test_any_numbers_will_do_where_pytorch_gives_none() -> None:
     want = torch.zeros(2)
     assert difference(sample(identity, want, operator="empty_like"), [want + 1], [want]) is None

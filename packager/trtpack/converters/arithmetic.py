@@ -29,8 +29,10 @@ def add(ctx: Context, self: Operand, other: Operand, alpha: float = 1) -> Tensor
     """add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
     add.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
 
-    Truth values add up to their OR.
+    Truth values add up to their OR; ``alpha`` False leaves ``self``.
     """
+    if ctx.result.dtype == "BOOL" and not alpha and isinstance(other, Tensor):
+        other = ctx.elementwise("XOR", other, other)
     if ctx.result.dtype == "BOOL":
         return _binary(ctx, "OR", self, other)
     return _binary(ctx, "SUM", self, _times(ctx, other, alpha))

@@ -52,6 +52,7 @@ CASES = [
     Case(aten.add.Tensor, f16(2, 3), f32()).float32_only("the types are the point"),
     Case(aten.add.Tensor, bf16(2, 3), bf16(3)),
     Case(aten.add.Tensor, boolean(2, 3), boolean(2, 3)),
+    Case(aten.add.Tensor, boolean(2, 3), boolean(3), alpha=False),
     Case(aten.add.Tensor, boolean(2, 3), 1),
     Case(aten.add.Tensor, boolean(2, 3), f32(2, 3)),
     Case(aten.add.Tensor, dynamic(f32(4, 3), BATCH), weight(f32(3))),
