@@ -66,7 +66,6 @@ REASONS: dict[str, str] = {
     "aten::sym_is_contiguous": _STRIDES,
     "aten::sym_storage_offset": _STRIDES,
     "aten::sym_stride.int": _STRIDES,
-    "aten::masked_scatter": "how many elements it takes depends on data",
     "aten::nonzero": "how many elements it answers depends on data",
     "aten::unique_consecutive": "how many elements it answers depends on data; TensorRT has none",
     "aten::_unique2": "how many elements it answers depends on data; TensorRT has none",

@@ -33,23 +33,7 @@ def cumsum(ctx: Context, self: Tensor, dim: int, **_: Any) -> Tensor:
     Before TensorRT 10.8, which has kSUM of ICumulativeLayer, the product with a triangle of ones,
     for floats and truth values: a float32 holds how many there are.
     """
-    dtype = ctx.result.dtype
-    x = ctx.cast(self, dtype)
-    if x.rank == 0:
-        return x
-    x = ctx.cast(x, computed(dtype))
-    if ctx.has("10.8"):
-        x = ctx.cast(x, wide(dtype))
-        total = ctx.add(
-            "cumulative", {"input": x}, op="SUM", axis=dim % x.rank, exclusive=False, reverse=False
-        )
-        return ctx.cast(total, dtype)
-    if x.dtype not in FLOATS and self.dtype != "BOOL":
-        total = ctx.reduce("SUM", _prefixes(ctx, x, dim, 0), dim % x.rank + 1, keep_dims=False)
-        return ctx.cast(total, dtype)
-    size = x.shape[dim]
-    ones = ctx.cast(above_diagonal(ctx, size, size, -1), "FLOAT")
-    return ctx.cast(ctx.product_along(ctx.cast(x, "FLOAT"), ones, dim), dtype)
+    return running_sum(ctx, self, dim, ctx.result.dtype)
 
 
 @converter(aten.cumprod.default)
@@ -92,6 +76,26 @@ def logcumsumexp(ctx: Context, self: Tensor, dim: int) -> Tensor:
     total = ctx.unary("LOG", ctx.reduce("SUM", powers, axis, keep_dims=True))
     answer = ctx.reshape(ctx.elementwise("SUM", total, shift), self.shape)
     return ctx.cast(answer, ctx.result.dtype)
+
+
+def running_sum(ctx: Context, given: Tensor, dim: int, dtype: str) -> Tensor:
+    """The sums as ``dtype`` of each element and those before it."""
+    x = ctx.cast(given, dtype)
+    if x.rank == 0:
+        return x
+    x = ctx.cast(x, computed(dtype))
+    if ctx.has("10.8"):
+        x = ctx.cast(x, wide(dtype))
+        total = ctx.add(
+            "cumulative", {"input": x}, op="SUM", axis=dim % x.rank, exclusive=False, reverse=False
+        )
+        return ctx.cast(total, dtype)
+    if x.dtype not in FLOATS and given.dtype != "BOOL":
+        total = ctx.reduce("SUM", _prefixes(ctx, x, dim, 0), dim % x.rank + 1, keep_dims=False)
+        return ctx.cast(total, dtype)
+    size = x.shape[dim]
+    ones = ctx.cast(above_diagonal(ctx, size, size, -1), "FLOAT")
+    return ctx.cast(ctx.product_along(ctx.cast(x, "FLOAT"), ones, dim), dtype)
 
 
 def _extreme(ctx: Context, op: str, x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
