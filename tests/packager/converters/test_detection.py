@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Detectors' own operators against torchvision's kernels in Python."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.packager.converters.harness import Case, Checker, dynamic, f32, given, i64, refusal
+from trtpack.sources.torchvision_ops import import_torchvision
+
+import_torchvision()
+ALIGN = torch.ops.torchvision.roi_align.default
+ROIS = [[0, 1.0, 2.0, 6.5, 5.0], [1, 0.0, 0.0, 9.0, 7.0], [0, 3.2, 1.1, 3.4, 1.2]]
+BEYOND = [[1, -6.0, -5.0, 4.0, 3.0], [0, 5.0, 4.0, 30.0, 20.0], [1, -9.0, 9.0, -4.0, 12.0]]
+SHRUNK = [[0, 5.0, 5.0, 2.0, 3.0], [1, 4.0, 4.0, 4.0, 4.0]]
+HALVES = "the kernel in Python places samples in float16, which has too few digits"
+
+CASES = [
+    Case(ALIGN, f32(2, 3, 8, 10), given(rois), scale, *pooled, ratio, aligned).float32_only(HALVES)
+    for rois, scale, pooled, ratio, aligned in (
+        (ROIS, 1.0, (3, 2), 2, False),
+        (ROIS, 1.0, (3, 2), 2, True),
+        (ROIS, 0.25, (2, 2), 1, False),
+        (ROIS, 2.0, (7, 7), 3, True),
+        (BEYOND, 1.0, (4, 5), 2, False),
+        (BEYOND, 1.0, (4, 5), 2, True),
+        (SHRUNK, 1.0, (2, 3), 2, False),
+        (SHRUNK, 1.0, (2, 3), 2, True),
+    )
+]
+CASES += [
+    Case(
+        ALIGN,
+        dynamic(f32(1, 2, 8, 10), {2: (4, 8, 12), 3: (5, 10, 11)}),
+        dynamic(f32(6, 5, low=0, high=1), {0: (1, 6, 9)}),
+        9.0,
+        2,
+        2,
+        2,
+        aligned,
+    ).float32_only(HALVES)
+    for aligned in (False, True)
+]
+CASES += [
+    Case(ALIGN, f32(1, 2, 1, 1), given(ROIS[:1]), 1.0, 2, 2, 2, True).float32_only(HALVES),
+    Case(ALIGN, f32(2, 3, 8, 10), given([[1.0, 0, 0, 8, 4], [0, 2, 2, 6, 6]]), 1.0, 2, 2, 2, False),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_matches_torchvision(case: Case, check: Checker) -> None:
+    with torch.compiler.set_stance("force_eager"):
+        check(case)
+
+
+def test_samples_whose_number_depends_on_the_boxes_are_refused() -> None:
+    reason = "how many samples it takes depends on the boxes; give a sampling_ratio above 0"
+    for ratio in (0, -1):
+        assert refusal(ALIGN, f32(2, 3, 8, 10), given(ROIS), 1.0, 2, 2, ratio, False) == reason
+
+
+def test_maps_of_integers_are_refused() -> None:
+    whole = given([[0, 1, 2, 6, 5]], torch.int64)
+    found = refusal(ALIGN, i64(2, 3, 8, 10), whole, 1.0, 2, 2, 2, False)
+    assert found == "TensorRT computes this in floats only, got int64"
