@@ -72,6 +72,7 @@ def lower(captured: Captured, *, keep_doubles: bool = False) -> Lowered:
         CompileError: a pass failed or left an invalid graph; the pass is named.
     """
     recipes: Recipes = {}
+    captured.graph_module.meta["recipes"] = recipes
     for branch in every_branch(captured.graph_module):
         for rewrite in WITHIN_BRANCHES:
             run_pass(rewrite, branch, recipes)
@@ -79,5 +80,4 @@ def lower(captured: Captured, *, keep_doubles: bool = False) -> Lowered:
     effects = {
         rewrite.__name__: run_pass(rewrite, captured.graph_module, recipes) for rewrite in passes
     }
-    captured.graph_module.meta["recipes"] = recipes
     return Lowered(captured, recipes, effects)

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from .graph import constant_of
-from .match import calls
+from .match import calls, fixed
 
 aten = torch.ops.aten
 
@@ -23,7 +22,8 @@ def drop_true_masks(graph: fx.Graph) -> int:
     mask that lets every key take part or adds nothing.
 
     Needs:   constants that are folded.
-    Keeps:   a mask that gives the result its shape or type.
+    Keeps:   a mask that is a parameter or follows from one, and one that gives the result its
+             shape or type.
     Returns: how many it removed; the runner erases the dead nodes.
     """
     dropped = 0
@@ -42,7 +42,7 @@ def drop_true_masks(graph: fx.Graph) -> int:
 
 def _drop_attention_mask(node: fx.Node) -> int:
     mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
-    if not (_all(mask, True) or _all_zero(mask)):
+    if not (_all(mask, True) or _all_zero(mask)) or not _within(mask, node.args[0]):
         return 0
     if len(node.args) > 3:
         node.args = (*node.args[:3], None, *node.args[4:])
@@ -51,13 +51,20 @@ def _drop_attention_mask(node: fx.Node) -> int:
     return 1
 
 
+def _within(mask: Any, query: Any) -> bool:
+    """Whether a mask's batch is the query's, or 1."""
+    theirs, ours = _sizes(mask.meta["val"])[:-2], _sizes(query.meta["val"])[:-2]
+    pairs = zip(theirs[::-1], ours[::-1], strict=False)
+    return len(theirs) <= len(ours) and all(m in (1, q) for m, q in pairs)
+
+
 def _all(node: Any, truth: bool) -> bool:
-    mask = constant_of(node)
+    mask = fixed(node)
     return mask is not None and mask.dtype == torch.bool and bool((mask == truth).all())
 
 
 def _all_zero(node: Any) -> bool:
-    mask = constant_of(node)
+    mask = fixed(node)
     return mask is not None and mask.is_floating_point() and not bool(mask.any())
 
 

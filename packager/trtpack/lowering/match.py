@@ -32,11 +32,28 @@ def calls(value: object, targets: Iterable[Any]) -> bool:
     return isinstance(value, fx.Node) and value.op == "call_function" and value.target in targets
 
 
+def fixed(value: object) -> torch.Tensor | None:
+    """A constant that no new weights change; None for parameters, what follows from them, and else.
+
+    A rewrite may depend on what such a constant is now, and on nothing else's value.
+    """
+    constant = constant_of(value)
+    if constant is None:
+        return None
+    assert isinstance(value, fx.Node)
+    module = value.graph.owning_module
+    assert module is not None
+    learned = value.target in module.meta.get("weights", ()) or value.target in module.meta.get(
+        "recipes", ()
+    )
+    return None if learned else constant
+
+
 def number(value: object) -> float | None:
-    """A Python number, or a constant of one element, as a float; None for anything else."""
+    """A Python number, or a fixed constant of one element, as a float; None for anything else."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    constant = constant_of(value)
+    constant = fixed(value)
     if constant is None or constant.numel() != 1 or constant.dtype == torch.bool:
         return None
     return float(constant)

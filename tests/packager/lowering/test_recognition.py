@@ -172,3 +172,26 @@ def test_masks_that_hide_something_stay() -> None:
     result = lowered(masked, torch.randn(2, 4, 4))
     assert result.effects["drop_true_masks"] == 0
     assert result.operators["masked_fill.Scalar"] == 1
+
+
+class Learned(nn.Module):
+    """Learns what stands at 0 and 1 now."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(5, 5))
+        self.gain = nn.Parameter(torch.ones(()))
+        self.register_buffer("shift", torch.zeros(()))
+        self.register_buffer("factor", torch.tensor(0.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mixed = nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=self.bias)
+        mixed = mixed * self.gain * 2.0 + self.shift + self.bias[0, 0].exp()
+        return mixed * self.factor * (1.0 + torch.erf(mixed * HALF))
+
+
+def test_no_rewrite_depends_on_a_weight() -> None:
+    """New weights would find their values baked into the graph."""
+    result = lowered(Learned(), torch.randn(2, 5, 8))
+    for name in ("drop_true_masks", "fold_scalars", "recognise_gelu"):
+        assert result.effects[name] == 0
