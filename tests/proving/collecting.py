@@ -90,6 +90,7 @@ def _pytest() -> Any:
     module: Any = ModuleType("pytest")
     module.mark = Marks()
     module.fixture = mark("fixture")
+    module.param = lambda *values, **_: SimpleNamespace(values=values)
     module.MonkeyPatch = object
     module.raises = module.importorskip = module.skip = MagicMock()
     return module

@@ -100,6 +100,7 @@ CASES += [
     Case(MATH, Q, K, V, boolean(5, 7)).answering(0),
     Case(MATH, x(2, 4, 5, 8), x(2, 2, 7, 8), x(2, 2, 7, 8), enable_gqa=True).answering(0),
 ]
+ONLY_ON_A_GPU = [Case(EFFICIENT, Q, K, V, x(2, 4, 5, 7), False).answering(0)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -113,9 +114,15 @@ def test_it_is_one_layer_where_tensorrt_has_it() -> None:
     assert before == ["elementwise", "matrix_multiply", "softmax", "matrix_multiply"]
 
 
-def test_what_pytorch_computes_only_on_a_gpu_is_one_layer_too() -> None:
-    case = Case(EFFICIENT, Q, K, V, x(2, 4, 5, 7), False).answering(0)
+@pytest.mark.parametrize("case", ONLY_ON_A_GPU, ids=str)
+def test_what_pytorch_computes_only_on_a_gpu_is_attention_too(case: Case) -> None:
     assert kinds(case) == ["elementwise", "attention"]
+    segment, samples = converted(case), case.samples(1)
+    inputs = {f"x{i}": sample for i, sample in enumerate(samples)}
+    (answer,) = reference.evaluate(segment.network, segment.constants, inputs)
+    query, key, value, mask = samples
+    wanted = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
+    torch.testing.assert_close(answer, wanted)
 
 
 def test_dropout_stays_in_pytorch() -> None:
