@@ -155,7 +155,7 @@ def test_arithmetic_in_int8_stays_in_pytorch() -> None:
     assert refusal(aten.abs.default, pixels) == "TensorRT does not compute in uint8"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @property_given(
     st.lists(st.integers(-1000, 1000), min_size=1, max_size=8),
     st.integers(-50, 50).filter(bool),
