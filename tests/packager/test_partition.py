@@ -11,6 +11,7 @@ from torch import nn
 from torch.export import Dim
 
 from trtpack.capture import Captured, capture
+from trtpack.converters.refusals import BOOLEAN_INDEX, SIZED_BY_DATA
 from trtpack.lowering import lower
 from trtpack.partition import Plan, partition
 from trtpack.target import find_target
@@ -54,10 +55,30 @@ def test_an_unsupported_operator_is_one_torch_segment_between_two_engines() -> N
     assert kinds(made) == ["tensorrt", "torch", "tensorrt"]
     assert "aten._unique2.default" in made.segments[1].operators
     reasons = {r.op: r.reason for r in made.refusals}
-    assert reasons["aten._unique2.default"].startswith(
-        "how many elements it answers depends on data"
-    )
+    assert reasons["aten._unique2.default"] == SIZED_BY_DATA
     assert all("test_partition.py:" in r.where for r in made.refusals)
+
+
+@pytest.mark.parametrize(
+    ("middle", "operator", "reason"),
+    [
+        (lambda y: y[y > 0], "aten.index.Tensor", BOOLEAN_INDEX),
+        (lambda y: y.masked_select(y > 0), "aten.masked_select.default", SIZED_BY_DATA),
+        (lambda y: y.nonzero(), "aten.nonzero.default", SIZED_BY_DATA),
+        (lambda y: y.unique(dim=0), "aten.unique_dim.default", SIZED_BY_DATA),
+        (lambda y: y.unique_consecutive(), "aten.unique_consecutive.default", SIZED_BY_DATA),
+    ],
+    ids=["mask", "masked_select", "nonzero", "unique_dim", "unique_consecutive"],
+)
+def test_what_is_sized_by_data_runs_in_pytorch_between_two_engines(
+    middle: Any, operator: str, reason: str
+) -> None:
+    made = plan(Sandwich(middle), torch.ones(2, 4))
+    assert kinds(made) == ["tensorrt", "torch", "tensorrt"]
+    assert operator in made.segments[1].operators
+    assert {r.reason for r in made.refusals if r.op == operator} == {reason}
+    assert "depends on data" in reason
+    assert "in PyTorch between engines" in reason
 
 
 def test_complex_numbers_are_refused_in_words() -> None:

@@ -13,6 +13,7 @@ from trtpack_runtime.dims import Dim
 from trtpack_runtime.network import Tensor
 
 from .context import Context
+from .refusals import BOOLEAN_INDEX
 from .registry import converter
 
 aten = torch.ops.aten
@@ -22,7 +23,7 @@ Indices = Sequence["Tensor | None"]
 def unless_integers(*, indices: Indices, **_: object) -> str | None:
     """Refuses boolean masks, which pick as many elements as they have True ones."""
     if any(i is not None and i.dtype in ("BOOL", "UINT8") for i in indices):
-        return "a boolean index picks a number of elements that depends on data"
+        return BOOLEAN_INDEX
     return None
 
 

@@ -47,13 +47,16 @@ def refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
     if found is None:
         return refused.reason(op)
     try:
-        for value in (*_tensors(node.args), *_tensors(node.kwargs), *leaves(node.meta["val"])):
+        for value in (*_tensors(node.args), *_tensors(node.kwargs)):
             if reason := _untranslatable(value, target, symbols):
                 return reason
         bound = bind_node(node, lambda n: described(n, symbols), symbols)
+        if found.when and (reason := found.when(**bound, target=target)):
+            return reason
+        reasons = (_untranslatable(v, target, symbols) for v in leaves(node.meta["val"]))
+        return next((reason for reason in reasons if reason), None)
     except UnknownSymbolError as error:
         return f"size {error.symbol} depends on data and has no known upper bound"
-    return found.when(**bound, target=target) if found.when else None
 
 
 def _branch_refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:

@@ -7,6 +7,12 @@ from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
+SIZED_BY_DATA = "the size of its result depends on data, so it runs in PyTorch between engines"
+BOOLEAN_INDEX = (
+    "a boolean index picks a number of elements that depends on data, so it runs in PyTorch "
+    "between engines"
+)
+
 
 class Refused(Exception):
     """Raised by a converter that finds, while converting, that TensorRT cannot do it."""

@@ -5,8 +5,14 @@ from __future__ import annotations
 
 from torch._ops import OpOverload
 
+from .refusals import SIZED_BY_DATA
+
 _BACKWARD = "computes gradients, and an engine is for inference only"
 _COMPLEX = "TensorRT has no complex types"
+_PACKED = (
+    "the size of a packed sequence, and of each of its steps, depends on data, so it runs in "
+    "PyTorch between engines"
+)
 _RANDOM = "its random numbers follow PyTorch's generator, whose state TensorRT does not have"
 _STRIDES = "asks how a tensor lies in memory, which TensorRT alone decides"
 
@@ -66,9 +72,24 @@ REASONS: dict[str, str] = {
     "aten::sym_is_contiguous": _STRIDES,
     "aten::sym_storage_offset": _STRIDES,
     "aten::sym_stride.int": _STRIDES,
-    "aten::nonzero": "how many elements it answers depends on data",
-    "aten::unique_consecutive": "how many elements it answers depends on data; TensorRT has none",
-    "aten::_unique2": "how many elements it answers depends on data; TensorRT has none",
+    "aten::_unique": SIZED_BY_DATA,
+    "aten::_unique2": SIZED_BY_DATA,
+    "aten::argwhere": SIZED_BY_DATA,
+    "aten::bincount": SIZED_BY_DATA,
+    "aten::masked_select": SIZED_BY_DATA,
+    "aten::nonzero": SIZED_BY_DATA,
+    "aten::nonzero_numpy": SIZED_BY_DATA,
+    "aten::repeat_interleave.Tensor": SIZED_BY_DATA,
+    "aten::unique_consecutive": SIZED_BY_DATA,
+    "aten::unique_dim": SIZED_BY_DATA,
+    "aten::unique_dim_consecutive": SIZED_BY_DATA,
+    "torchvision::nms": SIZED_BY_DATA,
+    "aten::gru.data": _PACKED,
+    "aten::lstm.data": _PACKED,
+    "aten::rnn_relu.data": _PACKED,
+    "aten::rnn_tanh.data": _PACKED,
+    "aten::_pack_padded_sequence": _PACKED,
+    "aten::_pad_packed_sequence": _PACKED,
     "aten::linalg_eig": _COMPLEX,
     "aten::_linalg_svd": "TensorRT has no decompositions of matrices",
     "aten::_linalg_eigh": "TensorRT has no decompositions of matrices",

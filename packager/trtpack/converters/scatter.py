@@ -11,6 +11,7 @@ from trtpack_runtime.network import Tensor
 
 from .context import Context
 from .indexing import Indices, Placement
+from .refusals import BOOLEAN_INDEX
 from .registry import converter
 from .scatter_reduce import added
 from .slicing import first_index, part
@@ -57,7 +58,7 @@ def _known_places(
     if not masks:
         return None
     if accumulate or len(indices) > 1 or dims.product(values.shape) != 1:
-        return "a boolean index picks a number of elements that depends on data"
+        return BOOLEAN_INDEX
     return None
 
 
