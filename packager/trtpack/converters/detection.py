@@ -25,6 +25,7 @@ class _Line(NamedTuple):
     low: Tensor
     high: Tensor
     fraction: Tensor
+    inside: Tensor
 
 
 def _fixed_samples(
@@ -64,8 +65,8 @@ def roi_align(
     Shapes: (N, C, H, W) and (boxes, 5); all may be dynamic, the pooled sizes are fixed.
     Dtypes: float16, bfloat16, float32; halves in float32, as under autocast.
     Errors: ``sampling_ratio`` of 0 or less is refused.
-    Source: torchvision.ops.roi_align._roi_align: samples outside the map take its border. The
-        compiled kernels take 0 where one is a pixel or more outside.
+    Source: torchvision's roi_align_kernel: samples up to a pixel outside the map take its border,
+        those further outside are 0.
     """
     offset, bins = 0.5 if aligned else 0.0, (pooled_height, pooled_width)
     edges = ctx.elementwise("SUB", _times(ctx, ctx.cast(rois, "FLOAT"), spatial_scale), offset)
@@ -87,10 +88,13 @@ def _line(ctx: Context, edges: Tensor, axis: int, count: int, size: Dim, least: 
     shares = ctx.constant(((torch.arange(count) + 0.5) / count)[None], f"shares {axis}")
     point = ctx.elementwise("SUM", start, ctx.elementwise("PROD", extent, shares))
     last = ctx.size(size - 1, "INT64", 2)
+    beyond = ctx.elementwise("GREATER", point, ctx.cast(ctx.size(size, "INT64", 2), "FLOAT"))
+    beyond = ctx.elementwise("OR", beyond, ctx.elementwise("LESS", point, -1.0))
     point = ctx.elementwise("MIN", ctx.elementwise("MAX", point, 0.0), ctx.cast(last, "FLOAT"))
     low = ctx.cast(point, "INT64")
     high = ctx.elementwise("MIN", ctx.elementwise("SUM", low, 1), last)
-    return _Line(low, high, ctx.elementwise("SUB", point, ctx.cast(low, "FLOAT")))
+    inside = ctx.cast(ctx.unary("NOT", beyond), "FLOAT")
+    return _Line(low, high, ctx.elementwise("SUB", point, ctx.cast(low, "FLOAT")), inside)
 
 
 def _sampled(ctx: Context, maps: Tensor, image: Tensor, y: _Line, x: _Line) -> Tensor:
@@ -110,7 +114,9 @@ def _sampled(ctx: Context, maps: Tensor, image: Tensor, y: _Line, x: _Line) -> T
 
     share = ctx.reshape(x.fraction, (count, 1, across, 1))
     above, below = (_between(ctx, at(r, x.low), at(r, x.high), share) for r in (y.low, y.high))
-    return _between(ctx, above, below, ctx.reshape(y.fraction, (count, down, 1, 1)))
+    samples = _between(ctx, above, below, ctx.reshape(y.fraction, (count, down, 1, 1)))
+    samples = ctx.elementwise("PROD", samples, ctx.reshape(y.inside, (count, down, 1, 1)))
+    return ctx.elementwise("PROD", samples, ctx.reshape(x.inside, (count, 1, across, 1)))
 
 
 def _between(ctx: Context, a: Tensor, b: Tensor, fraction: Tensor) -> Tensor:

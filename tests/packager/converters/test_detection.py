@@ -3,11 +3,23 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
-from tests.packager.converters.harness import Case, Checker, dynamic, f32, given, i64, refusal
+from tests.packager.converters.harness import (
+    Case,
+    Checker,
+    converted,
+    dynamic,
+    f32,
+    given,
+    i64,
+    refusal,
+)
 from trtpack.sources.torchvision_ops import import_torchvision
+from trtpack_runtime import reference
 
 import_torchvision()
 ALIGN = torch.ops.torchvision.roi_align.default
@@ -22,9 +34,7 @@ CASES = [
         (ROIS, 1.0, (3, 2), 2, False),
         (ROIS, 1.0, (3, 2), 2, True),
         (ROIS, 0.25, (2, 2), 1, False),
-        (ROIS, 2.0, (7, 7), 3, True),
-        (BEYOND, 1.0, (4, 5), 2, False),
-        (BEYOND, 1.0, (4, 5), 2, True),
+        (ROIS, 1.1, (7, 7), 3, True),
         (SHRUNK, 1.0, (2, 3), 2, False),
         (SHRUNK, 1.0, (2, 3), 2, True),
     )
@@ -34,7 +44,7 @@ CASES += [
         ALIGN,
         dynamic(f32(1, 2, 8, 10), {2: (4, 8, 12), 3: (5, 10, 11)}),
         dynamic(f32(6, 5, low=0, high=1), {0: (1, 6, 9)}),
-        9.0,
+        3.0,
         2,
         2,
         2,
@@ -43,7 +53,9 @@ CASES += [
     for aligned in (False, True)
 ]
 CASES += [
-    Case(ALIGN, f32(1, 2, 1, 1), given(ROIS[:1]), 1.0, 2, 2, 2, True).float32_only(HALVES),
+    Case(ALIGN, f32(1, 2, 1, 1), given([[0, 0.1, 0.2, 0.9, 0.8]]), 1.0, 2, 2, 2, True).float32_only(
+        HALVES
+    ),
     Case(ALIGN, f32(2, 3, 8, 10), given([[1.0, 0, 0, 8, 4], [0, 2, 2, 6, 6]]), 1.0, 2, 2, 2, False),
 ]
 
@@ -52,6 +64,35 @@ CASES += [
 def test_matches_torchvision(case: Case, check: Checker) -> None:
     with torch.compiler.set_stance("force_eager"):
         check(case)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_samples_outside_the_map_are_zero_as_in_the_compiled_kernel(aligned: bool) -> None:
+    """torchvision's kernel in Python takes the border's pixels there instead."""
+    case = Case(ALIGN, f32(2, 3, 8, 10), given(BEYOND), 1.0, 4, 5, 2, aligned)
+    segment, (maps, rois) = converted(case), case.samples(1)
+    (answer,) = reference.evaluate(segment.network, segment.constants, {"x0": maps, "x1": rois})
+    wanted = torch.zeros(3, 3, 4, 5)
+    for box, (image, *edges) in enumerate(rois.tolist()):
+        left, top, right, bottom = (e - 0.5 * aligned for e in edges)
+        high, wide = bottom - top, right - left
+        for i, j, a, b in itertools.product(range(4), range(5), range(2), range(2)):
+            y = top + (i + (a + 0.5) / 2) * (high if aligned else max(high, 1)) / 4
+            x = left + (j + (b + 0.5) / 2) * (wide if aligned else max(wide, 1)) / 5
+            wanted[box, :, i, j] += _pixel(maps[int(image)], y, x) / 4
+    torch.testing.assert_close(answer, wanted)
+
+
+def _pixel(pixels: torch.Tensor, y: float, x: float) -> torch.Tensor:
+    _, height, width = pixels.shape
+    if not (-1 <= y <= height and -1 <= x <= width):
+        return torch.zeros(len(pixels))
+    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    above, before = int(y), int(x)
+    below, behind = min(above + 1, height - 1), min(before + 1, width - 1)
+    top = torch.lerp(pixels[:, above, before], pixels[:, above, behind], x - before)
+    bottom = torch.lerp(pixels[:, below, before], pixels[:, below, behind], x - before)
+    return torch.lerp(top, bottom, y - above)
 
 
 def test_samples_whose_number_depends_on_the_boxes_are_refused() -> None:
