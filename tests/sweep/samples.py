@@ -93,6 +93,7 @@ def _shown(value: Any) -> str:
 
 @cache
 def _by_name() -> dict[str, Any]:
-    from torch.testing._internal.common_methods_invocations import op_db
+    with torch.backends.__allow_nonbracketed_mutation():  # which the import forbids from then on
+        from torch.testing._internal.common_methods_invocations import op_db
 
     return {f"{op.name}.{op.variant_test_name}".rstrip("."): op for op in op_db}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.sweep import table, trying
-from tests.sweep.samples import Sample
+from tests.sweep.samples import Sample, operators
 from tests.sweep.trying import Outcome, Settings, outcomes
 from trtpack.converters import registry
 
@@ -110,3 +110,8 @@ def test_a_row_counts_and_names_the_main_reasons() -> None:
     (row,) = table.rows(found)
     assert (row.tried, row.states["right"], row.refused, row.wrong) == (5, 1, "often", "numbers")
     assert "wrong: op bool #0(x): numbers" in table.text([row], found)
+
+
+def test_reading_pytorchs_samples_leaves_its_flags_free() -> None:
+    operators()
+    assert not torch.backends.flags_frozen()
