@@ -104,7 +104,7 @@ def _extreme(ctx: Context, op: str, x: Tensor, dim: int) -> tuple[Tensor, Tensor
         return x, ctx.scalar(0, "INT64")
     x = ctx.cast(x, computed(x.dtype))
     axis, size = dim % x.rank + 1, x.shape[dim]
-    terms = _prefixes(ctx, x, dim, _worst(ctx, op, x.dtype))
+    terms = _prefixes(ctx, x, dim, worst(ctx, op, x.dtype))
     values = ctx.reduce(op, terms, axis, keep_dims=True)
     behind = (1,) * (x.rank - axis)
     places = ctx.ramp((size, *behind), (1, *(0 for _ in behind)))
@@ -134,7 +134,7 @@ def _reached(ctx: Context, x: Tensor, dim: int) -> Tensor:
     return ctx.elementwise("GREATER", distance, -1)
 
 
-def _worst(ctx: Context, op: str, dtype: str) -> float:
+def worst(ctx: Context, op: str, dtype: str) -> float:
     """What every element is as large or as small as; before TensorRT 10.0 int64 has 32 bits."""
     if dtype in FLOATS:
         return -math.inf if op == "MAX" else math.inf

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.layers import FLOATS
@@ -33,7 +32,8 @@ def _few(*, self: Tensor, k: Dim = 1, dim: int = -1, **_: object) -> str | None:
     return too_many_comparisons(self, dim)
 
 
-def _short(*, self: Tensor, dim: int = -1, **_: object) -> str | None:
+def too_long(*, self: Tensor, dim: int = -1, **_: object) -> str | None:
+    """Refuses to put all elements along ``dim`` in order where that takes too long."""
     return _few(self=self, k=self.shape[dim], dim=dim) if self.rank else None
 
 
@@ -76,16 +76,16 @@ def topk(
     Errors: more than 3840 elements of a large tensor are refused.
     Source: torch.topk; ITopKLayer. Of equal elements, either may come first.
     """
-    return _ordered(ctx, self, k, dim, largest)
+    return ordered(ctx, self, k, dim, largest)
 
 
-@converter(aten.sort.default, when=_short)
+@converter(aten.sort.default, when=too_long)
 def sort(ctx: Context, self: Tensor, dim: int, descending: bool) -> tuple[Tensor, Tensor]:
     """sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"""
-    return _ordered(ctx, self, self.shape[dim] if self.rank else 1, dim, descending)
+    return ordered(ctx, self, self.shape[dim] if self.rank else 1, dim, descending)
 
 
-@converter(aten.sort.stable, when=_short)
+@converter(aten.sort.stable, when=too_long)
 def sort_stable(
     ctx: Context, self: Tensor, stable: bool | None, dim: int, descending: bool
 ) -> tuple[Tensor, Tensor]:
@@ -95,20 +95,20 @@ def sort_stable(
     return sort(ctx, self, dim, descending)
 
 
-@converter(aten.argsort.default, when=_short)
+@converter(aten.argsort.default, when=too_long)
 def argsort(ctx: Context, self: Tensor, dim: int, descending: bool) -> Tensor:
     """argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
     return sort(ctx, self, dim, descending)[1]
 
 
-@converter(aten.argsort.stable, when=_short)
+@converter(aten.argsort.stable, when=too_long)
 def argsort_stable(ctx: Context, self: Tensor, stable: bool, dim: int, descending: bool) -> Tensor:
     """argsort.stable(Tensor self, *, bool stable, int dim=-1, bool descending=False) -> Tensor"""
     return sort(ctx, self, dim, descending)[1]
 
 
 def _short_columns(*, self: Tensor, **_: object) -> str | None:
-    return _short(self=self, dim=0)
+    return too_long(self=self, dim=0)
 
 
 @converter(aten.msort.default, when=_short_columns)
@@ -129,39 +129,12 @@ def kthvalue(
     if not self.rank:
         return self, ctx.scalar(0, "INT64")
     axis = dim % self.rank
-    lowest = _ordered(ctx, self, k, dim, largest=False)
+    lowest = ordered(ctx, self, k, dim, largest=False)
     value, place = (ctx.reshape(part(ctx, t, axis, k - 1, 1), ctx.result.shape) for t in lowest)
     return value, place
 
 
-@converter(aten.median.dim, when=_short)
-def median_dim(
-    ctx: Context, self: Tensor, dim: int, keepdim: bool = False
-) -> tuple[Tensor, Tensor]:
-    """median.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)
-
-    Source: torch.median: of an even number of elements, the lower of the middle two.
-    """
-    return kthvalue(ctx, self, _middle(self.shape[dim] if self.rank else 1), dim, keepdim)
-
-
-def _short_in_a_row(*, self: Tensor, **_: object) -> str | None:
-    count = dims.product(self.shape)
-    return _short(self=Tensor(self.name, self.dtype, (count,)))
-
-
-@converter(aten.median.default, when=_short_in_a_row)
-def median(ctx: Context, self: Tensor) -> Tensor:
-    """median(Tensor self) -> Tensor"""
-    row = ctx.reshape(self, (dims.product(self.shape),))
-    return kthvalue(ctx, row, _middle(row.shape[0]))[0]
-
-
-def _middle(size: Dim) -> Dim:
-    return (size + 1) // 2
-
-
-def _ordered(ctx: Context, x: Tensor, k: Dim, dim: int, largest: bool) -> tuple[Tensor, Tensor]:
+def ordered(ctx: Context, x: Tensor, k: Dim, dim: int, largest: bool) -> tuple[Tensor, Tensor]:
     """The first ``k`` in order; TensorRT wants two dims and one of the last four."""
     rank = x.rank
     axis = dim % max(rank, 1)

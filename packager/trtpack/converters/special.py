@@ -189,8 +189,8 @@ def erfinv(ctx: Context, self: Tensor) -> Tensor:
     def compute(x: Tensor) -> Tensor:
         near, far = (ctx.elementwise(op, 1.0, x) for op in ("SUB", "SUM"))
         w = ctx.unary("NEG", ctx.unary("LOG", ctx.elementwise("PROD", near, far)))
-        centre = _polynomial(ctx, ctx.elementwise("SUB", w, 2.5), _ERFINV_CENTRE)
-        tail = _polynomial(ctx, ctx.elementwise("SUB", ctx.unary("SQRT", w), 3.0), _ERFINV_TAIL)
+        centre = polynomial(ctx, ctx.elementwise("SUB", w, 2.5), _ERFINV_CENTRE)
+        tail = polynomial(ctx, ctx.elementwise("SUB", ctx.unary("SQRT", w), 3.0), _ERFINV_TAIL)
         factor = ctx.select(ctx.elementwise("LESS", w, 5.0), centre, tail)
         inner = ctx.elementwise("PROD", factor, x)
         ends = ctx.elementwise("EQUAL", ctx.unary("ABS", x), 1.0)
@@ -211,7 +211,7 @@ _ERFINV_TAIL = (
 # fmt: on
 
 
-def _polynomial(ctx: Context, x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+def polynomial(ctx: Context, x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     """A polynomial by Horner's rule, the highest power first."""
     first, second, *rest = coefficients
     total = ctx.elementwise("SUM", ctx.elementwise("PROD", x, first), second)

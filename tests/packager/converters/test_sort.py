@@ -53,10 +53,6 @@ CASES = [
     Case(aten.kthvalue.default, f32(3, 6), 2),
     Case(aten.kthvalue.default, ANY, 3, 1, True),
     Case(aten.kthvalue.default, f32(), 1),
-    Case(aten.median.dim, f32(3, 6), 1),
-    Case(aten.median.dim, ANY, 0, True),
-    Case(aten.median.default, f32(3, 5)),
-    Case(aten.median.default, ANY),
 ]
 
 
