@@ -47,9 +47,8 @@ PASSES = (
     narrow_doubles,  # no TensorRT computes in float64; constants have been evaluated in it
 )
 
-WITHIN_BRANCHES = (drop_asserts, inline_sizes)
-"""What runs on the graphs of ``torch.cond`` too. Their weights arrive as operands, so there is
-nothing to fold, and none may answer what it was given."""
+OF_WEIGHTS = (fold_batch_norm, merge_projections, fold_constants, narrow_doubles)
+"""What the graphs of ``torch.cond`` have no use for: weights arrive there as operands."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Lowered:
     """The lowered graph (placeholders, outputs and names as in ``Captured``).
 
     ``recipes`` tells, for each constant the passes derived, how it follows from the parameters;
-    ``effects`` how many rewrites each pass made, in order.
+    ``effects`` how many rewrites each pass made, in order, those in branches counted in.
     """
 
     captured: Captured
@@ -72,12 +71,15 @@ def lower(captured: Captured, *, keep_doubles: bool = False) -> Lowered:
         CompileError: a pass failed or left an invalid graph; the pass is named.
     """
     recipes: Recipes = {}
-    captured.graph_module.meta["recipes"] = recipes
-    for branch in every_branch(captured.graph_module):
-        for rewrite in WITHIN_BRANCHES:
-            run_pass(rewrite, branch, recipes)
-    passes = [rewrite for rewrite in PASSES if not (keep_doubles and rewrite is narrow_doubles)]
-    effects = {
-        rewrite.__name__: run_pass(rewrite, captured.graph_module, recipes) for rewrite in passes
-    }
+    module = captured.graph_module
+    module.meta["recipes"] = recipes
+    within = list(every_branch(module))
+    effects = {}
+    for rewrite in PASSES:
+        if keep_doubles and rewrite is narrow_doubles:
+            continue
+        graphs = [module] if rewrite in OF_WEIGHTS else [*within, module]
+        effects[rewrite.__name__] = sum(run_pass(rewrite, graph, recipes) for graph in graphs)
+    for graph in (*within, module):
+        graph.recompile()
     return Lowered(captured, recipes, effects)

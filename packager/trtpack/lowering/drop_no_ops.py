@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from .graph import forward
+from .sizes import sizes
+
 aten = torch.ops.aten
 
 
@@ -16,8 +19,8 @@ def drop_no_ops(graph: fx.Graph) -> int:
     """Replace ``y = op(x)`` by ``x`` where ``y`` has ``x``'s values, type and shape.
 
     Needs:   a functional graph without ``view`` (strides may change).
-    Keeps:   a copy that is a graph output made straight from a graph input, so that a caller
-             never gets its own tensor back.
+    Keeps:   a copy of a graph input that the graph answers, so that a caller never gets its own
+             tensor back.
     Returns: how many it replaced; the runner erases the dead nodes.
     """
     dropped = 0
@@ -25,11 +28,7 @@ def drop_no_ops(graph: fx.Graph) -> int:
         rule = _RULES.get(node.target) if node.op == "call_function" else None
         if rule is None or not isinstance(node.args[0], fx.Node) or not rule(node):
             continue
-        source = node.args[0]
-        if source.op == "placeholder" and any(user.op == "output" for user in node.users):
-            continue
-        node.replace_all_uses_with(source)
-        dropped += 1
+        dropped += forward(node, node.args[0])
     return dropped
 
 
@@ -47,10 +46,7 @@ def _same_type(node: fx.Node) -> bool:
 
 
 def _same_shape(node: fx.Node) -> bool:
-    before, after = _value(node.args[0]), _value(node)
-    return len(before.shape) == len(after.shape) and all(
-        _known_equal(a, b) for a, b in zip(before.shape, after.shape, strict=True)
-    )
+    return sizes(_value(node.args[0]).shape) == sizes(_value(node).shape)
 
 
 def _whole_slice(node: fx.Node) -> bool:
@@ -70,13 +66,6 @@ def _no_padding(node: fx.Node) -> bool:
 
 def _value(node: Any) -> Any:
     return node.meta["val"]
-
-
-def _known_equal(a: int | torch.SymInt, b: int | torch.SymInt) -> bool:
-    """Equal for every size, decided without adding a guard."""
-    left = a.node.expr if isinstance(a, torch.SymInt) else a
-    right = b.node.expr if isinstance(b, torch.SymInt) else b
-    return bool(left == right)
 
 
 _RULES: dict[Any, Callable[[fx.Node], bool]] = {

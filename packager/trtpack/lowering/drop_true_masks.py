@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from .graph import forward
 from .match import calls, fixed
+from .sizes import alike, sizes
 
 aten = torch.ops.aten
 
@@ -53,7 +55,7 @@ def _drop_attention_mask(node: fx.Node) -> int:
 
 def _within(mask: Any, query: Any) -> bool:
     """Whether a mask's batch is the query's, or 1."""
-    theirs, ours = _sizes(mask.meta["val"])[:-2], _sizes(query.meta["val"])[:-2]
+    theirs, ours = (sizes(n.meta["val"].shape[:-2]) for n in (mask, query))
     pairs = zip(theirs[::-1], ours[::-1], strict=False)
     return len(theirs) <= len(ours) and all(m in (1, q) for m, q in pairs)
 
@@ -70,18 +72,4 @@ def _all_zero(node: Any) -> bool:
 
 def _replace(node: fx.Node, source: Any) -> int:
     before = source.meta.get("val") if isinstance(source, fx.Node) else None
-    if before is None or not _alike(before, node.meta["val"]):
-        return 0
-    assert isinstance(source, fx.Node)
-    if source.op != "call_function" and any(user.op == "output" for user in node.users):
-        return 0
-    node.replace_all_uses_with(source)
-    return 1
-
-
-def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.dtype == b.dtype and _sizes(a) == _sizes(b)
-
-
-def _sizes(value: torch.Tensor) -> list[Any]:
-    return [s.node.expr if isinstance(s, torch.SymInt) else s for s in value.shape]
+    return forward(node, source) if before is not None and alike(before, node.meta["val"]) else 0

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from .graph import insert
+from .graph import forward, insert
 from .match import SUMS, calls, number, only_user, plain_sum, product
 
 aten = torch.ops.aten
@@ -66,11 +66,7 @@ def _join(graph: fx.Graph, node: fx.Node) -> int:
 def _replace(node: fx.Node, source: Any) -> int:
     before, after = source.meta["val"], node.meta["val"]
     changes = before.dtype != after.dtype or before.dim() != after.dim()
-    returned = source.op == "placeholder" and any(user.op == "output" for user in node.users)
-    if changes or returned:
-        return 0
-    node.replace_all_uses_with(source)
-    return 1
+    return 0 if changes else forward(node, source)
 
 
 def _is_float(node: fx.Node) -> bool:

@@ -22,7 +22,8 @@ Pass = Callable[..., int]
 def run_pass(rewrite: Pass, module: fx.GraphModule, recipes: Recipes) -> int:
     """Runs one pass, then removes dead code and checks the graph.
 
-    A pass takes the graph, and the recipes if it derives constants. Answers its rewrites.
+    A pass takes the graph, and the recipes if it derives constants. Answers its rewrites. The
+    module runs them once it is recompiled.
 
     Raises:
         CompileError: the pass raised, or the graph is invalid after it.
@@ -39,8 +40,19 @@ def run_pass(rewrite: Pass, module: fx.GraphModule, recipes: Recipes) -> int:
             f"the pass {rewrite.__name__} failed: {type(error).__name__}: {error}",
             hint="please report this with the model",
         ) from error
-    module.recompile()
     return count
+
+
+def forward(node: fx.Node, source: fx.Node) -> int:
+    """Lets all that read ``node`` read ``source``, which has its value; answers 1 if it did.
+
+    It does not where the graph would answer one of its inputs or constants themselves: a caller
+    never gets its own tensor back.
+    """
+    if source.op != "call_function" and any(user.op == "output" for user in node.users):
+        return 0
+    node.replace_all_uses_with(source)
+    return 1
 
 
 def constant_of(node: object) -> torch.Tensor | None:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import fx
+
+from .graph import forward
+from .sizes import sizes
 
 aten = torch.ops.aten
 
@@ -46,8 +47,8 @@ def merge_views(graph: fx.Graph) -> int:
 def _merge_reshapes(node: fx.Node, below: fx.Node) -> int:
     source = below.args[0]
     shape, before = node.meta["val"].shape, source.meta["val"].shape  # type: ignore[union-attr]
-    if _expressions(shape) == _expressions(before):
-        return _replace(node, source)
+    if sizes(shape) == sizes(before):
+        return forward(node, source)  # type: ignore[arg-type]
     node.target = aten.reshape.default
     node.args = (source, list(shape))
     node.kwargs = {}
@@ -60,17 +61,6 @@ def _merge_permutes(node: fx.Node, below: fx.Node) -> int:
     inner = [int(d) % rank for d in below.args[1]]  # type: ignore[union-attr,arg-type]
     order = [inner[int(d) % rank] for d in node.args[1]]  # type: ignore[union-attr,arg-type]
     if order == list(range(rank)):
-        return _replace(node, source)
+        return forward(node, source)  # type: ignore[arg-type]
     node.args = (source, order)
     return 1
-
-
-def _replace(node: fx.Node, source: Any) -> int:
-    if source.op == "placeholder" and any(user.op == "output" for user in node.users):
-        return 0  # a caller never gets its own tensor back
-    node.replace_all_uses_with(source)
-    return 1
-
-
-def _expressions(shape: Any) -> list[Any]:
-    return [s.node.expr if isinstance(s, torch.SymInt) else s for s in shape]

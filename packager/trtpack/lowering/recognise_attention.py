@@ -11,6 +11,7 @@ from torch import fx
 
 from .graph import insert
 from .match import calls, number, only_user, plain_sum, product
+from .sizes import sizes
 
 aten = torch.ops.aten
 
@@ -118,18 +119,13 @@ def _fits(scores: _Scores, top: fx.Node) -> bool:
     values = [n.meta["val"] for n in nodes if isinstance(n, fx.Node)]
     if len(values) < 3 or not all(v.is_floating_point() for v in values):
         return False
-    first = [_expression(s) for s in values[0].shape[:-2]]
-    batches = [[_expression(s) for s in v.shape[:-2]] for v in values]
+    batches = {sizes(v.shape[:-2]) for v in values}
     mask = scores.mask or (scores.hidden[0] if scores.hidden else None)
     return (
         all(v.dim() == values[0].dim() and v.dtype == values[0].dtype for v in values)
-        and all(batch == first for batch in batches)
+        and len(batches) == 1
         and (mask is None or mask.meta["val"].dim() <= values[0].dim())
     )
-
-
-def _expression(size: Any) -> Any:
-    return size.node.expr if isinstance(size, torch.SymInt) else size
 
 
 def _same_type(a: fx.Node, b: fx.Node) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from .graph import constant_of, insert
+from .graph import insert
 from .match import (
     QUOTIENTS,
     calls,
@@ -19,6 +19,7 @@ from .match import (
     reduced_last_dims,
     sum_with,
 )
+from .sizes import sizes
 
 aten = torch.ops.aten
 
@@ -41,13 +42,13 @@ def recognise_layer_norm(graph: fx.Graph) -> int:
         if parts is None:
             continue
         x, dims, epsilon = parts
-        sizes = x.meta["val"].shape[-dims:]
-        if not all(isinstance(size, int) for size in sizes):
+        normalised = sizes(x.meta["val"].shape[-dims:])
+        if not all(isinstance(size, int) for size in normalised):
             continue
-        top, weight, bias = _affine(node, tuple(sizes))
+        top, weight, bias = _affine(node, normalised)
         with graph.inserting_before(top):
             made = insert(
-                graph, top, aten.layer_norm.default, x, list(sizes), weight, bias, epsilon
+                graph, top, aten.layer_norm.default, x, list(normalised), weight, bias, epsilon
             )
         top.replace_all_uses_with(made)
         found += 1
@@ -106,27 +107,27 @@ def _same_difference(a: fx.Node, b: fx.Node) -> bool:
     return a is b or (a.target == b.target and a.args == b.args)
 
 
-def _affine(node: fx.Node, sizes: tuple[int, ...]) -> tuple[fx.Node, Any, Any]:
+def _affine(node: fx.Node, shape: tuple[int, ...]) -> tuple[fx.Node, Any, Any]:
     """What is left to replace, with the weight and the bias found above the normalised value."""
     top, weight = node, None
     user = only_user(node)
     if user is not None and calls(user, (aten.mul.Tensor,)):
         other = user.args[1] if user.args[0] is node else user.args[0]
-        if _fits(other, sizes, node):
+        if _fits(other, shape, node):
             top, weight = user, other
     user = only_user(top)
     operands = plain_sum(user) if weight is not None else None
     for have, other in (operands, operands[::-1]) if operands else ():
-        if have is top and _fits(other, sizes, node):
+        if have is top and _fits(other, shape, node):
             assert user is not None
             return user, weight, other
     return top, weight, None
 
 
-def _fits(value: Any, sizes: tuple[int, ...], node: fx.Node) -> bool:
-    constant = constant_of(value)
+def _fits(value: Any, shape: tuple[int, ...], node: fx.Node) -> bool:
+    found = value.meta.get("val") if isinstance(value, fx.Node) else None
     return (
-        constant is not None
-        and tuple(constant.shape) == sizes
-        and constant.dtype == node.meta["val"].dtype
+        isinstance(found, torch.Tensor)
+        and sizes(found.shape) == shape
+        and found.dtype == node.meta["val"].dtype
     )

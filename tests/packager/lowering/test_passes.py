@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+from trtpack.branches import every_branch
 from trtpack.capture import capture
 from trtpack.lowering import PASSES, lower
 from trtpack.lowering.drop_asserts import drop_asserts
@@ -140,6 +141,7 @@ def test_fold_batch_norm(
     assert run_pass(fold_batch_norm, module, recipes) == 1
     run_pass(fold_constants, module, recipes)
     assert sum(operators(module).values()) == 1
+    module.recompile()
     (answer,) = module(x)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2
     torch.testing.assert_close(answer, model(x), rtol=tolerance, atol=tolerance)
@@ -228,6 +230,42 @@ def test_lowering_reports_every_pass_in_order() -> None:
     assert list(lowered.effects) == [p.__name__ for p in PASSES]
     assert lowered.effects["fold_batch_norm"] == 1
     assert set(lowered.recipes) == {"0|weight_bn_folded", "0|bias_bn_folded"}
+
+
+def test_branches_are_lowered_too() -> None:
+    class Choosing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.rand(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            def then(x: torch.Tensor) -> torch.Tensor:
+                spread = x.var(-1, correction=0, keepdim=True)
+                normal = (x - x.mean(-1, keepdim=True)) / torch.sqrt(spread + 1e-5)
+                return normal * self.weight
+
+            def otherwise(x: torch.Tensor) -> torch.Tensor:
+                return torch.cond(
+                    x.sum() > 9,
+                    lambda x: (x * 2.0 * 3.0).clone(),
+                    lambda x: x.clone(),
+                    (x,),
+                )
+
+            return torch.cond(x.sum() > 0, then, otherwise, (x,))
+
+    model = Choosing().eval()
+    x = torch.randn(3, 4)
+    made = lower(capture(model, (x,)))
+    assert made.effects["recognise_layer_norm"] == 1
+    assert made.effects["fold_scalars"] == 1
+    left = [operators(branch) for branch in every_branch(made.captured.graph_module)]
+    assert {"layer_norm.default": 1} in left
+    assert {"mul.Tensor": 1} in left
+    assert {"clone.default": 1} in left, "a branch never answers its own input"
+    for sample in (x, x.abs(), -x.abs(), x.abs() * 9 - 18):
+        (answer,) = made.captured.graph_module(sample)
+        torch.testing.assert_close(answer, model(sample))
 
 
 def test_a_recipe_names_tables_instead_of_writing_them_out() -> None:
