@@ -102,6 +102,8 @@ def _check_region(
     names: set[str],
 ) -> None:
     """A region reads its inputs, what it makes, and the outer network's constants."""
+    if any(KINDS[layer.kind].sized_by_data for layer in region.layers if layer.kind in KINDS):
+        raise _wrong(where, "a size that only the data tells stays outside of regions")
     if region.constants or region.profiles:
         raise _wrong(where, "constants and profiles are those of the network around it")
     inside = {name: known[name] for name in constants}
@@ -147,10 +149,12 @@ def _check_layer(
             raise _wrong(where, f"another value is called {name!r}")
         if name not in network.tensors:
             raise _wrong(where, f"output {name!r} is not declared")
-        declared, follows = network.tensors[name], Tensor(name, dtype, shape)
+        declared, follows = network.tensors[name], Tensor(name, dtype, dims.owned(shape, name))
         if declared != follows:
             raise _wrong(where, f"declares {declared}, its operands give {follows}")
         known[name] = declared
+        if KINDS[layer.kind].sized_by_data:
+            sizes.update((name, axis) for axis in range(declared.rank))
 
 
 def _check_weights(layer: Layer, where: str, constants: Mapping[str, Constant]) -> None:
@@ -211,7 +215,7 @@ def _check_sizes(where: str, values: Iterable[Any], sizes: set[tuple[str, int]])
         if isinstance(value, Expr):
             for tensor, axis in dims.atoms(value):
                 if (tensor, axis) not in sizes:
-                    raise _wrong(where, f"a size reads {tensor}.{axis}, which no input has")
+                    raise _wrong(where, f"a size reads {tensor}.{axis}, which nothing before tells")
         elif isinstance(value, tuple):
             _check_sizes(where, value, sizes)
 

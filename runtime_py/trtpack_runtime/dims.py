@@ -83,6 +83,16 @@ def dim(tensor: str, axis: int) -> Expr:
     return _of_atom(Atom("dim", (tensor, axis)))
 
 
+def by_data(axis: int) -> Expr:
+    """A size that only the data tells, as ``infer`` gives it; ``owned`` says whose it is."""
+    return dim("", axis)
+
+
+def owned(shape: tuple[Dim, ...], tensor: str) -> tuple[Dim, ...]:
+    """The shape of ``tensor``, the sizes that only its data tells being its own."""
+    return tuple(substitute(size, lambda name, axis: dim(name or tensor, axis)) for size in shape)
+
+
 def add(a: Dim, b: Dim) -> Dim:
     """``a + b``."""
     if isinstance(a, int) and isinstance(b, int):

@@ -23,6 +23,9 @@ A kind with ``regions`` owns networks of its own: what a loop repeats, what a co
 between. A region is a function of its inputs, which stand for the layer's operands; of the network
 around it, it reads constants by name, and sizes.
 
+A kind that is ``sized_by_data`` answers as many elements as its operands' values tell. Such a size
+is a dim of the layer's own output, which layers behind it may read.
+
 ``infer.py`` says what each kind answers, ``reference.py`` what it computes.
 """
 
@@ -51,6 +54,7 @@ ENUMS: Mapping[str, frozenset[str]] = {
         "ActivationType": "RELU SIGMOID TANH LEAKY_RELU ELU SELU SOFTSIGN SOFTPLUS CLIP "
         "HARD_SIGMOID SCALED_TANH THRESHOLDED_RELU GELU_ERF GELU_TANH",
         "AttentionNormalizationOp": "NONE SOFTMAX",
+        "BoundingBoxFormat": "CORNER_PAIRS CENTER_SIZES",
         "CumulativeOperation": "SUM",
         "ElementWiseOperation": "SUM PROD MAX MIN SUB DIV POW FLOOR_DIV AND OR XOR EQUAL GREATER "
         "LESS",
@@ -100,6 +104,7 @@ class Kind:
     rtx: bool = True
     regions: tuple[str, ...] = ()
     made_by: str = ""
+    sized_by_data: bool = False
 
     @property
     def method(self) -> str:
@@ -339,6 +344,28 @@ _TABLE = (
         ),
         regions=("then", "otherwise"),
         made_by="if_conditional",
+    ),
+    Kind(
+        "non_zero",
+        (_x(frozenset({"FLOAT", "HALF", "INT32", "BOOL"})),),
+        {"indices_type": "dtype?"},
+        rtx=False,
+        sized_by_data=True,
+    ),
+    Kind(
+        "nms",
+        (Operand("boxes", frozenset({"FLOAT"})), Operand("scores", same="boxes")),
+        {
+            "max_output_boxes_per_class": "dim",
+            "iou_threshold": "float",
+            "score_threshold": "float",
+            "bounding_box_format": "BoundingBoxFormat",
+            "topk_box_limit": "int?",
+            "indices_type": "dtype?",
+        },
+        outputs=2,
+        rtx=False,
+        sized_by_data=True,
     ),
     Kind(
         "plugin",

@@ -25,7 +25,11 @@ SCHEMA = "trtpack.network/1"
 
 @dataclass(frozen=True)
 class Tensor:
-    """A typed, named tensor; ``shape`` is over the dims of the network's inputs."""
+    """A typed, named tensor.
+
+    ``shape`` is over the dims of the network's inputs, and of tensors before it, or itself, whose
+    sizes only the data tells.
+    """
 
     name: str
     dtype: str
@@ -146,6 +150,15 @@ class Network:
         for network in (self, *self.regions()):
             types.update(tensor.dtype for tensor in network.tensors.values())
         return types
+
+    def outputs_by_data(self) -> tuple[str, ...]:
+        """The outputs whose shape does not follow from the inputs' shapes alone."""
+        given = {tensor.name for tensor in self.inputs}
+        return tuple(
+            name
+            for name in self.outputs
+            if any(of not in given for d in self.tensors[name].shape for of, _ in dims.atoms(d))
+        )
 
     @property
     def is_static(self) -> bool:

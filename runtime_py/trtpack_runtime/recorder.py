@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from . import dims
 from .infer import infer
 from .network import Constant, Layer, Network, Profile, Tensor
 
@@ -94,7 +95,7 @@ class Recorder:
         unique = self._unique(name)
         suffixes = [""] if len(results) == 1 else [f".{i}" for i in range(len(results))]
         outputs = tuple(
-            Tensor(unique + suffix, dtype, shape)
+            Tensor(unique + suffix, dtype, dims.owned(shape, unique + suffix))
             for suffix, (dtype, shape) in zip(suffixes, results, strict=True)
         )
         self._tensors.update((t.name, t) for t in outputs)

@@ -34,6 +34,10 @@ UNREAD = {
 """Attributes that TensorRT is told only where they mean something, or as tensors."""
 
 
+_BY_DATA = 5
+"""What a size that only the data tells is taken as."""
+
+
 def release_of(trt: Any) -> str:
     """``"8.6"`` of the double of 8.6."""
     return str(trt._release)
@@ -153,8 +157,13 @@ def _hold_shapes(
     }
     for layer in network.layers:
         for name in layer.outputs:
+            if KINDS[layer.kind].sized_by_data:
+                known[name] = (_BY_DATA,) * network.tensors[name].rank
             wanted = tuple(evaluate(size, lookup) for size in network.tensors[name].shape)
-            have = tuple(evaluate(size, lambda n, _: named[n]) for size in made[name]._dims())
+            have = tuple(
+                evaluate(size, lambda n, _: _BY_DATA if n.startswith("data of") else named[n])
+                for size in made[name]._dims()
+            )
             assert have == wanted, (name, network.tensors[name], made[name]._dims())
             known[name] = wanted
 

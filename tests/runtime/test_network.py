@@ -127,7 +127,7 @@ X = Tensor("x", "FLOAT", (n, 3))
         (replace(sample(), inputs=(replace(X, dtype="DOUBLE"),)), "DOUBLE is no type of a network"),
         (
             replace(sample(), inputs=(replace(X, shape=(dim("z", 0), 3)),)),
-            "a size reads z.0, which no input has",
+            "a size reads z.0, which nothing before tells",
         ),
         (
             replace(sample(), constants={"weight": Constant("x", "FLOAT", (1, 3), "weight")}),
@@ -217,7 +217,8 @@ def test_a_size_of_a_size_an_input_lacks_is_told() -> None:
     )
     tensors = dict(network.tensors) | {"f": Tensor("f", "FLOAT", (dim("x", 5),))}
     network = replace(network, layers=(*network.layers, fill), tensors=tensors)
-    with pytest.raises(NetworkError, match=r"fill 'f': a size reads x\.5, which no input has"):
+    message = r"fill 'f': a size reads x\.5, which nothing before tells"
+    with pytest.raises(NetworkError, match=message):
         check_network(network)
 
 

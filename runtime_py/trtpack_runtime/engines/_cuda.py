@@ -95,3 +95,10 @@ def _driver_answers() -> bool:
         return int(ctypes.CDLL("libcuda.so.1").cuInit(0)) == 0
     except (OSError, AttributeError):
         return False
+
+
+def is_capturing() -> bool:
+    """Whether the current stream is being captured into a CUDA graph."""
+    import torch
+
+    return torch.cuda.is_current_stream_capturing()

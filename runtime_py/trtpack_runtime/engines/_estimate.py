@@ -84,7 +84,10 @@ def _activation_bytes(network: Network, profile: Profile | None) -> int:
 
 
 def _sizes(network: Network, profile: Profile | None) -> Mapping[str, int]:
-    """The bytes of every tensor at the profile's largest shapes."""
+    """The bytes of every tensor at the profile's largest shapes.
+
+    A size that only the data tells may be 0.
+    """
     largest = {
         tensor.name: profile.shapes[tensor.name][2]
         if profile is not None and tensor.name in profile.shapes
@@ -96,11 +99,8 @@ def _sizes(network: Network, profile: Profile | None) -> Mapping[str, int]:
     }
 
     def nbytes(tensor: Tensor) -> int:
-        shape = [
-            size if isinstance(size, int) else dims.evaluate(size, lambda n, a: known[n, a])
-            for size in tensor.shape
-        ]
-        return DTYPES[tensor.dtype].nbytes(math.prod(shape))
+        shape = [dims.evaluate(size, lambda n, a: known.get((n, a), 0)) for size in tensor.shape]
+        return DTYPES[tensor.dtype].nbytes(math.prod(max(0, size) for size in shape))
 
     return {t.name: nbytes(t) for t in (*network.inputs, *network.tensors.values())}
 

@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trtpack_runtime.dtypes import DTYPES, by_torch
 from trtpack_runtime.errors import BundleError, DeviceError, InputMismatchError
 
-from ._cuda import device_error
+from ._allocator import output_allocator
+from ._cuda import device_error, is_capturing
 from ._log import Log
+from ._range_check import RangeCheck
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +40,9 @@ class _Profile:
         self.index, self.ranges = index, ranges
         self.context: Any = None
         self.shapes: tuple[Shape, ...] | None = None
-        self.outputs: tuple[Shape, ...] = ()
+        self.outputs: dict[str, Shape] = {}
         self.addresses: dict[str, int] = {}
+        self.allocator: Any = None
 
     def holds(self, names: Sequence[str], shapes: Sequence[Shape]) -> bool:
         """Whether shapes lie within its ranges."""
@@ -75,11 +78,14 @@ class EngineRunner:
         outputs: Sequence[str],
         device: torch.device,
         declared: Mapping[str, str] | None = None,
+        by_data: Collection[str] = (),
+        trt: Any = None,
     ) -> None:
         """Makes room for an engine that ``_load.py`` deserialised.
 
         ``declared`` are the types the caller uses; INT64 stands for INT32 where the engine has
-        that.
+        that. ``by_data`` are the outputs whose size only the data tells; ``trt`` is the TensorRT
+        module, which those need.
 
         Raises:
             BundleError: the engine's tensors are others.
@@ -89,6 +95,7 @@ class EngineRunner:
         self._runtime, self.engine, self._log = runtime, engine, log
         self.inputs, self.outputs, self.device = tuple(inputs), tuple(outputs), device
         _check_names(engine, {*inputs, *outputs})
+        self._by_data, self._trt = frozenset(by_data), trt
         self._types = {name: engine.get_tensor_dtype(name).name for name in (*inputs, *outputs)}
         self._narrowed = self._narrow_inputs(declared or {})
         self._widened = tuple(self._is_narrow(name, declared or {}) for name in outputs)
@@ -137,21 +144,32 @@ class EngineRunner:
         check = self.range_check(given, held)
         stream, caller = self._streams()
         profile = self._profile_for([tuple(tensor.shape) for tensor in held], stream)
-        outputs = self.new_outputs(profile.outputs)
+        outputs = self._new_outputs(profile.outputs)
         self._bind(profile, held, outputs)
-        self._enqueue(profile, stream, caller, [*held, *outputs])
+        self._enqueue(profile, stream, caller, [*held, *outputs.values()])
+        outputs |= {name: self._allocated(profile, name, stream) for name in self._by_data}
         if check is not None:
             check.wait()
-        return self.widened(outputs)
+        return self.widened([outputs[name] for name in self.outputs])
 
-    def new_outputs(self, shapes: Sequence[Shape]) -> list[torch.Tensor]:
-        """Room for the outputs, in the engine's types."""
+    def _new_outputs(self, shapes: Mapping[str, Shape]) -> dict[str, torch.Tensor]:
+        """Room for outputs, in the engine's types."""
         import torch
 
-        return [
-            torch.empty(shape, dtype=self._dtype(name), device=self.device)
-            for name, shape in zip(self.outputs, shapes, strict=True)
-        ]
+        return {
+            name: torch.empty(shape, dtype=self._dtype(name), device=self.device)
+            for name, shape in shapes.items()
+        }
+
+    def _allocated(self, profile: _Profile, name: str, stream: Any) -> torch.Tensor:
+        """An output whose memory TensorRT asked for during the last run, on ``stream``."""
+        output: torch.Tensor | None = profile.allocator.taken(name, self._dtype(name))
+        if output is None:
+            raise DeviceError(
+                f"output {name}: TensorRT did not tell its size", hint="build the bundle again"
+            )
+        output.record_stream(stream)
+        return output
 
     def widened(self, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
         """The outputs in the types the caller wants."""
@@ -167,7 +185,7 @@ class EngineRunner:
     ) -> RangeCheck | None:
         """Begins to check that 64-bit integers are the 32-bit ones the engine gets; None where
         there are none, or where a graph is captured, which cannot be waited for."""
-        if not self._narrowed or _is_capturing():
+        if not self._narrowed or is_capturing():
             return None
         pairs = {
             name: (wide, narrow)
@@ -180,9 +198,9 @@ class EngineRunner:
         """An execution context bound to these inputs and to new outputs, and those; for a graph
         to capture. ``held`` are in the engine's types, ``lock`` is held."""
         profile = self._profile_for([tuple(tensor.shape) for tensor in held], stream)
-        outputs = self.new_outputs(profile.outputs)
+        outputs = self._new_outputs(profile.outputs)
         self._bind(profile, list(held), outputs)
-        return profile.context, outputs
+        return profile.context, list(outputs.values())
 
     def forget(self) -> None:
         """Has every context told its shapes and addresses anew; ``lock`` is held."""
@@ -234,6 +252,8 @@ class EngineRunner:
     def _tell_shapes(self, profile: _Profile, shapes: Sequence[Shape], stream: Any) -> None:
         if profile.context is None:
             profile.context = self._new_context(profile.index, stream)
+        if self._by_data and profile.allocator is None:
+            self._set_allocator(profile)
         context, before = profile.context, len(self._log.errors)
         profile.shapes = None
         for name, shape in zip(self.inputs, shapes, strict=True):
@@ -243,25 +263,33 @@ class EngineRunner:
                     f"{self._said(before)}",
                     hint="build again with a wider --input range",
                 )
-        outputs = [tuple(context.get_tensor_shape(name)) for name in self.outputs]
-        for name, shape in zip(self.outputs, outputs, strict=True):
+        known = [name for name in self.outputs if name not in self._by_data]
+        outputs = {name: tuple(context.get_tensor_shape(name)) for name in known}
+        for name, shape in outputs.items():
             if any(size < 0 for size in shape):
                 raise DeviceError(
                     f"output {name}: TensorRT does not know its shape: {self._said(before)}",
                     hint="build the bundle again",
                 )
-        profile.outputs, profile.shapes = tuple(outputs), tuple(shapes)
+        profile.outputs, profile.shapes = outputs, tuple(shapes)
 
     def _bind(
-        self, profile: _Profile, inputs: list[torch.Tensor], outputs: list[torch.Tensor]
+        self, profile: _Profile, inputs: list[torch.Tensor], outputs: Mapping[str, torch.Tensor]
     ) -> None:
         known, context = profile.addresses, profile.context
-        for names, tensors in ((self.inputs, inputs), (self.outputs, outputs)):
-            for name, tensor in zip(names, tensors, strict=True):
-                address = tensor.data_ptr() or self._somewhere()
-                if known.get(name) != address:
-                    context.set_tensor_address(name, address)
-                    known[name] = address
+        for name, tensor in (*zip(self.inputs, inputs, strict=True), *outputs.items()):
+            address = tensor.data_ptr() or self._somewhere()
+            if known.get(name) != address:
+                context.set_tensor_address(name, address)
+                known[name] = address
+
+    def _set_allocator(self, profile: _Profile) -> None:
+        profile.allocator = output_allocator(self._trt, self.device)
+        for name in self._by_data:
+            if not profile.context.set_output_allocator(name, profile.allocator):
+                raise DeviceError(
+                    f"output {name}: TensorRT takes no allocator", hint="build the bundle again"
+                )
 
     def _streams(self) -> tuple[Any, Any]:
         """The stream to work on, and the caller's."""
@@ -280,7 +308,7 @@ class EngineRunner:
         if stream is not caller:
             stream.wait_stream(caller)
         # a context has one scratch memory: a call waits for the last one on another stream
-        if self.last_stream not in (None, stream) and not _is_capturing():
+        if self.last_stream not in (None, stream) and not is_capturing():
             stream.wait_stream(self.last_stream)
         self.last_stream = stream
         if not profile.context.execute_async_v3(stream.cuda_stream):
@@ -344,46 +372,6 @@ class EngineRunner:
 
     def _said(self, before: int) -> str:
         return "; ".join(self._log.errors[before:][-3:]) or "it gave no reason"
-
-
-class RangeCheck:
-    """Whether 64-bit integers fit into 32 bits; the GPU finds out while the host goes on."""
-
-    def __init__(self, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """``pairs`` are the wide and the narrow tensor of each input."""
-        import torch
-
-        self._names = list(pairs)
-        flags = torch.stack([(wide != narrow).any() for wide, narrow in pairs.values()])
-        self._lost = flags
-        self._done: Any = None
-        if flags.is_cuda:
-            self._lost = torch.empty(flags.shape, dtype=torch.bool, pin_memory=True)
-            self._lost.copy_(flags, non_blocking=True)
-            self._done = torch.cuda.Event()
-            self._done.record()
-
-    def wait(self) -> None:
-        """Waits for the answer, which does not wait for the engine.
-
-        Raises:
-            InputMismatchError: an input has integers beyond 32 bits.
-        """
-        if self._done is not None:
-            self._done.synchronize()
-        for name, lost in zip(self._names, self._lost.tolist(), strict=True):
-            if lost:
-                raise InputMismatchError(
-                    f"input {name}: has integers beyond 32 bits, this engine's TensorRT has no "
-                    "INT64",
-                    hint="give values within 32 bits, or build for TensorRT 10 or later",
-                )
-
-
-def _is_capturing() -> bool:
-    import torch
-
-    return torch.cuda.is_current_stream_capturing()
 
 
 def _check_names(engine: Any, wants: set[str]) -> None:

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._execute import EngineRunner, Shape, _is_capturing
+from ._cuda import is_capturing
+from ._execute import EngineRunner, Shape
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +54,7 @@ class GraphRunner:
         runner = self.runner
         with runner.lock, torch.cuda.device(runner.device):
             given = runner.ready(inputs)
-            if _is_capturing():  # this tells the context other shapes and addresses
+            if is_capturing():  # this tells the context other shapes and addresses
                 self._stale = True
                 return runner.run_ready(given)
             graph = self._graph_for(given)

@@ -204,14 +204,14 @@ def reduce(e: Emitter, input: Any, op: str, axes: Ints, keep_dims: bool) -> Adde
 @emitter
 def topk(e: Emitter, input: Any, op: str, k: int, axes: Ints, indices_type: str = "INT32") -> Added:
     layer = e.made(e.definition.add_topk(input, e.enum("TopKOperation", op), k, mask(axes)))
-    values, indices = layer.get_output(0), layer.get_output(1)
-    if e.dtype(indices_type) == e.dtype("INT32"):
-        return Added((layer,), (values, indices))
-    if hasattr(layer, "indices_type"):
-        layer.indices_type = e.dtype(indices_type)
-        return Added((layer,), (values, indices))
-    widened = e.made(e.definition.add_cast(indices, e.dtype(indices_type)))
-    return Added((layer,), (values, widened.get_output(0)))
+    return Added((layer,), (layer.get_output(0), indices_of(e, layer, 1, indices_type)))
+
+
+def indices_of(e: Emitter, layer: Any, output: int, dtype: str) -> Any:
+    """A layer's output of indices, in the wanted type from the release on that lets it be told."""
+    if e.dtype(dtype) != e.dtype("INT32") and hasattr(layer, "indices_type"):
+        layer.indices_type = e.dtype(dtype)
+    return _cast(e, layer.get_output(output), dtype)
 
 
 @emitter
@@ -354,7 +354,7 @@ def fill(
         layer.set_output_type(0, dtype)
     if any(isinstance(size, Expr) for size in shape):
         layer.set_input(0, e.shapes.vector(shape))
-    layer.set_input(1, alpha_tensor or _number(e, alpha, output_type))
+    layer.set_input(1, alpha_tensor or number(e, alpha, output_type))
     layer.set_input(2, beta_tensor or _numbers(e, beta or (), output_type))
     return added
 
@@ -452,7 +452,7 @@ def dequantize(
     return _scaled(e, "add_dequantize", input, scale, output_type, axis)
 
 
-def _number(e: Emitter, value: Dim | float | None, dtype: str) -> Any:
+def number(e: Emitter, value: Dim | float | None, dtype: str) -> Any:
     if isinstance(value, Expr):
         return _cast(e, e.shapes.scalar(value), dtype)
     return e.constant(dtype, (), (value or 0,))

@@ -6,12 +6,14 @@ shared by ``tensorrt`` and ``tensorrt-rtx``.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trtpack_runtime.dtypes import by_safetensors
 from trtpack_runtime.errors import BundleError, DeviceError, InternalError
+from trtpack_runtime.layers import KINDS
 
 from . import LoadContext, Runner
 from ._cuda import device_error, started
@@ -56,10 +58,19 @@ def load_engine(module: str, blob: memoryview | Path | None, context: LoadContex
         declared = {tensor.name: tensor.dtype for tensor in network.inputs}
         declared |= {output: network.tensors[output].dtype for output in network.outputs}
         inputs = [tensor.name for tensor in network.inputs]
+        by_data = network.outputs_by_data()
         runner = EngineRunner(
-            runtime, engine, log, inputs, network.outputs, context.device, declared
+            runtime, engine, log, inputs, network.outputs, context.device, declared, by_data, trt
         )
-        return GraphRunner(runner) if context.options.get("cuda_graphs") else runner
+        if not context.options.get("cuda_graphs"):
+            return runner
+        if any(KINDS[layer.kind].sized_by_data for layer in network.layers):
+            reason = "sizes within it depend on data, which a graph cannot wait for"
+            warnings.warn(
+                f"segment {name} runs without a CUDA graph: {reason}", UserWarning, stacklevel=2
+            )
+            return runner
+        return GraphRunner(runner)
 
 
 def deserialized(

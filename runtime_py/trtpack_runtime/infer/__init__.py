@@ -16,7 +16,7 @@ from trtpack_runtime.errors import NetworkError
 from trtpack_runtime.layers import KINDS
 from trtpack_runtime.network import Network, Tensor
 
-from . import indexing, linear, plugins, pointwise, regions, spatial
+from . import by_data, indexing, linear, plugins, pointwise, regions, spatial
 from .arguments import check_attributes, check_operands, check_regions
 from .rules import RULES, Mismatch, Results
 
@@ -49,4 +49,4 @@ def infer(
 
 
 _HINT = "keep the operator in PyTorch with --torch-op"
-_FAMILIES = (indexing, linear, plugins, pointwise, regions, spatial)
+_FAMILIES = (by_data, indexing, linear, plugins, pointwise, regions, spatial)

@@ -25,15 +25,16 @@ import torch
 from trtpack_runtime import dims
 from trtpack_runtime.dtypes import by_torch
 from trtpack_runtime.errors import InputMismatchError, InternalError
+from trtpack_runtime.layers import KINDS
 from trtpack_runtime.network import Layer, Network, Tensor
 
-from . import indexing, linear, plugins, pointwise, regions, spatial
+from . import by_data, indexing, linear, plugins, pointwise, regions, spatial
 from .registry import KERNELS
 
 __all__ = ["evaluate"]
 
 Values = MutableMapping[str, torch.Tensor]
-_FAMILIES = (indexing, linear, plugins, pointwise, regions, spatial)
+_FAMILIES = (by_data, indexing, linear, plugins, pointwise, regions, spatial)
 _WITHOUT_INPUT = frozenset({"fill"})
 
 
@@ -68,14 +69,19 @@ def evaluate(
 def _run_layers(
     network: Network,
     values: dict[str, torch.Tensor],
-    sizes: Mapping[str, tuple[int, ...]],
+    sizes: dict[str, tuple[int, ...]],
     device: torch.device,
     keep: Values | None = None,
 ) -> list[torch.Tensor]:
-    """Runs the layers on ``values``, which is used up; what regions make is not kept."""
+    """Runs the layers on ``values``, which is used up; what regions make is not kept.
+
+    ``sizes`` gains those that only the data tells.
+    """
     last = _last_uses(network)
     for position, layer in enumerate(network.layers):
         for name, value in zip(layer.outputs, _run(layer, values, sizes, device), strict=True):
+            if KINDS[layer.kind].sized_by_data:
+                sizes[name] = tuple(value.shape)
             _hold_against(network.tensors[name], value, sizes, layer)
             values[name] = value
             if keep is not None:
@@ -88,7 +94,7 @@ def _run_layers(
 def _function(
     region: Network,
     values: Mapping[str, torch.Tensor],
-    sizes: Mapping[str, tuple[int, ...]],
+    sizes: dict[str, tuple[int, ...]],
     device: torch.device,
 ) -> Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]:
     """A region as a function of its inputs."""
@@ -105,7 +111,7 @@ def _function(
 def _run(
     layer: Layer,
     values: Mapping[str, torch.Tensor],
-    sizes: Mapping[str, tuple[int, ...]],
+    sizes: dict[str, tuple[int, ...]],
     device: torch.device,
 ) -> tuple[torch.Tensor, ...]:
     operands: dict[str, Any] = {

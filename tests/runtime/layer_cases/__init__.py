@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from tests.runtime.layer_cases import (
+    by_data,
     edges,
     indexing,
     linear,
@@ -36,6 +37,8 @@ CASES: list[Case] = [
     *sampling.samplings(),
     *sampling.poolings(),
     *sampling.deconvolutions(),
+    *by_data.positions(),
+    *by_data.suppressions(),
 ]
 VARIANTS = [(case, dtype) for case in CASES for dtype in case.dtypes]
 """Every case with every type it is run in."""

@@ -7,6 +7,7 @@ sees only what a real release would have been told. Types and shapes follow from
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -256,9 +257,51 @@ def _topk(layer: Any) -> Read:
         "k": layer._value("k"),
         "axes": axes_of(layer._value("axes")),
     }
+    return {"input": _input(layer)}, _indices_type(layer, given)
+
+
+def _indices_type(layer: Any, given: dict[str, Any]) -> dict[str, Any]:
     if layer._is_set("indices_type"):
         given["indices_type"] = layer._value("indices_type").name
-    return {"input": _input(layer)}, given
+    return given
+
+
+@row("add_non_zero", "INonZeroLayer", "NON_ZERO", "input", "indices_type")
+def _non_zero(layer: Any) -> Read:
+    return {"input": _input(layer)}, _indices_type(layer, {})
+
+
+@row(
+    "add_nms",
+    "INMSLayer",
+    "NMS",
+    "boxes scores max_output_boxes_per_class",
+    "indices_type",
+    outputs=2,
+)
+def _nms(layer: Any) -> Read:
+    limits = [layer._inputs[i] for i in (2, 3, 4)]
+    if [limit.dtype.name for limit in limits] != ["INT32", "FLOAT", "FLOAT"]:
+        raise ValueError("INMSLayer: the limits are INT32, FLOAT and FLOAT")
+    if any(limit._dims() for limit in limits):
+        raise ValueError("INMSLayer: the limits are 0-D")
+    (most,) = limits[0]._sizes() or (None,)
+    if most is None:
+        raise ValueError("INMSLayer: the most boxes are no shape tensor")
+    given = {
+        "max_output_boxes_per_class": most,
+        "iou_threshold": _number(limits[1]),
+        "score_threshold": _number(limits[2]),
+        "bounding_box_format": layer.bounding_box_format.name,
+    }
+    given = _optional(layer, ("topk_box_limit",), given)
+    return {"boxes": _input(layer), "scores": _input(layer, 1)}, _indices_type(layer, given)
+
+
+def _number(tensor: Any) -> float:
+    """The value of a constant FLOAT."""
+    weights = tensor._layer._value("weights")
+    return float(ctypes.c_float.from_address(weights._ptr).value)
 
 
 @row(
@@ -500,6 +543,11 @@ ENUM_PROPERTIES: Mapping[str, Mapping[str, str]] = {
         "sample_mode": "SampleMode.STRICT_BOUNDS",
     },
     "ITopKLayer": {"indices_type": "DataType.INT32"},
+    "INonZeroLayer": {"indices_type": "DataType.INT32"},
+    "INMSLayer": {
+        "indices_type": "DataType.INT32",
+        "bounding_box_format": "BoundingBoxFormat.CORNER_PAIRS",
+    },
 }
 """Enum properties with TensorRT's default; another type than the enum's is refused."""
 

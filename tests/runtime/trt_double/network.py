@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from trtpack_runtime.dims import Dim, add, dim, floordiv, maximum, minimum, mul
+from trtpack_runtime.dims import Dim, add, dim, floordiv, maximum, minimum, mul, owned
 from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.errors import NetworkError
 from trtpack_runtime.infer import infer
@@ -231,7 +231,10 @@ class LayerOf:
                 self._network._complain(f"{self._get_name()}: {error}")
                 results = [("FLOAT", ())] * self._row.outputs
         return [
-            (self._types[index].name if index in self._types else dtype, tuple(shape))
+            (
+                self._types[index].name if index in self._types else dtype,
+                owned(tuple(shape), f"data of layer {self._number}.{index}"),
+            )
             for index, (dtype, shape) in enumerate(results)
         ]
 
