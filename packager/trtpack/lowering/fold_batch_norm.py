@@ -34,8 +34,8 @@ def fold_batch_norm(graph: fx.Graph) -> int:
     ``fold_constants`` evaluates, in float32 whatever the parameters' type.
 
     Needs:   running statistics and parameters that are constants.
-    Keeps:   a batch norm whose input others read too, grouped transposed convolutions, and
-             batch norms that use the batch's own statistics.
+    Keeps:   a batch norm whose input others read too, and batch norms that use the batch's own
+             statistics.
     Returns: how many it folded.
     """
     folded = 0
@@ -44,17 +44,14 @@ def fold_batch_norm(graph: fx.Graph) -> int:
         if norm is None:
             continue
         producer = norm.input
-        if producer.target is aten.convolution.default:
-            channel = _channel_dim(producer)
-        elif producer.target is aten.linear.default and producer.meta["val"].dim() == 2:
-            channel = 0
-        else:
+        flat = producer.target is aten.linear.default and producer.meta["val"].dim() == 2
+        if not flat and producer.target is not aten.convolution.default:
             continue
         kernel = producer.args[1]
         bias = producer.args[2] if len(producer.args) > 2 else None
-        if channel is None or len(producer.users) > 1 or not _constants(norm, kernel, bias):
+        if len(producer.users) > 1 or not _constants(norm, kernel, bias):
             continue
-        _fold(graph, norm, producer, kernel, bias, channel)
+        _fold(graph, norm, producer, kernel, bias)
         folded += 1
     return folded
 
@@ -72,14 +69,6 @@ def _norm(node: fx.Node) -> _Norm | None:
     return None
 
 
-def _channel_dim(convolution: fx.Node) -> int | None:
-    """The kernel's output-channel dim; None where the channels are not one dim."""
-    transposed, groups = convolution.args[6], convolution.args[8]
-    if not transposed:
-        return 0
-    return 1 if groups == 1 else None
-
-
 def _constants(norm: _Norm, kernel: Any, bias: Any) -> bool:
     needed = (norm.mean, norm.variance, kernel)
     optional = (norm.gamma, norm.beta, bias)
@@ -88,9 +77,7 @@ def _constants(norm: _Norm, kernel: Any, bias: Any) -> bool:
     )
 
 
-def _fold(
-    graph: fx.Graph, norm: _Norm, producer: fx.Node, kernel: fx.Node, bias: Any, channel: int
-) -> None:
+def _fold(graph: fx.Graph, norm: _Norm, producer: fx.Node, kernel: fx.Node, bias: Any) -> None:
     def op(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         return insert(graph, producer, target, *args, **kwargs)
 
@@ -109,9 +96,11 @@ def _fold(
     with graph.inserting_before(producer):
         deviation = op(aten.rsqrt.default, op(aten.add.Scalar, full(norm.variance), norm.epsilon))
         scale = op(aten.mul.Tensor, full(norm.gamma), deviation) if norm.gamma else deviation
-        shape = [1] * kernel.meta["val"].dim()
-        shape[channel] = -1
-        scaled = op(aten.mul.Tensor, full(kernel), op(aten.reshape.default, scale, shape))
+        shape, repeats = _by_output(producer)
+        spread = op(aten.reshape.default, scale, shape)
+        if repeats > 1:
+            spread = op(aten.repeat_interleave.self_int, spread, repeats, 0)
+        scaled = op(aten.mul.Tensor, full(kernel), spread)
         shifted = op(aten.neg.default, full(norm.mean))
         if bias is not None:
             shifted = op(aten.sub.Tensor, full(bias), full(norm.mean))
@@ -121,3 +110,16 @@ def _fold(
         weight, offset = back(scaled, "weight_bn_folded"), back(shift, "bias_bn_folded")
     producer.args = (producer.args[0], weight, offset, *producer.args[3:])
     norm.output.replace_all_uses_with(producer)
+
+
+def _by_output(producer: fx.Node) -> tuple[list[int], int]:
+    """How numbers of the output channels are shaped, and each row repeated, to fit the kernel.
+
+    A transposed kernel is (input channels, output channels of a group, ...).
+    """
+    first, second, *window = [*producer.args[1].meta["val"].shape, 1]  # type: ignore[union-attr]
+    rest = [1] * (len(window) - 1)
+    if producer.target is aten.linear.default or not producer.args[6]:
+        return [first, 1, *rest], 1
+    groups = int(producer.args[8])  # type: ignore[call-overload]
+    return [groups, second, *rest], first // groups if groups > 1 else 1

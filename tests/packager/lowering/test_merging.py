@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -147,6 +148,57 @@ def test_a_convolution_pads_for_itself() -> None:
     result = lowered(Padded((2, 2, 1, 1)), torch.randn(1, 3, 8, 8))
     assert result.effects["fold_padding"] == 1
     assert result.operators == {"convolution.default": 1}
+
+
+def pooled(
+    kind: Callable[..., torch.Tensor],
+    pads: tuple[int, ...] = (1, 1, 1, 1),
+    value: float = 0.0,
+    **more: Any,
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda x: kind(nn.functional.pad(x, pads, value=value), 3, stride=2, **more)
+
+
+AVERAGE, MAXIMUM, LEAST = nn.functional.avg_pool2d, nn.functional.max_pool2d, -math.inf
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        pooled(AVERAGE),
+        pooled(AVERAGE, count_include_pad=False),
+        pooled(AVERAGE, (1, 1), padding=(1, 0)),
+        pooled(AVERAGE, (0, 0, 1, 1), padding=(0, 1), count_include_pad=False, divisor_override=5),
+        pooled(MAXIMUM, value=LEAST),
+        pooled(MAXIMUM, (1, 1), LEAST, padding=(1, 0), dilation=2),
+    ],
+    ids=["average", "of what is there", "both pad", "divided by 5", "maximum", "dilated"],
+)
+def test_a_pooling_window_pads_for_itself(function: Callable[..., Any]) -> None:
+    result = lowered(function, torch.randn(1, 3, 7, 8))
+    assert result.effects["fold_padding"] == 1
+    assert sum(result.operators.values()) == 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        pooled(AVERAGE, (0, 0, 1, 1), padding=(0, 1), count_include_pad=False),
+        pooled(AVERAGE, ceil_mode=True),
+        pooled(AVERAGE, (2, 2)),
+        pooled(AVERAGE, (1, 0)),
+        pooled(AVERAGE, value=1.0),
+        pooled(MAXIMUM),
+        pooled(MAXIMUM, value=LEAST, ceil_mode=True),
+        pooled(MAXIMUM, value=LEAST, padding=1),
+    ],
+    ids=[
+        "counts some padding", "rounded up", "too wide", "one end", "ones", "maximum of zeros",
+        "maximum rounded up", "both too wide",
+    ],
+)  # fmt: skip
+def test_padding_a_pooling_window_cannot_do_stays(function: Callable[..., Any]) -> None:
+    assert lowered(function, torch.randn(1, 3, 8, 9)).effects["fold_padding"] == 0
 
 
 @pytest.mark.parametrize("pads", [Padded((1, 2)), Padded((1, 1), 3.0), Padded((-1, -1))])

@@ -126,6 +126,8 @@ def test_a_returned_copy_of_an_input_stays_a_copy() -> None:
         (nn.Conv2d(4, 4, 3, groups=2), nn.BatchNorm2d(4), (2, 4, 5, 5)),
         (nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), (2, 3, 5)),
         (nn.ConvTranspose2d(3, 4, 3), nn.BatchNorm2d(4), (2, 3, 5, 5)),
+        (nn.ConvTranspose2d(4, 6, 3, groups=2), nn.BatchNorm2d(6), (2, 4, 5, 5)),
+        (nn.ConvTranspose1d(4, 4, 3, groups=4, bias=False), nn.BatchNorm1d(4), (2, 4, 5)),
         (nn.Linear(3, 4), nn.BatchNorm1d(4), (2, 3)),
     ],
     ids=str,
@@ -155,11 +157,10 @@ def test_fold_batch_norm(
 @pytest.mark.parametrize(
     "model",
     [
-        nn.Sequential(nn.ConvTranspose2d(4, 4, 3, groups=2), nn.BatchNorm2d(4)),
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)),
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)),
     ],
-    ids=["grouped transposed", "batch statistics", "not after the convolution"],
+    ids=["batch statistics", "not after the convolution"],
 )
 def test_a_batch_norm_that_cannot_be_folded_stays(model: nn.Sequential) -> None:
     channels = model[0].in_channels
