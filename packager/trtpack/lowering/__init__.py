@@ -26,6 +26,7 @@ from .narrow_doubles import narrow_doubles
 from .recognise_attention import recognise_attention
 from .recognise_gelu import recognise_gelu
 from .recognise_layer_norm import recognise_layer_norm
+from .recognise_rms_norm import recognise_rms_norm
 from .relax_views import relax_views
 
 PASSES = (
@@ -35,6 +36,7 @@ PASSES = (
     drop_no_ops,  # casts, clones, dropouts and views that change nothing
     recognise_gelu,  # written by hand it is eight layers; TensorRT has it as one
     recognise_layer_norm,  # likewise, and TensorRT keeps its statistics in float32
+    recognise_rms_norm,  # a layer less, and the operator that reports name
     recognise_attention,  # one fused layer from TensorRT 10.14 on
     fold_batch_norm,  # one layer instead of two; leaves arithmetic over parameters behind
     merge_projections,  # one wide product is faster than three; leaves joined weights behind

@@ -9,17 +9,8 @@ import torch
 from torch import fx
 
 from .graph import insert
-from .match import (
-    QUOTIENTS,
-    calls,
-    number,
-    only_user,
-    plain_sum,
-    power,
-    reduced_last_dims,
-    sum_with,
-)
-from .sizes import sizes
+from .match import calls, only_user, plain_sum, power, reduced_last_dims
+from .norm_patterns import NORMALS, is_weight, normalised_shape, over_root, weighted
 
 aten = torch.ops.aten
 
@@ -36,52 +27,31 @@ def recognise_layer_norm(graph: fx.Graph) -> int:
     """
     found = 0
     for node in list(graph.nodes):
-        if not calls(node, (aten.mul.Tensor, *QUOTIENTS)):
-            continue
-        parts = _parts(node)
+        parts = _parts(node) if calls(node, NORMALS) else None
         if parts is None:
             continue
-        x, dims, epsilon = parts
-        normalised = sizes(x.meta["val"].shape[-dims:])
-        if not all(isinstance(size, int) for size in normalised):
-            continue
-        top, weight, bias = _affine(node, normalised)
+        x, shape, epsilon = parts
+        top, weight, bias = _affine(node, shape)
         with graph.inserting_before(top):
             made = insert(
-                graph, top, aten.layer_norm.default, x, list(normalised), weight, bias, epsilon
+                graph, top, aten.layer_norm.default, x, list(shape), weight, bias, epsilon
             )
         top.replace_all_uses_with(made)
         found += 1
     return found
 
 
-def _parts(node: fx.Node) -> tuple[fx.Node, int, float] | None:
-    """``x``, the number of normalised dims and epsilon, of a centred and scaled ``x``."""
-    pairs = [(node.args[0], node.args[1])]
-    if not calls(node, QUOTIENTS):
-        pairs.append(pairs[0][::-1])
-    for centred, scale in pairs:
-        spread = _spread(scale, inverse=not calls(node, QUOTIENTS))
-        if spread is None or not calls(centred, (aten.sub.Tensor,)) or len(centred.args) > 2:  # type: ignore[union-attr]
+def _parts(node: fx.Node) -> tuple[fx.Node, tuple[int, ...], float] | None:
+    """``x``, the normalised sizes and epsilon, of a centred and scaled ``x``."""
+    for centred, variance, epsilon in over_root(node):
+        if not calls(centred, (aten.sub.Tensor,)) or len(centred.args) > 2:
             continue
-        x, mean = centred.args  # type: ignore[union-attr]
-        variance, epsilon = spread
+        x, mean = centred.args
         dims = _mean_of(mean, x)
-        if dims is not None and dims == _variance_of(variance, x, centred):
-            return x, dims, epsilon  # type: ignore[return-value]
+        shape = normalised_shape(x, dims) if dims is not None else None
+        if shape is not None and dims == _variance_of(variance, x, centred):
+            return x, shape, epsilon
     return None
-
-
-def _spread(node: Any, *, inverse: bool) -> tuple[fx.Node, float] | None:
-    """Variance and epsilon of ``rsqrt(variance + eps)``, or ``sqrt`` of it where divided by."""
-    root: Any = None
-    if calls(node, (aten.rsqrt.default if inverse else aten.sqrt.default,)):
-        root = node.args[0]
-    elif calls(node, (aten.pow.Tensor_Scalar,)):
-        root = node.args[0] if number(node.args[1]) == (-0.5 if inverse else 0.5) else None
-    elif calls(node, (aten.reciprocal.default,)) and inverse:
-        return _spread(node.args[0], inverse=False)
-    return sum_with(root) if root is not None else None
 
 
 def _mean_of(node: Any, x: Any) -> int | None:
@@ -109,25 +79,11 @@ def _same_difference(a: fx.Node, b: fx.Node) -> bool:
 
 def _affine(node: fx.Node, shape: tuple[int, ...]) -> tuple[fx.Node, Any, Any]:
     """What is left to replace, with the weight and the bias found above the normalised value."""
-    top, weight = node, None
-    user = only_user(node)
-    if user is not None and calls(user, (aten.mul.Tensor,)):
-        other = user.args[1] if user.args[0] is node else user.args[0]
-        if _fits(other, shape, node):
-            top, weight = user, other
+    top, weight = weighted(node, shape)
     user = only_user(top)
     operands = plain_sum(user) if weight is not None else None
     for have, other in (operands, operands[::-1]) if operands else ():
-        if have is top and _fits(other, shape, node):
+        if have is top and is_weight(other, shape, node):
             assert user is not None
             return user, weight, other
     return top, weight, None
-
-
-def _fits(value: Any, shape: tuple[int, ...], node: fx.Node) -> bool:
-    found = value.meta.get("val") if isinstance(value, fx.Node) else None
-    return (
-        isinstance(found, torch.Tensor)
-        and sizes(found.shape) == shape
-        and found.dtype == node.meta["val"].dtype
-    )

@@ -17,7 +17,7 @@ from trtpack.lowering import lower
 from trtpack.target import find_target
 from trtpack_runtime import reference
 
-TOLERANCES = {torch.float32: 1e-5, torch.float16: 4e-3}
+TOLERANCES = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 1.6e-2}
 
 
 @dataclass(frozen=True)

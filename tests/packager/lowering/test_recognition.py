@@ -110,6 +110,52 @@ def test_what_only_looks_like_a_layer_norm_stays(norm: nn.Module) -> None:
     assert lowered(norm, x).effects["recognise_layer_norm"] == 0
 
 
+class HandRmsNorm(nn.Module):
+    def __init__(self, form: str, axis: int = -1, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.form, self.axis = form, axis
+        self.weight = nn.Parameter((torch.rand(16) + 0.5).to(dtype))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.form == "llama":
+            wide = x.to(torch.float32)
+            wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)
+            return self.weight * wide.to(x.dtype)
+        if self.form == "t5":
+            spread = x.to(torch.float32).pow(2).mean(-1, keepdim=True)
+            return self.weight * (x * torch.rsqrt(spread + 1e-6)).to(self.weight.dtype)
+        if self.form == "gemma":
+            wide = x.float()
+            wide = wide * (wide * wide).mean(-1, keepdim=True).add(1e-6).pow(-0.5)
+            return (wide * (1.0 + self.weight.float())).type_as(x)
+        spread = (x**2).mean(self.axis, keepdim=True)
+        if self.form == "epsilon outside":
+            return x / (torch.sqrt(spread) + 1e-6) * self.weight
+        return x / torch.sqrt(spread + 1e-6) * self.weight
+
+
+@pytest.mark.parametrize("form", ["llama", "t5", "gemma", "plain"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_rms_norm_in_every_form(form: str, dtype: torch.dtype) -> None:
+    result = lowered(HandRmsNorm(form, dtype=dtype), torch.randn(2, 5, 16).to(dtype))
+    rounds_at_every_step = form == "plain" and dtype != torch.float32
+    assert result.effects["recognise_rms_norm"] == (not rounds_at_every_step)
+    assert result.operators["rms_norm.default"] == (not rounds_at_every_step)
+    if dtype == torch.float32:
+        assert result.operators == {"rms_norm.default": 1}
+
+
+def test_rms_norm_of_a_dynamic_batch() -> None:
+    batch = torch.export.Dim("batch", min=1, max=8)
+    result = lowered(HandRmsNorm("llama"), torch.randn(2, 16), dynamic=({0: batch},))
+    assert result.operators == {"rms_norm.default": 1}
+
+
+@pytest.mark.parametrize("norm", [HandRmsNorm("epsilon outside"), HandRmsNorm("plain", axis=1)])
+def test_what_only_looks_like_an_rms_norm_stays(norm: nn.Module) -> None:
+    assert lowered(norm, torch.randn(2, 16, 16)).effects["recognise_rms_norm"] == 0
+
+
 def attentions() -> dict[str, Callable[..., torch.Tensor]]:
     def hidden(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return scores.masked_fill(mask < 0, -1e9)
