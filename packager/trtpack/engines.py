@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trtpack_runtime import builders
-from trtpack_runtime.builders import Work
+from trtpack_runtime.builders import Outcome, Work
 from trtpack_runtime.durations import about
 from trtpack_runtime.engine_store import EngineStore, StoredEngine, content_of, engine_key
 from trtpack_runtime.finish import estimate
@@ -42,7 +42,8 @@ class BuiltEngine:
 
     ``kind`` is the engine kind; ``cached`` says that it was not built now; ``age_seconds`` how long
     ago then. A device builds it with ``options``; ``content`` is a digest of what it computes.
-    ``tactics`` tells where its build began. ``needs_bytes`` of memory it takes at the least.
+    ``tactics`` tells where its build began. ``needs_bytes`` of memory it takes at the least;
+    ``took_bytes`` of the GPU's its build took, where that was seen.
     """
 
     segment: str
@@ -57,6 +58,7 @@ class BuiltEngine:
     content: str | None = None
     tactics: TacticUse | None = None
     needs_bytes: int | None = None
+    took_bytes: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -191,8 +193,11 @@ def _built(
     if made.kind == "inductor":
         record = _build_inductor(job, bench.weights, path, on_progress)
     else:
-        record, use = _build_network(made, job, path, target, bench, on_progress)
-        made = replace(made, tactics=use)
+        outcome = _build_network(made, job, path, target, bench, on_progress)
+        record, use = outcome.record, None
+        if made.kind == "tensorrt":
+            use = bench.tactics.learnt(target, outcome)
+        made = replace(made, tactics=use, took_bytes=outcome.gpu.get("taken_bytes"))
     seconds = time.perf_counter() - start
     origin = {
         "model": bench.model,
@@ -261,8 +266,8 @@ def _build_network(
     target: Target,
     bench: Bench,
     on_progress: OnProgress,
-) -> tuple[Mapping[str, Any], TacticUse | None]:
-    """The record of a TensorRT engine, and what its build used of the tactics known before."""
+) -> Outcome:
+    """Builds a TensorRT engine, beginning with the tactics known before."""
     assert job.network is not None
     known = bench.tactics.known(target) if made.kind == "tensorrt" else None
     work = Work(
@@ -281,10 +286,7 @@ def _build_network(
 
     watch = Watch(made.segment, len(job.network.layers), told)
     watch.starts(estimate(bench.store, made.content or "", bench.facts))
-    outcome = builders.BUILDERS[made.kind].build(work, path, bench.facts, watch.event)
-    if made.kind != "tensorrt":
-        return outcome.record, None
-    return outcome.record, bench.tactics.learnt(target, outcome)
+    return builders.BUILDERS[made.kind].build(work, path, bench.facts, watch.event)
 
 
 def progress_text(progress: Told) -> str:

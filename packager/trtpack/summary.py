@@ -135,6 +135,7 @@ def _engine(engine: BuiltEngine) -> EngineReport:
         options.get("weights"),
         TacticReport(**dataclasses.asdict(use)) if use is not None else None,
         engine.needs_bytes,
+        engine.took_bytes,
     )
 
 

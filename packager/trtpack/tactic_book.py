@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import tarfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from trtpack_runtime.builders import Outcome
-from trtpack_runtime.bundle import open_bundle
-from trtpack_runtime.device_tactics import keep_tactics, provenance
-from trtpack_runtime.errors import ConfigError, EngineBuildError
-from trtpack_runtime.tactic_differences import compare
-from trtpack_runtime.tactics import TacticKey, Tactics, TacticStore, from_lock, named
+from trtpack_runtime.cache_files import tactics_in
+from trtpack_runtime.device_tactics import keep_tactics, prove_locked, provenance, written
+from trtpack_runtime.errors import ConfigError
+from trtpack_runtime.tactics import TacticKey, Tactics, TacticStore, named
 
 from .options import Options
 from .target import Target
 from .target.native import release_of
-
-_CACHE, _LOCK = ".cache", ".lock"
 
 
 @dataclass(frozen=True)
@@ -30,8 +26,9 @@ class TacticUse:
     in a timing cache of ``nbytes``; ``age_seconds`` where its age is known.
 
     ``locked`` says that no others might be measured, ``unchanged`` how many were proved to stand as
-    they were, None where they cannot be read. Not
-    ``on_hardware`` are those that were edited and not measured since.
+    they were, None where they cannot be read. Not ``on_hardware`` are those that were edited or
+    imported and not built with since. ``refused`` says what is wrong with a timing cache that
+    TensorRT did not take, so that it measured anew.
     """
 
     nbytes: int = 0
@@ -40,6 +37,7 @@ class TacticUse:
     locked: bool = False
     unchanged: int | None = None
     on_hardware: bool = True
+    refused: str | None = None
 
 
 class TacticBook:
@@ -53,8 +51,7 @@ class TacticBook:
         given: Sequence[Tactics] = (),
     ) -> None:
         self._options, self._store, self._given = options, store, tuple(given)
-        self._here = TacticKey.of(facts) if facts["gpus"] and facts.get("tensorrt") else None
-        self._provenance = provenance(facts)
+        self._facts, self._here = facts, key_of(facts)
         self._learnt: Tactics | None = None
 
     def check_given(self, targets: Iterable[Target]) -> None:
@@ -67,7 +64,7 @@ class TacticBook:
         for tactics in self._given:
             if tactics.key != self._here and not any(fits(tactics.key, t) for t in targets):
                 raise ConfigError(
-                    f"{self._options.tactics} has tactics of {key_text(tactics.key)}, which is "
+                    f"{self._options.tactics} has tactics of {tactics.key}, which is "
                     f"none of the targets: {', '.join(t.name for t in targets)}",
                     hint="give --tactics of the same GPU and TensorRT, or leave it away",
                 )
@@ -98,15 +95,21 @@ class TacticBook:
         if before is not None:
             known = None if before.entries is None else len(before.entries)
             age = self._age_seconds() if stored else None
-            use = TacticUse(len(before.blob), known, age, on_hardware=before.measured)
+            use = TacticUse(
+                len(before.blob),
+                known,
+                age,
+                on_hardware=before.measured,
+                refused=outcome.refused_tactics,
+            )
         if outcome.tactics is None or self._here is None:
             return use
-        entries, measured = outcome.entries, True
-        if before is not None:
-            entries, measured = named(entries, before.entries), before.measured
-        after = Tactics(self._here, outcome.tactics, entries, self._provenance, measured)
+        entries = named(outcome.entries, None if before is None else before.entries)
+        told = provenance(self._facts, outcome.gpu)
+        after = Tactics(self._here, outcome.tactics, entries, told)
         if self._options.locked and use is not None and before is not None:
-            use = replace(use, locked=True, unchanged=proved_equal(before, after, target))
+            unchanged = prove_locked(target.name, [before], after)
+            use = replace(use, locked=True, unchanged=unchanged)
         self._learnt = after
         if self._store is not None:
             keep_tactics(self._store, after, {before.blob if before is not None else None})
@@ -161,12 +164,12 @@ class TacticBook:
         yield from (t for t in self._store.entries() if fits(t.key, target))
 
     def _here_text(self) -> str:
-        return "this machine" if self._here is None else key_text(self._here)
+        return "this machine" if self._here is None else str(self._here)
 
 
-def key_text(key: TacticKey) -> str:
-    """``NVIDIA H200 (SM 9.0) with TensorRT 8.6.0``."""
-    return f"{key.device} (SM {key.sm}) with TensorRT {key.tensorrt}"
+def key_of(facts: Mapping[str, Any]) -> TacticKey | None:
+    """Whose tactics TensorRT measures on a machine; None where it measures none."""
+    return TacticKey.of(facts) if facts["gpus"] and facts.get("tensorrt") else None
 
 
 def fits(key: TacticKey, target: Target) -> bool:
@@ -178,74 +181,16 @@ def fits(key: TacticKey, target: Target) -> bool:
     return has[:shared] == target.tensorrt[:shared]
 
 
-def proved_equal(before: Tactics, after: Tactics, target: Target) -> int | None:
-    """How many tactics stand as they were locked; None where they cannot be read.
-
-    Raises:
-        EngineBuildError: one is another now, or gone.
-    """
-    if before.entries is None or after.entries is None:
-        return None
-    changed = compare(before, after)
-    if changed:
-        raise EngineBuildError(
-            f"{target.name}: {len(changed)} of {len(before.entries)} locked tactics changed, "
-            f"first {changed[0]}",
-            hint="compare the timing caches with trtpack cache diff",
-        )
-    return len(before.entries)
-
-
 def read_tactics(path: Path, facts: Mapping[str, Any]) -> tuple[Tactics, ...]:
-    """The tactics of a timing cache or a bundle.
+    """The tactics of a timing cache, a bundle, or what ``trtpack cache export`` wrote.
 
-    A timing cache has its lock file beside it (``timing.cache`` and ``timing.lock.json``), either
-    of which may be named; without one it is taken to be of this machine, which TensorRT checks.
+    A timing cache without a lock file beside it is taken to be of this machine, which TensorRT
+    checks. What was edited of this machine's is written into it.
 
     Raises:
         ConfigError: no such thing, or a cache without a lock file where this machine has no GPU.
         BundleError: a damaged bundle or lock file.
+        EngineBuildError: TensorRT does not take what was edited.
     """
-    if tarfile.is_tarfile(path):
-        found = _of_bundle(path)
-        if not found:
-            raise ConfigError(
-                f"{path} has no timing cache", hint="give a bundle built on a GPU by TensorRT"
-            )
-        return found
-    stem = path.name.removesuffix(".json").removesuffix(_LOCK).removesuffix(_CACHE)
-    cache, lock = path.with_name(stem + _CACHE), path.with_name(f"{stem}{_LOCK}.json")
-    if path.suffix != _CACHE and path != lock:
-        cache = path
-    try:
-        blob = cache.read_bytes()
-        told = lock.read_bytes() if lock.is_file() else None
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read {cache}: {(error.strerror or str(error)).lower()}",
-            hint="a lock file needs its timing cache beside it",
-        ) from error
-    if told is not None:
-        return (from_lock(told, blob),)
-    if not facts["gpus"] or not facts.get("tensorrt"):
-        raise ConfigError(
-            f"{path} does not tell which GPU and TensorRT it is of",
-            hint=f"put its {lock.name} beside it",
-        )
-    return (Tactics(TacticKey.of(facts), blob, None, {}),)
-
-
-def _of_bundle(path: Path) -> tuple[Tactics, ...]:
-    bundle = open_bundle(path)
-    found: dict[TacticKey, Tactics] = {}
-    for variant in bundle.manifest.variants.values():
-        cache = variant.caches.get("timing")
-        if cache is None:
-            continue
-        blob = bytes(bundle.member(cache["member"]))
-        if cache.get("lock") is not None:
-            tactics = from_lock(bytes(bundle.member(cache["lock"])), blob)
-        else:
-            tactics = Tactics(TacticKey.from_json(cache["key"]), blob, None, {})
-        found.setdefault(tactics.key, tactics)
-    return tuple(found.values())
+    here = key_of(facts)
+    return tuple(written(t) if t.key == here else t for t in tactics_in(path, here))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,11 +37,17 @@ class Work:
 @dataclass(frozen=True)
 class Outcome:
     """A built engine's compatibility record, and what its tactic search left: a timing cache and
-    its readable entries; None where this TensorRT tells none."""
+    its readable entries; None where this TensorRT tells none.
+
+    ``refused_tactics`` says what is wrong with the timing cache it was to begin with, where
+    TensorRT did not take that; ``gpu`` is what ``gpu_watch.GpuWatch`` saw meanwhile.
+    """
 
     record: Mapping[str, Any]
     tactics: bytes | None = None
     entries: tuple[Mapping[str, Any], ...] | None = None
+    refused_tactics: str | None = None
+    gpu: Mapping[str, int] = field(default_factory=dict)
 
 
 class Builder(Protocol):
@@ -106,7 +112,7 @@ class _TensorRT:
             verbose=work.verbose,
             name=work.name,
         )
-        return Outcome(built.record, built.tactics, built.entries)
+        return Outcome(built.record, built.tactics, built.entries, built.refused_tactics, built.gpu)
 
 
 class _TensorRTRTX:

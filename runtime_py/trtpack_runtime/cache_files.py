@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,10 +96,13 @@ def write_files(files: Mapping[str, bytes | Path], to: Path, *, force: bool) -> 
     return paths
 
 
-def read_files(path: Path, scratch: Path) -> list[Tactics | EngineFile]:
+def read_files(
+    path: Path, scratch: Path, here: TacticKey | None = None
+) -> list[Tactics | EngineFile]:
     """What a folder, an archive or one of the files holds; of a bundle, its timing caches.
 
-    ``scratch`` is a folder for an archive's files.
+    ``scratch`` is a folder for an archive's files. A timing cache without a lock file is taken to
+    be of ``here``, where that is given.
 
     Raises:
         ConfigError: there is no such file, or it holds nothing of the kind.
@@ -106,13 +110,13 @@ def read_files(path: Path, scratch: Path) -> list[Tactics | EngineFile]:
     """
     try:
         if path.is_dir():
-            found = _of_folder(path)
+            found = _of_folder(path, here=here)
         elif path.is_file() and tarfile.is_tarfile(path):
             found = _of_archive(path, scratch)
         elif path.name in (PLAN, RECORD):
             found = _of_folder(path.parent, only=(PLAN, RECORD))
         else:
-            found = [read_tactics(path)]
+            found = [read_tactics(path, here)]
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ConfigError(f"cannot read {path}: {reason}", hint="check the path") from error
@@ -126,8 +130,27 @@ def read_files(path: Path, scratch: Path) -> list[Tactics | EngineFile]:
     return found
 
 
-def read_tactics(path: Path) -> Tactics:
-    """A timing cache with its lock file beside it, either of which may be named.
+def tactics_in(path: Path, here: TacticKey | None = None) -> tuple[Tactics, ...]:
+    """The timing caches of what ``read_files`` reads, the first of each key.
+
+    Raises:
+        ConfigError: there is no such file, or it has none.
+        BundleError: something is damaged.
+    """
+    with tempfile.TemporaryDirectory(prefix="trtpack-") as scratch:
+        items = read_files(path, Path(scratch), here)
+    found = {item.key: item for item in reversed(items) if isinstance(item, Tactics)}
+    if not found:
+        raise ConfigError(
+            f"{path} holds an engine, not a timing cache",
+            hint="give a timing cache, or a bundle with one",
+        )
+    return tuple(reversed(found.values()))
+
+
+def read_tactics(path: Path, here: TacticKey | None = None) -> Tactics:
+    """A timing cache with its lock file beside it, either of which may be named; without one it is
+    taken to be of ``here``, where that is given.
 
     Raises:
         ConfigError: one of the two is not there.
@@ -137,6 +160,8 @@ def read_tactics(path: Path) -> Tactics:
     cache, lock = path.with_name(f"{stem}.cache"), path.with_name(f"{stem}.lock.json")
     if path not in (cache, lock):
         cache = path
+    if here is not None and path != lock and cache.is_file() and not lock.is_file():
+        return Tactics(here, cache.read_bytes())
     for wanted, what in ((cache, "timing cache"), (lock, "lock file, which says what it is of")):
         if not wanted.is_file():
             raise ConfigError(
@@ -179,10 +204,12 @@ def tactics_of_bundle(bundle: Bundle, target: str | None = None) -> dict[str, Ta
     return found
 
 
-def _of_folder(folder: Path, only: tuple[str, ...] = (CACHE, PLAN)) -> list[Tactics | EngineFile]:
+def _of_folder(
+    folder: Path, only: tuple[str, ...] = (CACHE, PLAN), here: TacticKey | None = None
+) -> list[Tactics | EngineFile]:
     found: list[Tactics | EngineFile] = []
     if CACHE in only and (folder / CACHE).exists():
-        found.append(read_tactics(folder / CACHE))
+        found.append(read_tactics(folder / CACHE, here))
     if PLAN in only and (folder / RECORD).exists():
         found.append(_engine(folder / PLAN, (folder / RECORD).read_bytes()))
     return found

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import difflib
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from .bundle import open_bundle
-from .cache_files import EngineFile, read_files, tactics_of_bundle
+from .cache_files import EngineFile, tactics_in, tactics_of_bundle
+from .device_tactics import written
 from .engine_store import StoredEngine
 from .errors import BundleError, ConfigError, DeviceError, TrtpackError
 from .finish import Stores
@@ -76,12 +77,9 @@ def tactics_named(stores: Stores, name: str) -> Tactics:
             f"{name} is an engine, not a timing cache",
             hint="see the keys of timing caches with: trtpack cache ls",
         )
-    with tempfile.TemporaryDirectory(prefix="trtpack-") as scratch:
-        items = read_files(path, Path(scratch))
-    found = [item for item in items if isinstance(item, Tactics)]
-    if len({tactics.key for tactics in found}) != 1:
-        what = "several timing caches" if found else "an engine, not a timing cache"
-        raise ConfigError(f"{path} holds {what}", hint=f"name one as {path}:TARGET")
+    found = tactics_in(path)
+    if len(found) != 1:
+        raise ConfigError(f"{path} holds several timing caches", hint=f"name one as {path}:TARGET")
     return found[0]
 
 
@@ -96,8 +94,9 @@ def merge(caches: Sequence[Tactics], facts: Mapping[str, Any]) -> Tactics:
     first, *others = caches
     for other in others:
         check_same_key(other.key, first.key)
-    if any(other.blob != first.blob for other in others):
-        _check_can_merge(first.key, facts)
+    if any(other.blob != first.blob for other in others) or any(c.edited for c in caches):
+        _check_can_write(first.key, facts)
+    first, *others = map(written, caches)
     for other in others:
         first = merged(first, other, _combine)
     return first
@@ -109,11 +108,12 @@ def store_item(
     facts: Callable[[], Mapping[str, Any]],
     *,
     trust: bool = False,
-    replace: bool = False,
+    instead: bool = False,
 ) -> bool:
     """Puts what was read from files into its store; whether it was new there.
 
-    A timing cache is merged with the one that is there; with ``replace`` it takes its place.
+    A timing cache is merged with the one that is there; with ``instead`` it takes its place. It
+    counts as measured once a build here has begun with it.
 
     Raises:
         BundleError: an engine holds machine code, and ``trust`` is not given.
@@ -122,14 +122,21 @@ def store_item(
     """
     if isinstance(item, EngineFile):
         return _store_engine(item, stores, trust=trust)
+    edited = item.edited
+    if edited:
+        _check_can_write(item.key, facts())
+        item = written(item)
     known = stores.tactics.read(item.key)
     if known is not None and known.blob == item.blob:
         return False
-    if known is None or replace:
+    item = replace(item, measured=False)
+    if edited and known is not None and not instead:
+        item, instead = merged(item, known, _combine), True
+    if known is None or instead:
         taken = stores.tactics.put(item.key, item)
     else:
         try:
-            _check_can_merge(item.key, facts())
+            _check_can_write(item.key, facts())
         except TrtpackError as error:
             raise DeviceError(
                 f"another timing cache of {item.key} is there already, and {error.message}",
@@ -158,10 +165,10 @@ def _store_engine(item: EngineFile, stores: Stores, *, trust: bool) -> bool:
     return True
 
 
-def _check_can_merge(key: TacticKey, facts: Mapping[str, Any]) -> None:
-    """DeviceError where this machine is not the one whose TensorRT can merge caches of a key."""
-    only = f"only TensorRT {key.tensorrt} on such a device can merge timing caches"
-    hint = "merge them there, or take one of them"
+def _check_can_write(key: TacticKey, facts: Mapping[str, Any]) -> None:
+    """DeviceError where this machine is not one whose TensorRT can write caches of a key."""
+    only = f"only TensorRT {key.tensorrt} on such a device can merge or edit timing caches"
+    hint = "do it there, or take one of them as it is"
     if not facts.get("tensorrt"):
         raise DeviceError(f"{only}, and TensorRT is not installed here", hint=hint)
     if not facts.get("gpus"):

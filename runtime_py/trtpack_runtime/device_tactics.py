@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from .bundle import Bundle
 from .errors import BundleError, ConfigError, DeviceError, EngineBuildError
 from .tactic_differences import compare
-from .tactics import TacticKey, Tactics, TacticStore, from_lock
+from .tactics import TacticKey, Tactics, TacticStore, from_lock, named
 
 
 def known_tactics(
@@ -20,7 +21,11 @@ def known_tactics(
     facts: Mapping[str, Any],
     store: TacticStore,
 ) -> list[Tactics]:
-    """What the device's store and the bundle know of the tactics of exactly this device."""
+    """What the device's store and the bundle know of the tactics of exactly this device.
+
+    Raises:
+        EngineBuildError: tactics of the bundle were edited, and TensorRT does not take that.
+    """
     if kind != "tensorrt":
         return []
     key, found = TacticKey.of(facts), []
@@ -28,12 +33,36 @@ def known_tactics(
         found.append(mine)
     cache = caches.get("timing")
     if cache is not None and _same_key(cache["key"], key):
-        found.append(_of_bundle(bundle, cache, key))
+        theirs = _of_bundle(bundle, cache, key)
+        found.insert(0 if theirs.edited else len(found), written(theirs))  # the first one's stay
     return found
 
 
-def prove_locked(segment: str, known: Sequence[Tactics], built: Tactics) -> None:
-    """Holds every tactic that was known before a locked build against what the build used.
+def written(tactics: Tactics) -> Tactics:
+    """A timing cache that has what was edited of its entries, once this device's TensorRT has
+    written it there; one that nobody edited as it is.
+
+    Raises:
+        EngineBuildError: TensorRT does not take it.
+        DeviceError: there is no such TensorRT here, or no GPU.
+    """
+    if not tactics.edited:
+        return tactics
+    from .engines import _tactics
+
+    blob, entries = _tactics.edit(tactics.blob, tactics.entries or ())
+    return replace(
+        tactics,
+        blob=blob,
+        entries=named(entries, tactics.entries),
+        measured=False,
+        edited=False,
+    )
+
+
+def prove_locked(name: str, known: Sequence[Tactics], built: Tactics) -> int | None:
+    """Holds every tactic that was known before a locked build against what the build used; answers
+    how many stand, None where they cannot be read. ``name`` is what was built, for errors.
 
     Raises:
         EngineBuildError: one is another now, or gone.
@@ -42,15 +71,15 @@ def prove_locked(segment: str, known: Sequence[Tactics], built: Tactics) -> None
     for tactics in known:
         for entry in tactics.entries or ():
             entries.setdefault(entry["key"], entry)  # of two, TensorRT keeps the first
-    if not entries or built.entries is None:
-        return
+    if built.entries is None or all(tactics.entries is None for tactics in known):
+        return None
     changed = compare(Tactics(built.key, b"", tuple(entries.values())), built)
     if changed:
         raise EngineBuildError(
-            f"{segment}: {len(changed)} of {len(entries)} locked tactics changed, "
-            f"first {changed[0]}",
+            f"{name}: {len(changed)} of {len(entries)} locked tactics changed, first {changed[0]}",
             hint="compare the timing caches with trtpack cache diff",
         )
+    return len(entries)
 
 
 def together(blobs: Sequence[bytes]) -> bytes | None:
@@ -76,10 +105,11 @@ def keep_tactics(store: TacticStore, mine: Tactics, used: Collection[bytes | Non
     store.put(mine.key, mine, combine)
 
 
-def provenance(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What tactics were measured under and do not depend on."""
+def provenance(facts: Mapping[str, Any], gpu: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """What tactics were measured under and do not depend on; ``gpu`` is what a ``GpuWatch`` saw."""
     jetson, driver = facts.get("jetson") or {}, facts.get("driver") or {}
     found = {"power_mode": jetson.get("power_mode"), "driver": driver.get("version")}
+    found |= {name: (gpu or {}).get(name) for name in ("sm_mhz", "memory_mhz", "power_limit_w")}
     return {key: value for key, value in found.items() if value is not None}
 
 

@@ -51,7 +51,8 @@ class Stores:
 class Finished:
     """An engine that this machine built, now or (``cached``) before in ``seconds``.
 
-    ``learnt`` is what is known of the device's tactics after it was built now.
+    ``learnt`` is what is known of the device's tactics after it was built now; ``refused_tactics``
+    says what is wrong with what was known before, where TensorRT did not take it.
     """
 
     segment: str
@@ -63,6 +64,7 @@ class Finished:
     built_at: float
     key: str
     learnt: Tactics | None = None
+    refused_tactics: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -74,7 +76,9 @@ class Finished:
         """Where it comes from, as a clause."""
         if self.cached:
             return f"from the store, built {ago(time.time() - self.built_at)}"
-        return f"built here in {self.seconds:.1f} s"
+        anew = self.refused_tactics
+        anew = f", tactics measured anew: the timing cache {anew}" if anew else ""
+        return f"built here in {self.seconds:.1f} s{anew}"
 
 
 @dataclass(frozen=True)
@@ -307,7 +311,7 @@ def _build(
     learnt = None
     if outcome.tactics is not None and job.ref.kind == "tensorrt":
         mine = learnt = Tactics(
-            TacticKey.of(facts), outcome.tactics, outcome.entries, provenance(facts)
+            TacticKey.of(facts), outcome.tactics, outcome.entries, provenance(facts, outcome.gpu)
         )
         if job.options.get("locked"):
             prove_locked(job.segment, known, mine)
@@ -330,6 +334,7 @@ def _build(
         time.time(),
         key,
         learnt,
+        outcome.refused_tactics,
     )
 
 

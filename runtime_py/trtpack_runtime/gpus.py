@@ -7,6 +7,7 @@ Sources: CUDA driver API, ``cuDeviceGetAttribute`` (the numbers of ``CUdevice_at
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -63,6 +64,12 @@ def graphics(root: Path = Path("/")) -> Graphics:
         if found.gpus:
             return found
         return Graphics(Driver(driver_version(root), None), (), str(error))
+
+
+def visible(index: int) -> str:
+    """The value of CUDA_VISIBLE_DEVICES that leaves one of the GPUs visible now."""
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return names[index].strip() if index < len(names) else str(index)
 
 
 def driver_version(root: Path = Path("/")) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,8 +86,9 @@ class Tactics:
 
     ``entries`` are readable, ``{"key", "tactic", "time_ms", "layer"}``, None where TensorRT (before
     10.8) tells none; ``layer`` is there where the build that measured it named one. ``provenance``
-    is what else was so then, such as the power mode; ``measured`` says that all of it was measured
-    and nothing edited.
+    is what else was so then, such as the power mode and the clocks. Not ``measured`` is what was
+    edited, or came from elsewhere, until a build on the device has begun with it. ``edited`` says
+    that entries were changed by hand and the bytes do not have it yet: only TensorRT writes them.
     """
 
     key: TacticKey
@@ -94,20 +96,32 @@ class Tactics:
     entries: tuple[Mapping[str, Any], ...] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     measured: bool = True
+    edited: bool = False
 
 
 def to_lock(tactics: Tactics) -> bytes:
-    """The readable twin of a timing cache."""
-    return canonical(
-        {
-            "schema": LOCK_SCHEMA,
-            "key": tactics.key.to_json(),
-            "cache": {"bytes": len(tactics.blob), "sha256": _sha256(tactics.blob)},
-            "provenance": dict(tactics.provenance),
-            "measured": tactics.measured,
-            "tactics": None if tactics.entries is None else [dict(e) for e in tactics.entries],
-        }
-    )
+    """The readable twin of a timing cache: JSON with a line for each tactic.
+
+    Its ``tactics`` may be edited by hand; the digest of them beside the cache's shows it.
+    """
+    entries = tactics.entries
+    cache: dict[str, Any] = {"bytes": len(tactics.blob), "sha256": _sha256(tactics.blob)}
+    if entries is not None:
+        cache["tactics_sha256"] = None if tactics.edited else _digest(entries)
+    head = {
+        "schema": LOCK_SCHEMA,
+        "key": tactics.key.to_json(),
+        "cache": cache,
+        "provenance": dict(tactics.provenance),
+        "measured": tactics.measured,
+    }
+    lines = [f'"{name}": {_line(value)},' for name, value in head.items()]
+    if entries is None:
+        lines.append('"tactics": null')
+    else:
+        rows = ",\n".join(f"  {_line(entry)}" for entry in entries)
+        lines.append(f'"tactics": [\n{rows}\n]' if rows else '"tactics": []')
+    return "\n".join(["{", *lines, "}", ""]).encode()
 
 
 def from_lock(data: bytes, blob: bytes = b"") -> Tactics:
@@ -119,16 +133,19 @@ def from_lock(data: bytes, blob: bytes = b"") -> Tactics:
     try:
         value = parse(data)
         entries, told = value["tactics"], value.get("cache") or {}
+        read = None if entries is None else tuple(_entry(entry) for entry in entries)
+        edited = read is not None and told.get("tactics_sha256", "") not in ("", _digest(read))
         tactics = Tactics(
             TacticKey.from_json(value["key"]),
             blob,
-            None if entries is None else tuple(_entry(entry) for entry in entries),
+            read,
             dict(value.get("provenance") or {}),
-            bool(value.get("measured", True)),
+            bool(value.get("measured", True)) and not edited,
+            edited,
         )
     except (MalformedError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
-            f"this is no list of tactics: {error}", hint="export it again from its device"
+            f"this is no list of tactics: {_why(error)}", hint="export it again from its device"
         ) from error
     if blob and told.get("sha256", _sha256(blob)) != _sha256(blob):
         raise BundleError(
@@ -171,17 +188,19 @@ def merged(old: Tactics, new: Tactics, combine: Combine) -> Tactics:
         ConfigError: they are of two devices.
     """
     check_same_key(old.key, new.key)
-    blob = old.blob if old.blob == new.blob else combine([old.blob, new.blob])
+    same = old.blob == new.blob
+    blob = old.blob if same else combine([old.blob, new.blob])
+    measured = old.measured or new.measured if same else old.measured and new.measured
     entries: tuple[Mapping[str, Any], ...] | None = None
     if blob == new.blob:
-        entries = named(new.entries, old.entries)
+        entries, measured = named(new.entries, old.entries), measured or new.measured
     elif blob == old.blob:
         entries = named(old.entries, new.entries)
     elif old.entries is not None and new.entries is not None:
         by_key = {entry["key"]: entry for entry in (*new.entries, *old.entries)}
         entries = tuple(by_key[key] for key in sorted(by_key))
     provenance = {**old.provenance, **new.provenance}
-    return Tactics(new.key, blob, entries, provenance, old.measured and new.measured)
+    return Tactics(new.key, blob, entries, provenance, measured)
 
 
 def named(
@@ -205,6 +224,20 @@ def _entry(value: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(entry["key"], str) or not isinstance(entry["tactic"], str | int):
         raise TypeError(f"{value!r} is no tactic")
     return entry
+
+
+def _why(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def _digest(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The sha256 of what a cache holds of its entries; their layers are only notes."""
+    held = [{name: e.get(name) for name in ("key", "tactic", "time_ms")} for e in entries]
+    return _sha256(canonical(held))
 
 
 def _sha256(blob: bytes) -> str:

@@ -25,6 +25,7 @@ from .atomic import replaced
 from .engines._find import imported
 from .engines._log import log_of
 from .errors import BuildCancelled, TrtpackError
+from .gpu_watch import GpuWatch
 
 TASKS: Mapping[str, tuple[str, str]] = {
     "build": ("_build", "run"),
@@ -60,6 +61,7 @@ def main(arguments: list[str]) -> int:
 def _run(job: Mapping[str, Any], folder: Path, lines: BinaryIO) -> dict[str, Any]:
     start = time.perf_counter()
     module, function = TASKS[job["task"]]
+    gpu = GpuWatch() if job["task"] == "build" else None
     trt = imported(job["module"])
     log = log_of(trt)
     log.verbose = job.get("verbose", False)
@@ -74,6 +76,7 @@ def _run(job: Mapping[str, Any], folder: Path, lines: BinaryIO) -> dict[str, Any
     if cancelled():  # after TensorRT's last step
         raise _cancellation()
     return result | {
+        "gpu": {} if gpu is None else gpu.seen(),
         "version": trt.__version__,
         "seconds": time.perf_counter() - start,
         "log": [f"{message.severity}: {message.text}" for message in log.messages],

@@ -20,7 +20,7 @@ from tests.runtime.command import Outcome
 from tests.runtime.command import trtpack as run
 from trtpack_runtime import cache_items
 from trtpack_runtime.bundle import Member
-from trtpack_runtime.cache_files import export_files, write_files
+from trtpack_runtime.cache_files import export_files, read_files, write_files
 from trtpack_runtime.cache_items import lookup, merge, store_item
 from trtpack_runtime.cli import cache as command
 from trtpack_runtime.engine_store import EngineStore
@@ -90,7 +90,7 @@ def test_everything_is_listed_and_shown(trtpack: Any, stores: Stores, engine: st
         ORIN.digest: None,
     }
     shown = trtpack("show", "3F2A").out
-    assert "built     just now, in 12 s" in shown
+    assert ", in 12 s\n" in shown
     assert "options   tf32 yes" in shown
     shown = trtpack("show", KEY.digest).out
     assert "power mode    MAXN" in shown
@@ -172,7 +172,10 @@ def test_a_bundles_tactics_are_compared_and_imported(
     none = trtpack("diff", f"{path}:cpu", path)
     assert "has no timing cache for cpu" in none.err
     assert trtpack("import", path).out == (f"{KEY.digest[:12]}  taken  timing cache of {KEY}\n")
-    assert stores.tactics.read(KEY) == tactics("a")
+    assert stores.tactics.read(KEY) == replace(tactics("a"), measured=False)
+    assert "1 tactic, not run on hardware here" in trtpack("ls").out
+    shown = trtpack("show", KEY.digest).out
+    assert "not yet: edited or imported, and no build here has begun with it since" in shown
     assert " was there " in trtpack("import", path).out
 
 
@@ -187,7 +190,7 @@ def test_a_timing_cache_moves_to_another_device(
     assert trtpack("export", KEY.digest, "-o", tmp_path / to, "--force").code == 0
     stores.tactics.remove(KEY)
     assert trtpack("import", tmp_path / to).code == 0
-    assert stores.tactics.read(KEY) == tactics("a")
+    assert stores.tactics.read(KEY) == replace(tactics("a"), measured=False)
 
 
 def test_exports_are_the_same_bytes_every_time(stores: Stores, tmp_path: Path) -> None:
@@ -283,7 +286,7 @@ def test_caches_are_merged_only_by_their_own_tensorrt(
         write_files(export_files(tactics(name)), tmp_path / f"{name}.cache", force=False)
     found = trtpack("merge", "-o", tmp_path / "c.cache", tmp_path / "a.cache", tmp_path / "b.cache")
     assert found.code == 6
-    assert "only TensorRT 10.16.2 on such a device can merge timing caches" in found.err
+    assert "only TensorRT 10.16.2 on such a device can merge or edit timing caches" in found.err
     assert not (tmp_path / "c.cache").exists()
     monkeypatch.setattr(cache_items, "_combine", joined)
     made = merge([tactics("a"), tactics("b", "a", tactic="0x2")], HERE)
@@ -314,9 +317,36 @@ def test_an_import_does_not_take_the_place_of_what_is_there(
     assert stores.tactics.read(KEY) == tactics("a")
     monkeypatch.setattr(cache_items, "_combine", lambda blobs: b"+".join(blobs))
     assert store_item(tactics("b"), stores, lambda: HERE)
-    assert stores.tactics.read(KEY) == tactics("a", "b")
-    assert store_item(tactics("b"), stores, lambda: HERE, replace=True)
-    assert stores.tactics.read(KEY) == tactics("b")
+    assert stores.tactics.read(KEY) == replace(tactics("a", "b"), measured=False)
+    assert store_item(tactics("b"), stores, lambda: HERE, instead=True)
+    assert stores.tactics.read(KEY) == replace(tactics("b"), measured=False)
+
+
+def test_what_was_edited_by_hand_is_seen_and_written_by_tensorrt_alone(
+    trtpack: Any, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.tactics.put(KEY, tactics("a", "b"))
+    trtpack("export", KEY.digest, "-o", tmp_path / "x")
+    lock = tmp_path / "x" / "timing.lock.json"
+    line = '  {"key": "b", "layer": "0/b", "tactic": "0x1", "time_ms": 0.5}'
+    assert line in lock.read_text().splitlines()
+    lock.write_text(lock.read_text().replace(line, line.replace("0x1", "0x2")))
+    found = trtpack("diff", KEY.digest, lock)
+    assert found.out.splitlines()[0].startswith("1 tactic the same, 1 changed, ")
+    refused = trtpack("import", tmp_path / "x")
+    assert (refused.code, "merge or edit timing caches" in refused.err) == (6, True)
+
+    def edit(blob: bytes, entries: Any) -> Any:
+        return blob + b" edited", entries
+
+    monkeypatch.setattr("trtpack_runtime.engines._tactics.edit", edit)
+    monkeypatch.setattr(cache_items, "_combine", lambda blobs: blobs[0])
+    (item,) = read_files(lock, tmp_path)
+    assert store_item(item, stores, lambda: HERE)
+    kept = stores.tactics.read(KEY)
+    assert kept is not None
+    assert (kept.blob, kept.measured, kept.edited) == (b"a+b edited", False, False)
+    assert [entry["tactic"] for entry in kept.entries or ()] == ["0x1", "0x2"]
 
 
 def test_what_is_old_or_too_much_is_pruned(trtpack: Any, stores: Stores, engine: str) -> None:

@@ -84,6 +84,13 @@ def test_entries_are_those_of_the_bytes_that_stay() -> None:
     assert not merged(old, replace(new, measured=False), lambda blobs: b"12").measured
 
 
+def test_tactics_count_as_run_where_what_stays_was() -> None:
+    edited, built = Tactics(KEY, b"1", (), measured=False), Tactics(KEY, b"2", ())
+    assert merged(edited, built, lambda blobs: blobs[1]).measured
+    assert not merged(edited, built, lambda blobs: b"12").measured
+    assert merged(edited, replace(edited, measured=True), lambda blobs: b"").measured
+
+
 def test_a_layer_is_remembered_from_the_build_that_measured_it(tmp_path: Path) -> None:
     store, first = TacticStore(tmp_path), {**entry("a", "1"), "layer": "0/conv"}
     store.put(KEY, Tactics(KEY, b"1", (first,)))
@@ -197,6 +204,16 @@ def test_the_readable_twin_says_what_is_known() -> None:
     assert from_lock(lock, b"cache").entries == (entry("a", "1"),)
     with pytest.raises(BundleError, match="no list of tactics"):
         from_lock(b"[]")
+
+
+def test_an_edit_by_hand_shows_and_stays_until_it_is_written() -> None:
+    lock = to_lock(Tactics(KEY, b"cache", (entry("a", "1"), entry("b", "2"))))
+    assert from_lock(lock, b"cache").measured
+    named = lock.replace(b'"key": "a"', b'"key": "a", "layer": "0/conv"')
+    assert not from_lock(named, b"cache").edited  # a note
+    edited = from_lock(lock.replace(b'"tactic": "2"', b'"tactic": "3"'), b"cache")
+    assert (edited.edited, edited.measured) == (True, False)
+    assert from_lock(to_lock(edited), b"cache") == edited
 
 
 @pytest.mark.parametrize("release", PLAIN)

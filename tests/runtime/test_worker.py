@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from trtpack_runtime.dims import dim
-from trtpack_runtime.engines import Verdict, tensorrt, tensorrt_rtx
+from trtpack_runtime.engines import Verdict, _tactics, tensorrt, tensorrt_rtx
 from trtpack_runtime.engines._build import BuildOptions
 from trtpack_runtime.engines._child import BuildJob, ask, build_in_worker
 from trtpack_runtime.errors import BuildCancelled, ConfigError, DeviceError, EngineBuildError
@@ -379,6 +379,45 @@ def test_an_engine_of_tensorrt_is_built_with_its_record_and_tactics(doubled: Bui
     assert again.entries == tuple(
         {name: value for name, value in entry.items() if name != "layer"} for entry in built.entries
     )  # a layer is named where its tactics are measured
+
+
+@pytest.mark.parametrize("doubled", ["10.16"], indirect=True)
+def test_an_edited_tactic_is_written_and_used(doubled: BuildJob) -> None:
+    first = build_in_worker(doubled)
+    assert first.tactics is not None
+    assert first.entries is not None
+    wanted = ({**first.entries[0], "tactic": "0x0000000000000007"}, *first.entries[1:])
+    blob, entries = _tactics.edit(first.tactics, wanted)
+    assert [e["tactic"] for e in entries] == [e["tactic"] for e in wanted]
+    locked = replace(doubled, options=BuildOptions(locked=True), tactics=blob)
+    again = build_in_worker(locked)
+    assert again.entries == entries
+    assert (first.refused_tactics, again.refused_tactics) == (None, None)
+    with pytest.raises(EngineBuildError, match="'last' is no tactic of"):
+        _tactics.edit(blob, [{**entries[0], "tactic": "last"}])
+    with pytest.raises(EngineBuildError, match="has no key 0x1"):
+        _tactics.edit(blob, [{**entries[0], "key": "0x1"}])
+
+
+def test_a_timing_cache_that_is_not_taken_is_told(doubled: BuildJob) -> None:
+    result = build_in_worker(replace(doubled, tactics=b"garbage"))
+    assert result.refused_tactics is not None
+    assert result.refused_tactics.startswith("is damaged, or of another TensorRT (")
+
+
+def test_the_child_sees_the_chosen_gpu_only(
+    doubled: BuildJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = doubled.plan.parent / "modules" / "tensorrt" / "__init__.py"
+    seen = doubled.plan.parent / "seen"
+    told = f"import os, pathlib\npathlib.Path({str(seen)!r}).write_text("
+    told += "os.environ.get('CUDA_VISIBLE_DEVICES', 'all'))\n"
+    module.write_text(told + module.read_text())
+    for visible, gpu, wanted in ((None, 0, "all"), (None, 1, "1"), ("4,GPU-8a", 1, "GPU-8a")):
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        build_in_worker(replace(doubled, gpu=gpu))
+        assert seen.read_text() == wanted
 
 
 @pytest.mark.parametrize("doubled", ["10.16"], indirect=True)

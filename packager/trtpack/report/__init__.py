@@ -83,8 +83,9 @@ class TacticReport:
     counted, in a timing cache of ``nbytes``, which was ``age_seconds`` old where that is known.
 
     ``locked`` says that no others might be measured, ``unchanged`` how many were proved to stand as
-    they were, None where they cannot be read. Not ``on_hardware`` are those that were edited and
-    not measured since.
+    they were, None where they cannot be read. Not ``on_hardware`` are those that were edited or
+    imported and not built with since. ``refused`` says what is wrong with a timing cache that
+    TensorRT did not take, so that it measured anew.
     """
 
     nbytes: int = 0
@@ -93,6 +94,7 @@ class TacticReport:
     locked: bool = False
     unchanged: int | None = None
     on_hardware: bool = True
+    refused: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class EngineReport:
 
     ``age_seconds`` is how long ago a cached one was built; ``weights`` where its weights are
     (inside, refittable, stripped), None for a kind that has no choice. ``needs_bytes`` is the least
-    memory it takes.
+    memory it takes, ``took_bytes`` what its build took of the GPU's, where that was seen.
     """
 
     segment: str
@@ -114,6 +116,7 @@ class EngineReport:
     weights: str | None = None
     tactics: TacticReport | None = None
     needs_bytes: int | None = None
+    took_bytes: int | None = None
 
 
 @dataclass(frozen=True)

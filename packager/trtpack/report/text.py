@@ -203,13 +203,17 @@ def _made_text(engine: EngineReport) -> Iterator[str]:
         yield f"weights {engine.weights}"
     if engine.needs_bytes:
         yield f"needs {size_text(engine.needs_bytes)} or more"
+    if engine.took_bytes:
+        yield f"its build took {size_text(engine.took_bytes)} of the GPU"
     if engine.tactics is not None:
         yield tactics_text(engine.tactics)
 
 
 def tactics_text(tactics: TacticReport, *, deferred: bool = False) -> str:
     """``tactics as locked (37 of 37)``, ``seeded with an opaque cache of 1.2 MB kept 2 days ago``,
-    ``to begin with 37 tactics of the bundle``."""
+    ``to begin with 37 tactics of the bundle``, ``tactics measured anew: the timing cache ...``."""
+    if tactics.refused is not None:
+        return f"tactics measured anew: the timing cache {tactics.refused}"
     age = "" if tactics.age_seconds is None else f" kept {ago(tactics.age_seconds)}"
     known = f"an opaque cache of {size_text(tactics.nbytes)}"
     if tactics.known is not None:

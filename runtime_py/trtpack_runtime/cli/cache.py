@@ -51,7 +51,8 @@ def cache() -> None:
 
     Both are found again by everything they depend on, and neither is ever required. A timing cache
     is good for one TensorRT on one kind of device. Single tactics can be read from TensorRT 10.8
-    on, which has not been run on hardware yet; older caches are only bytes.
+    on, which has not been run on hardware yet; older caches are only bytes. What was edited in a
+    lock file, or imported, counts as not run on hardware until a build here has begun with it.
     """
 
 
@@ -127,7 +128,7 @@ def diff(ctx: click.Context, first: str, second: str, everything: bool, as_json:
     """
     stores = Stores()
     a, b = tactics_named(stores, first), tactics_named(stores, second)
-    equal = a.blob == b.blob
+    equal = a.blob == b.blob and not (a.edited or b.edited)
     found = [] if equal else differences(a, b)
     if as_json:
         told = {
@@ -201,13 +202,14 @@ def export(key: str, output: Path, force: bool) -> None:
 def import_command(file: Path, replace: bool, trust: bool) -> None:
     """Take FILE, which export wrote, or a bundle's timing caches.
 
-    A timing cache is merged with the one that is there, by the TensorRT of that device.
+    A timing cache is merged with the one that is there, by the TensorRT of that device. So is what
+    was edited in its lock file (from TensorRT 10.8 on) written into it.
     """
     stores = Stores()
     with tempfile.TemporaryDirectory(prefix="trtpack-") as scratch:
         rows = []
         for item in read_files(file, Path(scratch)):
-            new = store_item(item, stores, facts, trust=trust, replace=replace)
+            new = store_item(item, stores, facts, trust=trust, instead=replace)
             key = item.key if isinstance(item, EngineFile) else item.key.digest
             rows.append((key[:SHORT_KEY], "taken" if new else "was there", _of(item)))
     click.echo(columns(rows, indent=0))

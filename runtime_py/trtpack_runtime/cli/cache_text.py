@@ -16,6 +16,7 @@ from .text import clean, columns, plural, size, wrapped
 
 SHORT_KEY = 12
 _SHOWN = 20
+_NOT_RUN = "not yet: edited or imported, and no build here has begun with it since"
 
 
 def list_text(stores: Stores) -> str:
@@ -80,6 +81,7 @@ def tactics_text(tactics: Tactics, stores: Stores, *, everything: bool) -> str:
         ("size", size(len(tactics.blob))),
         *([("written", ago(time.time() - kept))] if kept is not None else []),
         *((name.replace("_", " "), _plain(v)) for name, v in tactics.provenance.items()),
+        *([] if tactics.measured else [("run here", _NOT_RUN)]),
         ("tactics", count_text(tactics)),
     ]
     lines = [columns(rows, indent=0)]
@@ -131,10 +133,9 @@ def of_text(entry: StoredEngine) -> str:
 
 def count_text(tactics: Tactics) -> str:
     """``37 tactics``, or that they cannot be read."""
-    if tactics.entries is None:
-        return "opaque"
-    edited = "" if tactics.measured else ", not run on hardware"
-    return plural(len(tactics.entries), "tactic") + edited
+    count = "opaque" if tactics.entries is None else plural(len(tactics.entries), "tactic")
+    edited = "" if tactics.measured else ", not run on hardware here"
+    return count + edited
 
 
 def engine_json(entry: StoredEngine) -> dict[str, Any]:

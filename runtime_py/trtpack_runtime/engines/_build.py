@@ -54,7 +54,7 @@ def run(trt: Any, job: Mapping[str, Any], folder: Path, report: OnProgress) -> d
     memory_bytes = job.get("memory_bytes")
     if memory_bytes is not None:
         check_memory(network, memory_bytes)
-    known = folder / TACTICS_IN
+    known, refused = folder / TACTICS_IN, list[str]()
     emitted, config = prepare(
         trt,
         network,
@@ -62,6 +62,7 @@ def run(trt: Any, job: Mapping[str, Any], folder: Path, report: OnProgress) -> d
         _within(options, memory_bytes),
         on_progress=report,
         tactics=known.read_bytes() if known.exists() else None,
+        on_refused_tactics=refused.append,
         workspace_bytes=available_bytes() // 2 if job.get("integrated") else None,
     )
     try:
@@ -72,7 +73,11 @@ def run(trt: Any, job: Mapping[str, Any], folder: Path, report: OnProgress) -> d
             (folder / TACTICS_OUT).write_bytes(tactics)
     except OSError as error:
         raise cannot_write(folder / PLAN, error) from error
-    return {"plan_bytes": size, "entries": entries_of(trt, config)}
+    return {
+        "plan_bytes": size,
+        "entries": entries_of(trt, config),
+        "refused_tactics": "; ".join(refused) or None,
+    }
 
 
 def _within(options: BuildOptions, memory_bytes: int | None) -> BuildOptions:
@@ -129,6 +134,7 @@ def prepare(
     *,
     on_progress: OnProgress | None = None,
     tactics: bytes | None = None,
+    on_refused_tactics: Callable[[str], None] | None = None,
     workspace_bytes: int | None = None,
 ) -> tuple[Emitted, Any]:
     """The definition and the configuration of a build.
@@ -140,6 +146,7 @@ def prepare(
         options: how TensorRT builds.
         on_progress: told what TensorRT does, from 10.0 on.
         tactics: a serialised timing cache to begin with.
+        on_refused_tactics: told what is wrong with a cache that TensorRT does not take.
         workspace_bytes: the most scratch memory a layer may take, where the options do not say.
 
     Raises:
@@ -158,7 +165,9 @@ def prepare(
     )
     config = emitted.builder.create_builder_config()
     configure(emitted, config, network, options, workspace_bytes=workspace_bytes)
-    use_tactics(emitted, config, tactics, locked=options.locked)
+    refused = use_tactics(emitted, config, tactics, locked=options.locked)
+    if refused is not None and on_refused_tactics is not None:
+        on_refused_tactics(refused)
     if on_progress is not None and hasattr(trt, "IProgressMonitor"):
         config.progress_monitor = monitor = _monitor(trt, on_progress)
         emitted.kept.append(monitor)

@@ -14,13 +14,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trtpack_runtime import errors, mapping
 from trtpack_runtime.atomic import cannot_write
 from trtpack_runtime.errors import BuildCancelled, BuildKilled, EngineBuildError, TrtpackError
+from trtpack_runtime.gpus import visible
 from trtpack_runtime.network import Network
 
 from ._build import PLAN, TACTICS_IN, TACTICS_OUT, BuildOptions
@@ -42,7 +43,8 @@ class BuildJob:
     the parts of a bundle that are such files.
     ``tactics`` is a serialised timing cache to begin with. ``memory_bytes`` is what the GPU has in
     all; a network that surely needs more is refused before the build. ``integrated`` says that the
-    GPU shares the host's memory. ``verbose`` keeps TensorRT's VERBOSE lines in the result's log.
+    GPU shares the host's memory. ``gpu`` is which of the visible ones builds.
+    ``verbose`` keeps TensorRT's VERBOSE lines in the result's log.
     """
 
     module: str
@@ -55,6 +57,7 @@ class BuildJob:
     tactics: bytes | None = None
     memory_bytes: int | None = None
     integrated: bool = False
+    gpu: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class BuildResult:
     ``peak_anonymous_bytes`` is the largest anonymous memory (RssAnon) the child was seen to have;
     None where the system does not tell. ``tactics`` is the timing cache after the build, None where
     this TensorRT has none; ``entries`` are what it holds, None where that cannot be read.
+    ``refused_tactics`` says what is wrong with the timing cache that was given, where TensorRT did
+    not take it; ``gpu`` is what ``gpu_watch.GpuWatch`` saw.
     """
 
     plan: Path
@@ -74,6 +79,8 @@ class BuildResult:
     log: tuple[str, ...]
     tactics: bytes | None = None
     entries: tuple[Mapping[str, Any], ...] | None = None
+    refused_tactics: str | None = None
+    gpu: Mapping[str, int] = field(default_factory=dict)
 
 
 def build_in_worker(job: BuildJob, on_progress: OnProgress | None = None) -> BuildResult:
@@ -92,7 +99,8 @@ def build_in_worker(job: BuildJob, on_progress: OnProgress | None = None) -> Bui
     if job.tactics is not None:
         given[TACTICS_IN] = job.tactics
     with _folder_beside(job.plan) as folder:
-        answer = _asked(folder, "build", _to_json(job), job.name, given, on_progress)
+        told = _to_json(job)
+        answer = _asked(folder, "build", told, job.name, given, on_progress, job.gpu)
         kept = folder / TACTICS_OUT
         tactics = kept.read_bytes() if kept.exists() else None
         (folder / PLAN).replace(job.plan)
@@ -106,6 +114,8 @@ def build_in_worker(job: BuildJob, on_progress: OnProgress | None = None) -> Bui
         tuple(answer["log"]),
         tactics,
         None if entries is None else tuple(entries),
+        answer["refused_tactics"],
+        answer["gpu"],
     )
 
 
@@ -170,6 +180,7 @@ def _asked(
     name: str,
     inputs: Mapping[str, Path | bytes],
     on_progress: OnProgress | None,
+    gpu: int = 0,
 ) -> dict[str, Any]:
     for key, content in inputs.items():
         if isinstance(content, Path):
@@ -178,7 +189,7 @@ def _asked(
             (folder / key).write_bytes(content)
     (folder / "job.json").write_text(json.dumps({**job, "task": task}))
     with (folder / "stderr").open("wb") as stderr:
-        status = _run(folder, stderr, on_progress)
+        status = _run(folder, stderr, on_progress, gpu)
     result = folder / "result.json"
     if not result.exists():
         raise _died(f"{_WORK.get(task, task)} of {name}", status, (folder / "stderr").read_bytes())
@@ -199,23 +210,25 @@ def _to_json(job: BuildJob) -> dict[str, Any]:
     }
 
 
-def _environment() -> dict[str, str]:
-    """The child's environment: this one, with the runtime on the path."""
+def _environment(gpu: int) -> dict[str, str]:
+    """The child's environment: this one, with the runtime on the path and one GPU to see."""
     package = Path(__file__).resolve().parents[2]
     paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
+    chosen = {} if gpu == 0 else {"CUDA_VISIBLE_DEVICES": visible(gpu)}
     return {
         "CUDA_MODULE_LOADING": "LAZY",  # TensorRT asks for it: less memory, an earlier start
         **os.environ,
+        **chosen,
         "PYTHONPATH": os.pathsep.join(paths),
     }
 
 
-def _run(folder: Path, stderr: Any, on_progress: OnProgress | None) -> int:
+def _run(folder: Path, stderr: Any, on_progress: OnProgress | None, gpu: int) -> int:
     """Runs the child to its end and answers its exit status."""
     child = subprocess.Popen(
         [sys.executable, "-m", "trtpack_runtime.worker", "job.json"],
         cwd=folder,  # "-m" puts the working folder on the path: nothing foreign lies in this one
-        env=_environment(),
+        env=_environment(gpu),
         stdin=subprocess.PIPE,  # the child ends when this end closes, however the parent ends
         stdout=subprocess.PIPE,
         stderr=stderr,

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timing caches read, or several made one, by the TensorRT they are of; a task of the worker.
+"""Timing caches read, edited, or several made one, by the TensorRT they are of: the worker's task.
 
-Reading single tactics (``ITimingCache::queryKeys``, from 10.8) has not been run on hardware.
+Reading and editing single tactics (``ITimingCache::queryKeys``, ``update``, from 10.8) has not been
+run on hardware.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from trtpack_runtime.errors import EngineBuildError
 
 from ._child import ask
 from ._cuda import started
-from ._timing import read_entries
+from ._timing import read_entries, write_entries
 
 _HINT = "measure anew: build without the caches of other builds"
 _COMBINED = "combined"
@@ -24,11 +25,13 @@ _COMBINED = "combined"
 def run(
     trt: Any, job: Mapping[str, Any], folder: Path, report: Callable[[Mapping[str, Any]], bool]
 ) -> dict[str, Any]:
-    """Combines ``cache.0`` … of ``folder`` into ``combined``, or only reads it (``op`` "read");
-    answers what it holds as ``entries``, None where that cannot be read.
+    """Combines ``cache.0`` … of ``folder`` into ``combined``, with the job's ``entries`` written
+    into it (``op`` "edit") or not ("combine"), or only reads it ("read"); answers what it holds as
+    ``entries``, None where that cannot be read.
 
     Raises:
-        EngineBuildError: one is damaged, or of another TensorRT or GPU.
+        EngineBuildError: one is damaged, or of another TensorRT or GPU; or an entry cannot be
+            written.
         DeviceError: there is no GPU for this TensorRT.
     """
     log, builder = started(trt, "Builder")
@@ -47,7 +50,9 @@ def run(
     for index, other in enumerate(others, 1):
         if not first.combine(other, False) or len(log.errors) > before:
             raise EngineBuildError(_told(index, log.errors[before:]), hint=_HINT)
-    if job["op"] == "combine":
+    if job["op"] == "edit":
+        write_entries(trt, first, job["entries"])
+    if job["op"] != "read":
         (folder / _COMBINED).write_bytes(bytes(first.serialize()))
     return {"entries": read_entries(trt, first)}
 
@@ -66,6 +71,23 @@ def combine(blobs: Sequence[bytes], module: str = "tensorrt") -> bytes:
         return path.read_bytes()
 
 
+def edit(
+    blob: bytes, entries: Sequence[Mapping[str, Any]], module: str = "tensorrt"
+) -> tuple[bytes, tuple[dict[str, Any], ...]]:
+    """A timing cache with these tactics instead of its own for their keys, and all it holds then;
+    written in a child process.
+
+    Raises:
+        EngineBuildError: it is damaged, of another TensorRT or GPU, or has no such key.
+        DeviceError: there is no such TensorRT, or no GPU.
+    """
+    with tempfile.TemporaryDirectory(prefix="trtpack-") as folder:
+        path = Path(folder) / _COMBINED
+        given = [dict(entry) for entry in entries]
+        answer = _asked("edit", [blob], module, {_COMBINED: path}, given)
+        return path.read_bytes(), tuple(answer["entries"])
+
+
 def read(blob: bytes, module: str = "tensorrt") -> tuple[dict[str, Any], ...] | None:
     """What a timing cache of this TensorRT and GPU holds, read in a child process; None before
     TensorRT 10.8.
@@ -79,12 +101,16 @@ def read(blob: bytes, module: str = "tensorrt") -> tuple[dict[str, Any], ...] | 
 
 
 def _asked(
-    op: str, blobs: Sequence[bytes], module: str, outputs: Mapping[str, Path]
+    op: str,
+    blobs: Sequence[bytes],
+    module: str,
+    outputs: Mapping[str, Path],
+    entries: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     return ask(
         module,
         "tactics",
-        {"op": op, "count": len(blobs)},
+        {"op": op, "count": len(blobs), "entries": list(entries)},
         name="timing caches",
         inputs={f"cache.{index}": blob for index, blob in enumerate(blobs)},
         outputs=outputs,

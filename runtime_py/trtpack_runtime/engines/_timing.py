@@ -8,6 +8,7 @@ the calls, but no cache behind them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trtpack_runtime.errors import EngineBuildError
@@ -19,8 +20,11 @@ from ._release import is_rtx
 _HINT = "build without --locked, or give the timing cache of this GPU and this TensorRT"
 
 
-def use_tactics(emitted: Emitted, config: Any, tactics: bytes | None, *, locked: bool) -> None:
-    """Begins with known tactics, or with none; a cache that does not fit is left, and that is said.
+def use_tactics(
+    emitted: Emitted, config: Any, tactics: bytes | None, *, locked: bool
+) -> str | None:
+    """Begins with known tactics, or with none. A cache that does not fit is left: what is wrong
+    with it is answered, None where nothing is.
 
     Raises:
         EngineBuildError: ``locked``, and there is no cache that fits.
@@ -28,20 +32,22 @@ def use_tactics(emitted: Emitted, config: Any, tactics: bytes | None, *, locked:
     if is_rtx(emitted.trt):
         if locked:
             raise EngineBuildError("TensorRT-RTX has no timing cache to lock", hint=_HINT)
-        return
+        return None
     flag = getattr(emitted.trt.BuilderFlag, "EDITABLE_TIMING_CACHE", None)
     if flag is not None:
         config.set_flag(flag)
     if locked and tactics is None:
         raise EngineBuildError("there is no timing cache for this GPU to lock", hint=_HINT)
+    problem = None
     if tactics is not None:
         problem = _taken(emitted, config, tactics, strict=locked)
         if problem is None:
-            return
+            return None
         if locked:
             raise EngineBuildError(f"the timing cache {problem}", hint=_HINT)
         emitted.log.take("WARNING", f"the timing cache {problem}; measuring anew")
     _taken(emitted, config, b"", strict=False)
+    return problem
 
 
 def _taken(emitted: Emitted, config: Any, tactics: bytes, *, strict: bool) -> str | None:
@@ -94,3 +100,40 @@ def read_entries(trt: Any, cache: Any) -> list[dict[str, Any]] | None:
         entry = {"key": name, "tactic": f"{value.tacticHash:#018x}", "time_ms": value.timingMSec}
         entries.append(entry | ({"layer": layers[name]} if name in layers else {}))
     return sorted(entries, key=lambda entry: str(entry["key"]))
+
+
+def write_entries(trt: Any, cache: Any, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Writes tactics into an editable cache for keys that it has; times and tactics as
+    ``read_entries`` answers them.
+
+    Raises:
+        EngineBuildError: the cache cannot be edited, lacks a key, or TensorRT refused a tactic.
+    """
+    if not hasattr(cache, "update"):
+        raise EngineBuildError(
+            f"TensorRT {trt.__version__} cannot edit timing caches", hint="it can from 10.8 on"
+        )
+    keys = {str(key): key for key in cache.queryKeys()}
+    for entry in entries:
+        key = keys.get(entry["key"])
+        if key is None:
+            raise EngineBuildError(
+                f"the timing cache has no key {entry['key']}",
+                hint="edit only tactics of keys that TensorRT measured",
+            )
+        tactic, known = entry["tactic"], cache.query(key)
+        try:
+            wanted = tactic if isinstance(tactic, int) else int(tactic, 16)
+        except ValueError:
+            raise EngineBuildError(
+                f"{tactic!r} is no tactic of {entry['key']}", hint="write it as 0x and 16 digits"
+            ) from None
+        time_ms = entry.get("time_ms", known.timingMSec)
+        if (known.tacticHash, known.timingMSec) == (wanted, time_ms):
+            continue
+        if not cache.update(key, trt.TimingCacheValue(wanted, float(time_ms))):
+            said = "; ".join(log_of(trt).errors[-1:]) or "it gave no reason"
+            raise EngineBuildError(
+                f"TensorRT refused the tactic {tactic} of {entry['key']}: {said}",
+                hint="choose one that the verbose log of a build lists for this key",
+            )

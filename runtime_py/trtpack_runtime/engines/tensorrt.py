@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Built:
 
     ``tactics`` is the timing cache after the build; ``entries`` are what it holds, where this
     TensorRT lets that be read. ``log`` are TensorRT's lines, each with its severity.
+    ``refused_tactics`` and ``gpu`` are those of ``_child.BuildResult``.
     """
 
     record: dict[str, Any]
@@ -47,6 +48,8 @@ class Built:
     tactics: bytes | None
     entries: tuple[Mapping[str, Any], ...] | None
     log: tuple[str, ...]
+    refused_tactics: str | None = None
+    gpu: Mapping[str, int] = field(default_factory=dict)
 
 
 def build(
@@ -62,7 +65,7 @@ def build(
     verbose: bool = False,
     name: str | None = None,
 ) -> Built:
-    """Builds ``plan`` in a child process on this machine's first GPU.
+    """Builds ``plan`` in a child process on the first GPU of ``facts``.
 
     Args:
         network: the portable network.
@@ -93,13 +96,22 @@ def build(
         tactics,
         gpu.get("memory_bytes") or None,
         bool(gpu.get("integrated")),
+        gpu.get("index") or 0,
     )
     result = build_in_worker(job, on_progress)
     if on_log is not None:
         for line in result.log:
             on_log(line)
     record = record_of(result.version, options, facts)
-    return Built(record, result.seconds, result.tactics, result.entries, result.log)
+    return Built(
+        record,
+        result.seconds,
+        result.tactics,
+        result.entries,
+        result.log,
+        result.refused_tactics,
+        result.gpu,
+    )
 
 
 def record_of(version: str, options: BuildOptions, facts: Mapping[str, Any]) -> dict[str, Any]:
