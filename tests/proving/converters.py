@@ -59,8 +59,8 @@ def _other(state: str, subject: str, dtype: str, why: str) -> Result:
 
 
 def _trial(harness: Any, case: Any, name: str, subject: str, dtype: str, target: Target) -> Trial:
-    module, ranges = harness._graph(case)
-    if why := harness._refused_beforehand(module, target):
+    module, ranges = harness.graph_of(case)
+    if why := harness.refused_beforehand(module, target):
         raise _NoTrial(why)
     try:
         segment = convert(module, target, ranges)

@@ -84,9 +84,13 @@ def _first(case: Case) -> str:
 
 
 def _takes_open_sizes(case: Case) -> bool:
-    opened = case if any(i.ranges for i in case.inputs()) else case.opened()
+    opened = [case] if any(i.ranges for i in case.inputs()) else case.openings()
+    return any(_is_converted(each) for each in opened)
+
+
+def _is_converted(case: Case) -> bool:
     try:
-        return opened is not None and refused(opened, _RELEASES["11.1"]) is None
+        return refused(case, _RELEASES["11.1"]) is None
     except Exception:  # sizes that have to be these, which PyTorch itself says
         return False
 

@@ -15,24 +15,37 @@ from __future__ import annotations
 import dataclasses
 import operator
 import warnings
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import sympy
 import torch
 from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import (
-    DimDynamic,
-    ShapeEnv,
-    StatelessSymbolicContext,
-)
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from tests.packager.converters import engine
+from tests.packager.converters.case import (
+    MAX,
+    MIN,
+    OPT,
+    Case,
+    Input,
+    bf16,
+    boolean,
+    dynamic,
+    f16,
+    f32,
+    given,
+    i32,
+    i64,
+    size,
+    walk,
+    weight,
+)
 from tests.runtime.emission import bytes_of, emitted
 from tests.runtime.trt_double import double
 from trtpack import convert
@@ -43,17 +56,52 @@ from trtpack.recurrent_shapes import recurrent_shapes
 from trtpack.target import Target, find_target
 from trtpack_runtime import layers, recipes, reference
 
+__all__ = [
+    "EVERY",
+    "MAX",
+    "MIN",
+    "OPT",
+    "TARGETS",
+    "TOLERANCES",
+    "Case",
+    "Checker",
+    "Input",
+    "assert_agrees",
+    "assumes_sizes",
+    "bf16",
+    "boolean",
+    "converted",
+    "dynamic",
+    "f16",
+    "f32",
+    "given",
+    "graph_of",
+    "i32",
+    "i64",
+    "kinds",
+    "network",
+    "refusal",
+    "refused",
+    "refused_beforehand",
+    "size",
+    "variants",
+    "weight",
+]
+
 TARGETS = ("rtx-4090", "orin@jetpack-6.2", "orin@jetpack-6.0")
 """TensorRT-RTX 1.7 (also built), TensorRT 10.3 and 8.6."""
 
 RELEASES = dict(zip(TARGETS, ("11.1", "10.3", "8.6"), strict=True))
 """What takes a target's networks in a double; TensorRT-RTX's are as those of release 11."""
 
-EMITTED = {
+EVERY = {
+    "8.6": find_target("orin@jetpack-6.0"),
+    "10.3": find_target("orin@jetpack-6.2"),
     "10.16": find_target("orin@jetpack-7.2"),
     "11.1": dataclasses.replace(find_target("a10"), tensorrt=(11, 1, 0)),
+    "rtx-1.7": find_target("rtx-4090"),
 }
-"""Newer releases, whose doubles are given every case in the slow lane."""
+"""A target for each release that there is a double of; the slow lane tries all cases with each."""
 
 TOLERANCES = {
     torch.float32: {"rtol": 1e-5, "atol": 1e-5},
@@ -62,205 +110,8 @@ TOLERANCES = {
 }
 """By the type of the answer; integers and booleans must be equal."""
 
-MIN, OPT, MAX = range(3)
-Range = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Input:
-    """A tensor argument: random numbers in ``low`` to ``high``, or ``values``.
-
-    ``ranges`` gives (min, opt, max) of dynamic dims. ``constant`` ones are parameters.
-    """
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    low: float = -3
-    high: float = 3
-    ranges: Mapping[int, Range] = field(default_factory=dict)
-    values: tuple[Any, ...] | None = None
-    constant: bool = False
-
-    def __str__(self) -> str:
-        sizes = [
-            "..".join(map(str, self.ranges[d])) if d in self.ranges else str(size)
-            for d, size in enumerate(self.shape)
-        ]
-        name = str(self.dtype).removeprefix("torch.")
-        return ("weight " if self.constant else "") + f"{name}[{'x'.join(sizes)}]"
-
-    def sample(self, which: int, generator: torch.Generator) -> torch.Tensor:
-        """A tensor of the smallest, usual or largest shape."""
-        if self.values is not None:
-            return torch.tensor(self.values, dtype=self.dtype).reshape(self.shape)
-        shape = [self.ranges[d][which] if d in self.ranges else s for d, s in enumerate(self.shape)]
-        if self.dtype == torch.bool:
-            return torch.rand(shape, generator=generator) > 0.5
-        numbers = torch.rand(shape, generator=generator) * (self.high - self.low) + self.low
-        return (numbers if self.dtype.is_floating_point else numbers.floor()).to(self.dtype)
-
-    def fake(self, mode: FakeTensorMode, generator: torch.Generator) -> torch.Tensor:
-        """The same as metadata; dynamic dims with the same usual size share a symbol."""
-        kinds = [
-            DimDynamic.DUCK if d in self.ranges else DimDynamic.STATIC
-            for d in range(len(self.shape))
-        ]
-        context = StatelessSymbolicContext(dynamic_sizes=kinds)
-        return mode.from_tensor(self.sample(OPT, generator), symbolic_context=context)
-
-
-def f32(*shape: int, low: float = -3, high: float = 3) -> Input:
-    """A float32 tensor; float16 in the second run of a case."""
-    return Input(torch.float32, shape, low, high)
-
-
-def f16(*shape: int, low: float = -3, high: float = 3) -> Input:
-    """A float16 tensor."""
-    return Input(torch.float16, shape, low, high)
-
-
-def bf16(*shape: int, low: float = -3, high: float = 3) -> Input:
-    """A bfloat16 tensor."""
-    return Input(torch.bfloat16, shape, low, high)
-
-
-def i64(*shape: int, low: int = -5, high: int = 6) -> Input:
-    """An int64 tensor of numbers from ``low`` up to, not including, ``high``."""
-    return Input(torch.int64, shape, low, high)
-
-
-def i32(*shape: int, low: int = -5, high: int = 6) -> Input:
-    """An int32 tensor of numbers from ``low`` up to, not including, ``high``."""
-    return Input(torch.int32, shape, low, high)
-
-
-def boolean(*shape: int) -> Input:
-    """A tensor of random truth values."""
-    return Input(torch.bool, shape)
-
-
-def given(values: Sequence[Any], dtype: torch.dtype = torch.float32) -> Input:
-    """A tensor of exactly these numbers; nested lists make more dims."""
-    tensor = torch.tensor(values, dtype=dtype)
-    return Input(dtype, tuple(tensor.shape), values=tuple(tensor.flatten().tolist()))
-
-
-def dynamic(tensor: Input, ranges: Mapping[int, Range]) -> Input:
-    """``tensor`` with dims that vary; its own size there is the usual one."""
-    shape = tuple(ranges[d][OPT] if d in ranges else s for d, s in enumerate(tensor.shape))
-    return dataclasses.replace(tensor, ranges=ranges, shape=shape)
-
-
-def weight(tensor: Input) -> Input:
-    """``tensor`` as a parameter of the model, so that its value is known while converting."""
-    return dataclasses.replace(tensor, constant=True)
-
-
-@dataclass(frozen=True)
-class SizeOf:
-    """A size argument computed from the tensors' shapes."""
-
-    text: str
-    of: Callable[[Sequence[torch.Tensor]], Any]
-
-    def __str__(self) -> str:
-        return self.text
-
-
-def size(tensor: int, dim: int, then: Callable[[Any], Any] = lambda s: s) -> SizeOf:
-    """A size argument: ``then(size)`` of the ``tensor``-th tensor along ``dim``."""
-    return SizeOf(f"size({tensor}, {dim})", lambda tensors: then(tensors[tensor].shape[dim]))
-
-
-class Case:
-    """A call of ``op``; tensors are ``Input``, sizes may be ``SizeOf``."""
-
-    def __init__(self, op: OpOverload, *args: Any, **kwargs: Any) -> None:
-        self.op, self.args, self.kwargs = op, args, kwargs
-        self.half, self.has_values = True, True
-        self.outputs: tuple[int, ...] | None = None
-        self.others: tuple[Input, ...] = ()
-
-    def float32_only(self, reason: str) -> Case:
-        """Leaves out the float16 run, for a reason."""
-        assert reason
-        self.half = False
-        return self
-
-    def beside(self, *inputs: Input) -> Case:
-        """Gives the graph further inputs, which only sizes are taken from."""
-        self.others = inputs
-        return self
-
-    def with_any_values(self) -> Case:
-        """Compares types and shapes only, as of an uninitialised tensor."""
-        self.has_values = False
-        return self
-
-    def answering(self, *outputs: int) -> Case:
-        """Compares only these outputs; the others serve training."""
-        self.outputs = outputs
-        return self
-
-    def __str__(self) -> str:
-        words = [_text(a) for a in self.args]
-        words += [f"{k}={_text(v)}" for k, v in self.kwargs.items()]
-        words += [f"beside {other}" for other in self.others]
-        return f"{self.op}({', '.join(words)})"
-
-    def inputs(self) -> list[Input]:
-        """The tensor arguments in order."""
-        found: list[Input] = []
-        _walk((self.args, self.kwargs), lambda i: found.append(i) or i, lambda s: s)
-        return [*found, *self.others]
-
-    def in_type(self, dtype: torch.dtype) -> Case:
-        """The same call with tensors of ``dtype`` in place of float32 ones."""
-
-        def other(tensor: Input) -> Input:
-            is_float = tensor.dtype == torch.float32
-            return dataclasses.replace(tensor, dtype=dtype) if is_float else tensor
-
-        args, kwargs = _walk((self.args, self.kwargs), other, lambda s: s)
-        case = Case(self.op, *args, **kwargs)
-        case.outputs, case.others, case.has_values = self.outputs, self.others, self.has_values
-        return case
-
-    def opened(self) -> Case | None:
-        """The same call with an open first size, of all tensors that share it; None if it has
-        none."""
-        sizes = [i.shape[0] for i in self.inputs() if i.shape and not (i.constant or i.values)]
-        usual = max(sizes, default=0)
-        if usual < 2:
-            return None
-
-        def opened(tensor: Input) -> Input:
-            if not tensor.shape or tensor.constant or tensor.values or tensor.shape[0] != usual:
-                return tensor
-            return dynamic(tensor, {0: (usual, usual, 2 * usual)})
-
-        args, kwargs = _walk((self.args, self.kwargs), opened, lambda s: s)
-        return Case(self.op, *args, **kwargs)
-
-    def call(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Eager PyTorch's answers, flat."""
-        remaining = iter(tensors)
-        args, kwargs = _walk(
-            (self.args, self.kwargs), lambda _: next(remaining), lambda s: s.of(tensors)
-        )
-        return [value for _, value in self.wanted(self.op(*args, **kwargs))]
-
-    def wanted(self, result: Any) -> list[tuple[int, torch.Tensor]]:
-        """The tensors to compare among the operator's results, with their positions."""
-        results = [result] if isinstance(result, torch.Tensor) else result
-        chosen = range(len(results)) if self.outputs is None else self.outputs
-        return [(i, results[i]) for i in chosen if isinstance(results[i], torch.Tensor)]
-
-    def samples(self, which: int) -> list[torch.Tensor]:
-        """One tensor for each input; parameters are the same for every ``which``."""
-        seed = zlib.crc32(str(self).encode())
-        varying, fixed = (torch.Generator().manual_seed(seed + i) for i in (which, 99))
-        return [i.sample(which, fixed if i.constant else varying) for i in self.inputs()]
+Graph = tuple[fx.GraphModule, Mapping[str, SizeRange]]
+"""A case's call, and the range of each size symbol."""
 
 
 class Checker:
@@ -279,23 +130,39 @@ def variants(case: Case, *dtypes: torch.dtype) -> list[Case]:
     return [case.in_type(dtype) for dtype in dtypes]
 
 
-def check_emission(case: Case, release: str) -> None:
-    """A case's network, made for a release of ``EMITTED``, is taken by the release's double."""
-    module, ranges = _graph(case)
-    target = EMITTED[release]
-    assert _refused_beforehand(module, target) is None, case
+def network(graph: Graph, release: str) -> convert.ConvertedSegment:
+    """A case's network for a release of ``EVERY``, which the release's double has taken.
+
+    Raises:
+        ConversionError: the case has to stay in PyTorch.
+    """
+    module, ranges = graph
+    target = EVERY[release]
     segment = convert.convert(module, target, ranges)
     _only_layers_of(segment, target)
     emitted(_double(release), segment.network, bytes_of(segment.constants))
+    return segment
 
 
-def check_on_rtx(case: Case) -> None:
-    """A case's network for TensorRT-RTX agrees with PyTorch, and is built."""
-    module, ranges = _graph(case)
-    segment = convert.convert(module, find_target(TARGETS[0]), ranges)
+def assert_agrees(case: Case, graph: Graph, segment: convert.ConvertedSegment, name: str) -> None:
+    """A network's answers are eager PyTorch's at the smallest, the usual and the largest sizes."""
+    module, ranges = graph
     for which in (MIN, OPT, MAX) if ranges else (OPT,):
-        _agree(case, module, segment, which, TARGETS[0])
-    engine.build(segment)
+        _agree(case, module, segment, which, name)
+
+
+def assumes_sizes(graph: Graph) -> bool:
+    """Whether tracing assumed something that not all sizes keep, so that export narrows them."""
+    module, ranges = graph
+    tensors = (n.meta["val"] for n in module.graph.find_nodes(op="placeholder"))
+    shapes = next((t.fake_mode.shape_env for t in tensors), ShapeEnv())
+    values = {symbol: sizes.values for symbol, sizes in ranges.items()}
+    return not all(
+        guard.expr.subs({s: values[str(s)][which] for s in guard.expr.free_symbols}) == sympy.true
+        for guard in shapes.guards
+        if all(str(s) in values for s in guard.expr.free_symbols)
+        for which in (MIN, OPT, MAX)
+    )
 
 
 def refusal(op: OpOverload, *args: Any, target: str = TARGETS[0], **kwargs: Any) -> str | None:
@@ -305,9 +172,9 @@ def refusal(op: OpOverload, *args: Any, target: str = TARGETS[0], **kwargs: Any)
 
 def refused(case: Case, target: str | Target = TARGETS[0]) -> str | None:
     """Why a case has to stay in PyTorch; None if it need not."""
-    module, ranges = _graph(case)
+    module, ranges = graph_of(case)
     target = find_target(target) if isinstance(target, str) else target
-    if reason := _refused_beforehand(module, target):
+    if reason := refused_beforehand(module, target):
         return reason
     try:
         convert.convert(module, target, ranges)
@@ -318,7 +185,7 @@ def refused(case: Case, target: str | Target = TARGETS[0]) -> str | None:
 
 def converted(case: Case, target: str = TARGETS[0]) -> convert.ConvertedSegment:
     """The network of a case, for tests that look at its layers."""
-    module, ranges = _graph(case)
+    module, ranges = graph_of(case)
     return convert.convert(module, find_target(target), ranges)
 
 
@@ -328,11 +195,14 @@ def kinds(case: Case, target: str = TARGETS[0]) -> list[str]:
 
 
 def _check(case: Case) -> None:
-    module, ranges = _graph(case)
+    module, ranges = graph_of(case)
     seen = set()
     for name in TARGETS:
         target = find_target(name)
-        reason = _refused_beforehand(module, target)
+        reason = refused_beforehand(module, target)
+        if name == TARGETS[0] and not case.on_rtx:
+            assert reason is not None, f"{case} is not refused"
+            continue
         if reason and name != TARGETS[0]:
             continue  # an older TensorRT may lack what the operator needs
         assert reason is None, f"{case} is refused: {reason}"
@@ -343,8 +213,7 @@ def _check(case: Case) -> None:
             continue
         seen.add(segment.network.digest())
         _recipes_hold(segment, module)
-        for which in (MIN, OPT, MAX) if ranges else (OPT,):
-            _agree(case, module, segment, which, name)
+        assert_agrees(case, (module, ranges), segment, name)
         if target.engine_kind == "tensorrt-rtx":
             engine.build(segment)
 
@@ -409,14 +278,15 @@ def _answer(
     return {"input": inputs, "constant": constants, "output": answers}[output.kind][output.name]
 
 
-def _refused_beforehand(module: fx.GraphModule, target: Target) -> str | None:
+def refused_beforehand(module: fx.GraphModule, target: Target) -> str | None:
+    """Why the one call of a graph is refused before it is converted; None if it is not."""
     placeholders = module.graph.find_nodes(op="placeholder")
     symbols = Symbols((n.name, n.meta["val"]) for n in placeholders)
     (call,) = (n for n in module.graph.nodes if isinstance(n.target, OpOverload))
     return node.refusal(call, target, symbols)
 
 
-def _graph(case: Case) -> tuple[fx.GraphModule, dict[str, SizeRange]]:
+def graph_of(case: Case) -> Graph:
     """A graph of the one call, with metadata as ``torch.export`` leaves it."""
     mode = FakeTensorMode(shape_env=ShapeEnv())
     generator = torch.Generator().manual_seed(0)
@@ -434,7 +304,7 @@ def _graph(case: Case) -> tuple[fx.GraphModule, dict[str, SizeRange]]:
         nodes.append(made)
     fakes = [n.meta["val"] for n in nodes]
     remaining = iter(nodes)
-    args, kwargs = _walk((case.args, case.kwargs), lambda _: next(remaining), lambda s: s.of(fakes))
+    args, kwargs = walk((case.args, case.kwargs), lambda _: next(remaining), lambda s: s.of(fakes))
     with enable_python_dispatcher(), mode, recurrent_shapes():
         result = case.op(*fx.map_arg(args, _meta), **fx.map_arg(kwargs, _meta))
     with warnings.catch_warnings():
@@ -465,21 +335,3 @@ def _getitem(graph: fx.Graph, call: fx.Node, index: int, value: torch.Tensor) ->
 
 def _meta(described: fx.Node) -> Any:
     return described.meta["val"]
-
-
-def _walk(value: Any, tensor: Callable[[Input], Any], sized: Callable[[SizeOf], Any]) -> Any:
-    if isinstance(value, Input):
-        return tensor(value)
-    if isinstance(value, SizeOf):
-        return sized(value)
-    if isinstance(value, tuple | list):
-        return type(value)(_walk(v, tensor, sized) for v in value)
-    if isinstance(value, dict):
-        return {k: _walk(v, tensor, sized) for k, v in value.items()}
-    return value
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_text, value))}]"
-    return str(value).removeprefix("torch.")
