@@ -19,6 +19,7 @@ from trtpack_runtime.network import Tensor
 from .context import Context
 from .refusals import Refused, first_reason, unless_floats
 from .registry import converter
+from .resampling import Filter, antialiased, corner_step, resampled
 
 aten = torch.ops.aten
 
@@ -70,10 +71,10 @@ def upsample_linear(ctx: Context, **arguments: Any) -> Tensor:
     """upsample_bilinear2d(Tensor self, SymInt[2] output_size, bool align_corners, float?
     scales_h=None, float? scales_w=None) -> Tensor
 
-    Where the given scales do not lead to the sizes exactly, fixed sizes are multiplied by PyTorch's
-    own weights along each dim.
+    Where the given scales do not lead to the sizes exactly, a product with PyTorch's own weights
+    along each dim.
 
-    Shapes: (N, C, ...); sizes may be dynamic where the scales are binary fractions, as 0.5 and 2.
+    Shapes: (N, C, ...); all may be dynamic.
     Dtypes: float16, bfloat16, float32.
     Source: torch.nn.functional.interpolate.
     """
@@ -88,30 +89,22 @@ def upsample_bicubic(ctx: Context, **arguments: Any) -> Tensor:
     return _interpolated(ctx, arguments, aten.upsample_bicubic2d.default, "CUBIC")
 
 
-def _fixed_sizes(*, target: object, **arguments: Any) -> str | None:
-    x = _input(arguments)
-    dynamic = not all(isinstance(d, int) for d in x.shape[2:])
-    return first_reason(
-        unless_floats(input=x), "antialiased weights need fixed sizes" if dynamic else None
-    )
-
-
-@converter(*_overloads(aten._upsample_bilinear2d_aa), when=_fixed_sizes)
+@converter(*_overloads(aten._upsample_bilinear2d_aa), when=unless_floats)
 def upsample_bilinear_antialiased(ctx: Context, **arguments: Any) -> Tensor:
     """_upsample_bilinear2d_aa(Tensor self, SymInt[2] output_size, bool align_corners, float?
     scales_h=None, float? scales_w=None) -> Tensor
 
     TensorRT has no antialiasing: a product with PyTorch's own weights along each dim.
     """
-    return _weighted(ctx, arguments, aten._upsample_bilinear2d_aa.default)
+    return _weighted(ctx, arguments, aten._upsample_bilinear2d_aa.default, "LINEAR")
 
 
-@converter(*_overloads(aten._upsample_bicubic2d_aa), when=_fixed_sizes)
+@converter(*_overloads(aten._upsample_bicubic2d_aa), when=unless_floats)
 def upsample_bicubic_antialiased(ctx: Context, **arguments: Any) -> Tensor:
     """_upsample_bicubic2d_aa(Tensor self, SymInt[2] output_size, bool align_corners, float?
     scales_h=None, float? scales_w=None) -> Tensor
     """
-    return _weighted(ctx, arguments, aten._upsample_bicubic2d_aa.default)
+    return _weighted(ctx, arguments, aten._upsample_bicubic2d_aa.default, "CUBIC")
 
 
 def _sampled(*, input: Tensor, grid: Tensor, target: Target, **_: object) -> str | None:
@@ -173,13 +166,13 @@ def _nearest(
     return ctx.cast(out, x.dtype)
 
 
-def _interpolated(ctx: Context, arguments: dict[str, Any], op: OpOverload, mode: str) -> Tensor:
+def _interpolated(ctx: Context, arguments: dict[str, Any], op: OpOverload, mode: Filter) -> Tensor:
     x, aligned = _input(arguments), arguments["align_corners"]
     scales = _scales(arguments)
     exact = aligned or _exact(x.shape[2:], ctx.result.shape[2:], scales)
     given = {} if exact else _placing(x, ctx.result, scales)
     if not exact and not given:
-        return _weighted(ctx, arguments, op)
+        return _weighted(ctx, arguments, op, mode)
     return ctx.add(
         "resize",
         {"input": x},
@@ -191,19 +184,41 @@ def _interpolated(ctx: Context, arguments: dict[str, Any], op: OpOverload, mode:
     )
 
 
-def _weighted(ctx: Context, arguments: dict[str, Any], op: OpOverload) -> Tensor:
-    """A product along every dim with the weights that ``op`` gives to a single line."""
+def _weighted(ctx: Context, arguments: dict[str, Any], op: OpOverload, mode: Filter) -> Tensor:
+    """A product along every dim: with the weights that ``op`` gives to a single line of fixed
+    size, or with those that the formulas give to an open one."""
     x, scales = _input(arguments), _scales(arguments)
-    aligned = arguments["align_corners"]
-    for axis, (have, want) in reversed(list(enumerate(_fixed(x, ctx.result), 2))):
+    for axis, (have, want) in reversed(list(enumerate(_sizes(x, ctx.result), 2))):
         scale = scales[axis - 2]
         if have == want and scale in (None, 1):
             continue
-        each = torch.eye(have).view(1, 1, have, have)
-        weights = op(each, [have, want], aligned, None, scale).view(have, want)
-        matrix = ctx.cast(ctx.constant(weights, f"weights_{axis}"), x.dtype)
-        x = ctx.product_along(x, matrix, axis)
+        if isinstance(have, int) and isinstance(want, int):
+            each = torch.eye(have).view(1, 1, have, have)
+            weights = op(each, [have, want], arguments["align_corners"], None, scale)
+            matrix = ctx.constant(weights.view(have, want), f"weights_{axis}")
+            x = ctx.product_along(x, ctx.cast(matrix, x.dtype), axis)
+        else:
+            x = _along(ctx, x, axis, want, op, mode, scale, arguments["align_corners"])
     return x
+
+
+def _along(
+    ctx: Context,
+    x: Tensor,
+    axis: int,
+    want: Dim,
+    op: OpOverload,
+    mode: Filter,
+    scale: float | None,
+    aligned: bool,
+) -> Tensor:
+    """One open dim; aligned corners come here only with antialiasing."""
+    step = None if scale is None else 1 / scale
+    if not op.name().endswith("_aa"):
+        return resampled(ctx, x, axis, want, mode, step)
+    if aligned:
+        return antialiased(ctx, x, axis, want, mode, corner_step(ctx, x.shape[axis], want))
+    return antialiased(ctx, x, axis, want, mode, step)
 
 
 def _input(arguments: dict[str, Any]) -> Tensor:
@@ -266,13 +281,3 @@ def _places(ctx: Context, have: Dim, want: Dim, scale: float | None, op: OpOverl
 def _sizes(x: Tensor, result: Tensor) -> list[tuple[Dim, Dim]]:
     """The spatial sizes before and after."""
     return list(zip(x.shape[2:], result.shape[2:], strict=True))
-
-
-def _fixed(x: Tensor, result: Tensor) -> list[tuple[int, int]]:
-    """The spatial sizes before and after, which have to be numbers."""
-    pairs = []
-    for have, want in _sizes(x, result):
-        if not isinstance(have, int) or not isinstance(want, int):
-            raise Refused("the scale does not lead exactly to a dynamic size")
-        pairs.append((have, want))
-    return pairs

@@ -23,6 +23,7 @@ from tests.packager.converters.harness import (
 aten = torch.ops.aten
 LINE, IMAGE, VOLUME = f32(2, 3, 7), f32(2, 3, 5, 6), f32(1, 2, 3, 4, 5)
 ANY = dynamic(IMAGE, {0: (1, 2, 4), 2: (3, 5, 8), 3: (4, 6, 7)})
+DEEP = dynamic(VOLUME, {2: (2, 3, 5)})
 GRID = f32(2, 4, 3, 2, low=-1.3, high=1.3)
 
 
@@ -82,6 +83,21 @@ LINEAR = [
     Case(aten._upsample_bilinear2d_aa.default, IMAGE, [3, 4], False),
     Case(aten._upsample_bicubic2d_aa.vec, IMAGE, [3, 4], False, None),
     Case(aten._upsample_bicubic2d_aa.default, IMAGE, [8, 5], False),
+    Case(aten.upsample_bilinear2d.vec, ANY, None, False, [1.3, 0.6]),
+    Case(aten.upsample_bicubic2d.vec, ANY, None, False, [0.6, 1.7]),
+    Case(aten.upsample_trilinear3d.vec, DEEP, None, False, [1.3, 2.0, 2.0]),
+    Case(aten._upsample_bilinear2d_aa.vec, ANY, None, False, [0.6, 1.7]),
+    Case(aten._upsample_bilinear2d_aa.default, ANY, [3, 9], False),
+    Case(aten._upsample_bicubic2d_aa.default, ANY, [9, size(0, 3, lambda n: n + 1)], False),
+]
+SLOW = [
+    Case(aten._upsample_bilinear2d_aa.vec, ANY, None, False, [1.2, 1.1]),
+    Case(aten._upsample_bicubic2d_aa.vec, ANY, None, False, [1.2, 1.1]),
+    Case(aten.upsample_bicubic2d.vec, ANY, None, False, [1.2, 1.1]),
+    Case(aten._upsample_bicubic2d_aa.vec, ANY, None, False, [0.4, 1.3]),
+    Case(aten._upsample_bilinear2d_aa.default, ANY, [3, 9], True),
+    Case(aten.upsample_linear1d.vec, dynamic(LINE, {2: (4, 7, 9)}), None, False, [0.3]),
+    Case(aten._upsample_bicubic2d_aa.default, ANY, [size(0, 2, lambda n: n - 1), 4], True),
 ]
 SAMPLES = [
     *(
@@ -107,6 +123,12 @@ def test_matches_pytorch(case: Case, check: Checker) -> None:
     check(case.float32_only(ANTIALIASED) if "_aa" in str(case.op) else case)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SLOW, ids=str)
+def test_open_sizes_match_pytorch(case: Case, check: Checker) -> None:
+    check(case.float32_only(ANTIALIASED) if "_aa" in str(case.op) else case)
+
+
 @pytest.mark.parametrize("case", SAMPLES, ids=str)
 def test_samples_as_pytorch_does(case: Case, check: Checker) -> None:
     check(case.float32_only(NO_HALF))
@@ -120,11 +142,6 @@ def test_resizing_is_one_layer() -> None:
     assert kinds(
         Case(aten.upsample_bilinear2d.default, ANY, [twice(2), twice(3)], True, 2.0, 2.0)
     ) == ["resize"]
-
-
-def test_a_dynamic_size_that_a_scale_does_not_lead_to_stays_in_pytorch() -> None:
-    reason = refusal(aten._upsample_bilinear2d_aa.default, ANY, [3, 3], False)
-    assert reason == "antialiased weights need fixed sizes"
 
 
 def test_volumes_are_sampled_from_tensorrt_11_on() -> None:
