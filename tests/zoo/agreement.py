@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import sympy
 import torch
+from torch import fx
 from torch.utils import _pytree as pytree
 
 from trtpack.capture import attribute
@@ -66,12 +68,30 @@ def outputs_of(lowered: Lowered, planned: Planned, args: tuple[Any, ...]) -> lis
         inputs = {name: values[name] for name in segment.inputs}
         converted = planned.converted.get(segment.name)
         if converted is None:
-            answers = segment.graph_module(*inputs.values())
+            answers = _Sized(segment.graph_module, inputs).run(*inputs.values())
         else:
             answers = _evaluated(converted, inputs)
         values |= zip(segment.outputs, answers, strict=True)
     answered = [values[name] for name in plan.outputs]
     return [answered[o] for o in captured.outputs if isinstance(o, int)]
+
+
+class _Sized(fx.Interpreter):
+    """Runs a graph whose arguments may be sizes, as lowering leaves them."""
+
+    def __init__(self, module: fx.GraphModule, inputs: Mapping[str, T]) -> None:
+        super().__init__(module)
+        self._sizes: dict[sympy.Basic, int] = {}
+        for node in module.graph.find_nodes(op="placeholder"):
+            given = zip(node.meta["val"].shape, inputs[node.name].shape, strict=True)
+            self._sizes |= {s.node.expr: n for s, n in given if isinstance(s, torch.SymInt)}
+
+    def fetch_args_kwargs_from_env(self, node: fx.Node) -> Any:
+        given = super().fetch_args_kwargs_from_env(node)
+        return pytree.tree_map_only(torch.SymInt, self._size, given)
+
+    def _size(self, size: torch.SymInt) -> int:
+        return int(size.node.expr.subs(self._sizes))
 
 
 def _evaluated(segment: ConvertedSegment, inputs: dict[str, T]) -> list[T]:
