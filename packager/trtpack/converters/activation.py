@@ -53,6 +53,28 @@ def leaky_relu(ctx: Context, self: Tensor, negative_slope: float = 0.01) -> Tens
     return ctx.activation("LEAKY_RELU", self, alpha=float(negative_slope))
 
 
+def _leaks_at_random(*, training: bool = False, **_: Any) -> str | None:
+    return "its slopes are random, as in training" if training else None
+
+
+@converter(aten.rrelu_with_noise_functional.default, when=_leaks_at_random)
+def rrelu(
+    ctx: Context,
+    self: Tensor,
+    noise: Tensor,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """rrelu_with_noise_functional(Tensor self, Tensor noise, Scalar lower=0.125, Scalar
+    upper=0.33333333333333331, bool training=False, Generator? generator=None) -> (Tensor, Tensor
+    noise_out)
+
+    Outside of training the slope is the middle one.
+    """
+    return leaky_relu(ctx, self, (lower + upper) / 2), noise
+
+
 @converter(aten.prelu.default, aten._prelu_kernel.default)
 def prelu(ctx: Context, self: Tensor, weight: Tensor) -> Tensor:
     """prelu(Tensor self, Tensor weight) -> Tensor

@@ -10,13 +10,16 @@ from typing import Any
 
 import torch
 
+from trtpack.target import Target
 from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
+from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
 from .context import Context
 from .refusals import unless_floats
 from .registry import converter
+from .running import worst
 from .sort import ranked
 
 aten = torch.ops.aten
@@ -57,7 +60,12 @@ class Window:
         )
 
 
-@converter(aten.max_pool1d.default, when=unless_floats)
+def _unordered(*, target: Target, self: Tensor, **_: Any) -> str | None:
+    whole = self.dtype in ("INT32", "INT64") and target.tensorrt_at_least("10.0")
+    return None if whole else unless_floats(self=self)
+
+
+@converter(aten.max_pool1d.default, when=_unordered)
 def max_pool1d(ctx: Context, **arguments: Any) -> Tensor:
     """max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=0, int[1]
     dilation=1, bool ceil_mode=False) -> Tensor
@@ -65,21 +73,21 @@ def max_pool1d(ctx: Context, **arguments: Any) -> Tensor:
     return _max_pool(ctx, 1, **arguments)
 
 
-@converter(aten.max_pool2d.default, when=unless_floats)
+@converter(aten.max_pool2d.default, when=_unordered)
 def max_pool2d(ctx: Context, **arguments: Any) -> Tensor:
     """max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2]
     dilation=1, bool ceil_mode=False) -> Tensor
 
-    A dilated window is a gather of its elements and a maximum.
+    A dilated window, and one of whole numbers, is a gather of its elements and a maximum.
 
     Shapes: with or without a batch dim; batch and sizes may be dynamic.
-    Dtypes: float16, bfloat16, float32.
+    Dtypes: float16, bfloat16, float32; int32 and int64 from TensorRT 10.0 on.
     Source: torch.nn.MaxPool2d, including the dropped last window of ``ceil_mode``.
     """
     return _max_pool(ctx, 2, **arguments)
 
 
-@converter(aten.max_pool3d.default, when=unless_floats)
+@converter(aten.max_pool3d.default, when=_unordered)
 def max_pool3d(ctx: Context, **arguments: Any) -> Tensor:
     """max_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], int[3] padding=0, int[3]
     dilation=1, bool ceil_mode=False) -> Tensor
@@ -87,7 +95,7 @@ def max_pool3d(ctx: Context, **arguments: Any) -> Tensor:
     return _max_pool(ctx, 3, **arguments)
 
 
-@converter(aten.max_pool2d_with_indices.default, when=unless_floats)
+@converter(aten.max_pool2d_with_indices.default, when=_unordered)
 def max_pool2d_with_indices(ctx: Context, **arguments: Any) -> tuple[Tensor, Tensor]:
     """max_pool2d_with_indices(Tensor self, int[2] kernel_size, int[2] stride=[], int[2]
     padding=0, int[2] dilation=1, bool ceil_mode=False) -> (Tensor, Tensor)
@@ -97,7 +105,7 @@ def max_pool2d_with_indices(ctx: Context, **arguments: Any) -> tuple[Tensor, Ten
     return _max_pool(ctx, 2, **arguments), _best(ctx, 2, **arguments)
 
 
-@converter(aten.max_pool3d_with_indices.default, when=unless_floats)
+@converter(aten.max_pool3d_with_indices.default, when=_unordered)
 def max_pool3d_with_indices(ctx: Context, **arguments: Any) -> tuple[Tensor, Tensor]:
     """max_pool3d_with_indices(Tensor self, int[3] kernel_size, int[3] stride=[], int[3]
     padding=0, int[3] dilation=1, bool ceil_mode=False) -> (Tensor, Tensor)
@@ -221,10 +229,10 @@ def _padded(ctx: Context, x: Tensor, window: Window) -> tuple[Tensor, Window]:
 
 
 def _windows(ctx: Context, x: Tensor, window: Window, count: Sequence[Dim]) -> Tensor:
-    """(N, C, count, kernel, count, kernel, ...): every window's elements, -inf outside."""
+    """(N, C, count, kernel, count, kernel, ...): every window's elements, the least outside."""
     padded = any(window.padding) or window.ceil_mode
     if padded:
-        x = _reached(ctx, x, window, count, ctx.scalar(-math.inf, x.dtype))
+        x = _reached(ctx, x, window, count, ctx.scalar(worst(ctx, "MAX", x.dtype), x.dtype))
     each = zip(count, window.kernel, window.stride, window.dilation, strict=True)
     for i, (n, k, stride, dilation) in enumerate(each):
         x = ctx.gather(x, ctx.ramp((n, k), (stride, dilation)), 2 + 2 * i)
@@ -234,7 +242,7 @@ def _windows(ctx: Context, x: Tensor, window: Window, count: Sequence[Dim]) -> T
 def _max_pool(ctx: Context, spatial: int, self: Tensor, **arguments: Any) -> Tensor:
     window, x = _window(spatial, **arguments), as_image(ctx, self, spatial)
     count = as_sizes(ctx.result, spatial)
-    if max(window.dilation) == 1:
+    if max(window.dilation) == 1 and x.dtype in FLOATS:
         return ctx.reshape(_largest(ctx, x, window, count), ctx.result.shape)
     inside = _windows(ctx, x, window, count)
     axes = tuple(range(3, inside.rank, 2))

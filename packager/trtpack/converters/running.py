@@ -102,7 +102,7 @@ def _extreme(ctx: Context, op: str, x: Tensor, dim: int) -> tuple[Tensor, Tensor
     """The values, and where the last of equal ones is; a NaN is the last that counts."""
     if x.rank == 0:
         return x, ctx.scalar(0, "INT64")
-    x = ctx.cast(x, computed(x.dtype))
+    x = ctx.cast(x, "INT32" if x.dtype == "BOOL" else computed(x.dtype))
     axis, size = dim % x.rank + 1, x.shape[dim]
     terms = _prefixes(ctx, x, dim, worst(ctx, op, x.dtype))
     values = ctx.reduce(op, terms, axis, keep_dims=True)

@@ -16,17 +16,14 @@ from .registry import converter
 aten = torch.ops.aten
 
 
-def _in_order(*, sorter: Tensor | None = None, **_: object) -> str | None:
-    return None if sorter is None else "a sorter reorders the boundaries; index by it beforehand"
-
-
-@converter(aten.searchsorted.Tensor, aten.searchsorted.Scalar, when=_in_order)
+@converter(aten.searchsorted.Tensor, aten.searchsorted.Scalar)
 def searchsorted(
     ctx: Context,
     sorted_sequence: Tensor,
     self: Operand,
     right: bool,
     side: str | None,
+    sorter: Tensor | None = None,
     **_: Any,
 ) -> Tensor:
     """searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool
@@ -38,10 +35,11 @@ def searchsorted(
 
     Shapes: one row of boundaries for all values, or one for every row of them; all may be dynamic.
     Dtypes: all numbers.
-    Errors: a ``sorter`` is refused.
     Source: torch.searchsorted.
     """
     bounds = sorted_sequence
+    if sorter is not None:
+        bounds = ctx.gather(bounds, sorter, -1, mode="ELEMENT")
     values = ctx.operand(self, bounds.dtype)
     count = bounds.shape[-1]
     lead = (*bounds.shape[:-1], 1) if bounds.rank > 1 else (1,) * values.rank

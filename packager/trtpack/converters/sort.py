@@ -22,7 +22,7 @@ aten = torch.ops.aten
 LARGEST_K = 3840
 """As many elements as TensorRT puts in order, in every release."""
 
-_SMALL = ("BOOL", "UINT8", "INT8")
+SMALL = ("BOOL", "UINT8", "INT8")
 """Types without a top-k of their own, which every wider one holds exactly."""
 
 
@@ -139,7 +139,7 @@ def ordered(ctx: Context, x: Tensor, k: Dim, dim: int, largest: bool) -> tuple[T
     rank = x.rank
     axis = dim % max(rank, 1)
     whole = "INT32" if ctx.has("10.0") else "FLOAT"
-    order = whole if x.dtype in _SMALL else x.dtype
+    order = whole if x.dtype in SMALL else x.dtype
     if not _has_top_k(x, k) or not (ctx.has("10.0") or order in FLOATS):
         values, indices = ordered_by_comparing(ctx, ctx.cast(x, order), k, axis, largest=largest)
         return ctx.cast(values, x.dtype), indices

@@ -36,6 +36,7 @@ CASES = [
     Case(aten.hardtanh.default, f32(4, 3), -0.5, 2),
     Case(aten.leaky_relu.default, f32(4, 3)),
     Case(aten.leaky_relu.default, f32(4, 3), 0.2),
+    Case(aten.rrelu_with_noise_functional.default, f32(4, 3), f32(4, 3), 0.1, 0.4).answering(0),
     Case(aten.prelu.default, f32(2, 3, 4), weight(f32(3))),
     Case(aten.prelu.default, f32(2, 3, 4), weight(f32(1))),
     Case(aten.prelu.default, f32(2, 3, 4), f32(3)),
@@ -90,3 +91,8 @@ def test_gelu_is_one_layer_where_tensorrt_has_it() -> None:
     case = Case(aten.gelu.default, f32(2, 3))
     assert kinds(case, "orin@jetpack-6.2") == ["activation"]
     assert len(kinds(case, "orin@jetpack-6.0")) == 5
+
+
+def test_random_slopes_stay_in_pytorch() -> None:
+    noisy = (aten.rrelu_with_noise_functional.default, f32(4, 3), f32(4, 3))
+    assert refusal(*noisy, training=True) == "its slopes are random, as in training"

@@ -14,7 +14,6 @@ from tests.packager.converters.harness import (
     f32,
     given,
     kinds,
-    refusal,
 )
 
 aten = torch.ops.aten
@@ -48,6 +47,8 @@ CASES = [
             Case(op, f32(5), -1),
             Case(op, f32(), 0),
             Case(op, NUMBERS, 0),
+            Case(op, given([[1, 0, 1], [0, 1, 1]], torch.bool), 1).answering(0),
+            Case(op, given([[1, 250, 7], [0, 9, 3]], torch.uint8), 1),
             Case(op, BOTH, 2),
             Case(op, f32(2, 3, 2, 2, 2, 2), 1, True),
         )
@@ -60,12 +61,12 @@ def test_matches_pytorch(case: Case, check: Checker) -> None:
     check(case)
 
 
+def test_truth_values_have_a_place_where_they_are(check: Checker) -> None:
+    lone = given([[False, True, False], [False, False, True]], torch.bool)
+    check(Case(aten.max.dim, lone, 1, True))
+    check(Case(aten.min.dim, dynamic(boolean(3, 4), {0: (1, 3, 4)}), 1).answering(0))
+
+
 def test_the_indices_are_cast_where_they_cannot_be_asked_for() -> None:
     assert kinds(Case(aten.max.dim, f32(3, 4), 1, True)) == ["topk"]
     assert kinds(Case(aten.max.dim, f32(3, 4), 1, True), "orin@jetpack-6.2") == ["topk", "cast"]
-
-
-def test_what_has_no_top_k_stays_in_pytorch() -> None:
-    reason = "this TensorRT has no top-k of int64"
-    assert refusal(aten.argmax.default, NUMBERS, target="orin@jetpack-6.0") == reason
-    assert refusal(aten.max.dim, boolean(3), 0) == "this TensorRT has no top-k of bool"

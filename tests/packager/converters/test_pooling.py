@@ -8,7 +8,17 @@ import itertools
 import pytest
 import torch
 
-from tests.packager.converters.harness import Case, Checker, dynamic, f32, kinds, size
+from tests.packager.converters.harness import (
+    Case,
+    Checker,
+    dynamic,
+    f32,
+    given,
+    i64,
+    kinds,
+    refusal,
+    size,
+)
 
 aten = torch.ops.aten
 MAX2, AVG2 = aten.max_pool2d.default, aten.avg_pool2d.default
@@ -18,9 +28,12 @@ ANY_LINE = dynamic(f32(2, 3, 10), {0: (1, 2, 4), 2: (6, 10, 13)})
 
 NO_HALF = "PyTorch has no avg_pool3d of float16 on a CPU"
 
+WHOLE = given([[[[7, 1, 9], [3, 5, -8], [2, 6, 4]]]], torch.int64)
+
 MAX = [
     Case(MAX2, IMAGE, [3, 3], [2, 2], [1, 1]),
     Case(MAX2, IMAGE, [2, 2]),
+    Case(MAX2, i64(2, 3, 9, 8, low=-500, high=500), [3, 3], [2, 2], [1, 1], [1, 1], True),
     Case(MAX2, IMAGE, [3], [2], [1]),
     Case(MAX2, f32(3, 9, 8), [3, 2], [1, 2]),
     Case(MAX2, IMAGE, [3, 3], [2, 2], [0, 0], [1, 1], True),
@@ -40,6 +53,7 @@ MAX = [
     Case(aten.max_pool3d.default, VOLUME, [2, 2, 2], [1, 1, 1], [0, 0, 0], [2, 2, 2]),
 ]
 INDICES = [
+    Case(aten.max_pool2d_with_indices.default, WHOLE, [2, 2]),
     Case(aten.max_pool2d_with_indices.default, IMAGE, [3, 3], [2, 2], [1, 1]),
     Case(aten.max_pool2d_with_indices.default, f32(3, 9, 8), [2, 3], [], [0, 1], [2, 1], True),
     Case(aten.max_pool2d_with_indices.default, ANY_IMAGE, [3, 3], [2, 2], [1, 1]),
@@ -110,3 +124,8 @@ def test_a_pooling_is_one_layer() -> None:
     assert kinds(Case(MAX2, IMAGE, [3, 3], [2, 2], [1, 1], [1, 1], True)) == ["pooling_nd"]
     assert kinds(Case(AVG2, IMAGE, [3, 3], [2, 2], [1, 1])) == ["pooling_nd"]
     assert kinds(Case(aten.adaptive_avg_pool2d.default, ANY_IMAGE, [1, 1])) == ["reduce"]
+
+
+def test_averages_of_whole_numbers_stay_in_pytorch() -> None:
+    reason = refusal(AVG2, i64(1, 1, 4, 4), [2, 2])
+    assert reason == "TensorRT computes this in floats only, got int64"

@@ -60,6 +60,7 @@ CASES = [
             Case(op, i64(4, 5), 1),
             Case(op, f32(), 0),
             Case(op, BYTES, 0),
+            Case(op, boolean(3, 5), 1),
             Case(op, dynamic(f32(4, 5), BOTH), 1),
         )
     ),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.packager.converters.harness import Case, Checker, dynamic, f32, given, i64, refusal
+from tests.packager.converters.harness import Case, Checker, dynamic, f32, given, i64
 
 aten = torch.ops.aten
 SEARCH, BUCKET = aten.searchsorted.Tensor, aten.bucketize.Tensor
@@ -26,15 +26,17 @@ CASES = [
     Case(BUCKET, i64(3, 4), WHOLE, right=True),
     Case(BUCKET, ANY, BOUNDS),
     Case(aten.bucketize.Scalar, 0.75, BOUNDS),
+    Case(SEARCH, given([3.0, -1.0, 7.0]), f32(2, 3), sorter=given([1, 0, 2], torch.int64)),
+    Case(
+        SEARCH,
+        given([[3, 1], [-2, 9]]),
+        dynamic(f32(2, 4), {1: (1, 4, 6)}),
+        right=True,
+        sorter=given([[1, 0], [0, 1]], torch.int64),
+    ),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_matches_pytorch(case: Case, check: Checker) -> None:
     check(case)
-
-
-def test_a_sorter_stays_in_pytorch() -> None:
-    order = given([0, 1, 2, 3, 4], torch.int64)
-    reason = refusal(SEARCH, BOUNDS, f32(3, 4), sorter=order)
-    assert reason == "a sorter reorders the boundaries; index by it beforehand"
