@@ -14,6 +14,30 @@ _PACKED = (
     "PyTorch between engines"
 )
 _RANDOM = "its random numbers follow PyTorch's generator, whose state TensorRT does not have"
+_FACTORS = (
+    "TensorRT has no layer that factors matrices, and a factorisation orders rows and ends its "
+    "steps by their values"
+)
+_SPECIAL = (
+    "TensorRT has no layer for this special function, and no converter computes it of others to "
+    "PyTorch's precision"
+)
+_TRIANGULAR = "solves row after row, each from all before it, for which TensorRT has no layer"
+_BITS = "reads or changes the bits of a number, and every cast of TensorRT keeps the number instead"
+_HISTOGRAM = (
+    "TensorRT has no layer that counts into bins; torch.bucketize and sums of comparisons have "
+    "converters"
+)
+_NUMBER = "makes a Python number of a tensor's value, which an engine cannot hand out while it runs"
+_PLACES = (
+    "reads or writes elements by their place in memory, which TensorRT alone decides; only a view "
+    "of a contiguous tensor becomes indexing"
+)
+_SPARSE = "TensorRT has no sparse tensors but weights with a pattern of 2 in 4"
+_TRAINED = (
+    "takes the batch's own statistics and changes the running ones, as in training; "
+    "put the model into eval mode"
+)
 _STRIDES = "asks how a tensor lies in memory, which TensorRT alone decides"
 
 REASONS: dict[str, str] = {
@@ -31,11 +55,26 @@ REASONS: dict[str, str] = {
     "aten::polar": _COMPLEX,
     "aten::view_as_complex": _COMPLEX,
     "aten::view_as_real": _COMPLEX,
-    "aten::as_strided": "reads elements by their place in memory, which TensorRT alone decides",
+    "aten::_conj": _COMPLEX,
+    "aten::_conj_physical": _COMPLEX,
+    "aten::as_strided": _PLACES,
+    "aten::as_strided_copy": _PLACES,
+    "aten::as_strided_scatter": _PLACES,
+    "aten::view.dtype": _BITS,
+    "aten::frexp.Tensor": _BITS,
+    "aten::nextafter": _BITS,
+    "aten::hash_tensor": _BITS,
     "aten::bernoulli": _RANDOM,
     "aten::bernoulli.p": _RANDOM,
+    "aten::_standard_gamma": _RANDOM,
+    "aten::binomial": _RANDOM,
+    "aten::cauchy": _RANDOM,
+    "aten::exponential": _RANDOM,
+    "aten::geometric": _RANDOM,
+    "aten::log_normal": _RANDOM,
+    "aten::poisson": _RANDOM,
+    "aten::random": _RANDOM,
     "aten::multinomial": _RANDOM,
-    "aten::native_dropout": _RANDOM,
     "aten::normal.Tensor_Tensor": _RANDOM,
     "aten::normal_functional": _RANDOM,
     "aten::rand": _RANDOM,
@@ -47,24 +86,14 @@ REASONS: dict[str, str] = {
     "aten::randn_like": _RANDOM,
     "aten::randperm": _RANDOM,
     "aten::uniform": _RANDOM,
-    "aten::_native_batch_norm_legit": (
-        "takes the batch's own statistics and changes the running ones, as in training; "
-        "put the model into eval mode"
-    ),
-    "aten::_native_batch_norm_legit_functional": (
-        "takes the batch's own statistics and changes the running ones, as in training; "
-        "put the model into eval mode"
-    ),
-    "aten::_local_scalar_dense": (
-        "makes a Python number of a tensor's value, which an engine cannot hand out while it runs"
-    ),
-    "aten::item": (
-        "makes a Python number of a tensor's value, which an engine cannot hand out while it runs"
-    ),
-    "aten::_pdist_forward": (
-        "picks the pairs above the diagonal of a distance matrix, whose number is quadratic in a "
-        "size; torch.cdist has a converter"
-    ),
+    "aten::_native_batch_norm_legit": _TRAINED,
+    "aten::_native_batch_norm_legit_functional": _TRAINED,
+    "aten::_local_scalar_dense": _NUMBER,
+    "aten::item": _NUMBER,
+    "aten::equal": _NUMBER,
+    "aten::is_nonzero": _NUMBER,
+    "aten::_batch_norm_with_update": _TRAINED,
+    "aten::_batch_norm_with_update_functional": _TRAINED,
     "aten::resize_": (
         "changes how many elements a tensor has and leaves the new ones undefined; TensorRT's "
         "tensors have one shape"
@@ -91,14 +120,74 @@ REASONS: dict[str, str] = {
     "aten::_pack_padded_sequence": _PACKED,
     "aten::_pad_packed_sequence": _PACKED,
     "aten::linalg_eig": _COMPLEX,
-    "aten::_linalg_svd": "TensorRT has no decompositions of matrices",
-    "aten::_linalg_eigh": "TensorRT has no decompositions of matrices",
-    "aten::linalg_cholesky_ex": "TensorRT has no decompositions of matrices",
-    "aten::linalg_lu_factor_ex": "TensorRT has no decompositions of matrices",
-    "aten::linalg_inv_ex": "TensorRT has no decompositions of matrices",
-    "aten::linalg_qr": "TensorRT has no decompositions of matrices",
-    "aten::_linalg_solve_ex": "TensorRT has no decompositions of matrices",
-    "aten::_linalg_det": "TensorRT has no decompositions of matrices",
+    "aten::histc": _HISTOGRAM,
+    "aten::histogram.bin_ct": _HISTOGRAM,
+    "aten::histogram.bins_tensor": _HISTOGRAM,
+    "aten::_histogramdd_bin_edges": _HISTOGRAM,
+    "aten::_histogramdd_from_bin_tensors": _HISTOGRAM,
+    "aten::_to_sparse": _SPARSE,
+    "aten::_to_sparse.sparse_dim": _SPARSE,
+    "aten::_ctc_loss": (
+        "a loss for training, whose recursion takes as many steps as the lengths in the data say"
+    ),
+    "aten::_ctc_loss.Tensor": (
+        "a loss for training, whose recursion takes as many steps as the lengths in the data say"
+    ),
+    "aten::embedding_renorm": (
+        "shortens rows of the embedding for good while the model runs; an engine's weights stay"
+    ),
+    "aten::fractional_max_pool2d": "begins its windows at random places; an engine has none",
+    "aten::fractional_max_pool3d": "begins its windows at random places; an engine has none",
+    "aten::segment_reduce": "the lengths of its segments are data, and its windows depend on them",
+    "aten::_linalg_det": _FACTORS,
+    "aten::_linalg_eigh": _FACTORS,
+    "aten::_linalg_slogdet": _FACTORS,
+    "aten::_linalg_solve_ex": _FACTORS,
+    "aten::_linalg_svd": _FACTORS,
+    "aten::cholesky": _FACTORS,
+    "aten::cholesky_inverse": _FACTORS,
+    "aten::cholesky_solve": _TRIANGULAR,
+    "aten::geqrf": _FACTORS,
+    "aten::linalg_cholesky_ex": _FACTORS,
+    "aten::linalg_householder_product": _FACTORS,
+    "aten::linalg_inv_ex": _FACTORS,
+    "aten::linalg_ldl_factor_ex": _FACTORS,
+    "aten::linalg_ldl_solve": _FACTORS,
+    "aten::linalg_lstsq": _FACTORS,
+    "aten::linalg_lu": _FACTORS,
+    "aten::linalg_lu_factor_ex": _FACTORS,
+    "aten::linalg_lu_solve": _FACTORS,
+    "aten::linalg_matrix_exp": _FACTORS,
+    "aten::linalg_pinv.atol_rtol_tensor": _FACTORS,
+    "aten::linalg_qr": _FACTORS,
+    "aten::linalg_solve_triangular": _TRIANGULAR,
+    "aten::lu_unpack": _FACTORS,
+    "aten::ormqr": _FACTORS,
+    "aten::triangular_solve": _TRIANGULAR,
+    "aten::_linalg_check_errors": (
+        "raises an error where a factorisation failed, which an engine cannot while it runs"
+    ),
+    "aten::i0": _SPECIAL,
+    "aten::igamma": _SPECIAL,
+    "aten::igammac": _SPECIAL,
+    "aten::special_airy_ai": _SPECIAL,
+    "aten::special_bessel_j0": _SPECIAL,
+    "aten::special_bessel_j1": _SPECIAL,
+    "aten::special_bessel_y0": _SPECIAL,
+    "aten::special_bessel_y1": _SPECIAL,
+    "aten::special_erfcx": _SPECIAL,
+    "aten::special_i0e": _SPECIAL,
+    "aten::special_i1": _SPECIAL,
+    "aten::special_i1e": _SPECIAL,
+    "aten::special_modified_bessel_i0": _SPECIAL,
+    "aten::special_modified_bessel_i1": _SPECIAL,
+    "aten::special_modified_bessel_k0": _SPECIAL,
+    "aten::special_modified_bessel_k1": _SPECIAL,
+    "aten::special_ndtri": _SPECIAL,
+    "aten::special_scaled_modified_bessel_k0": _SPECIAL,
+    "aten::special_scaled_modified_bessel_k1": _SPECIAL,
+    "aten::special_spherical_bessel_j0": _SPECIAL,
+    "aten::special_zeta": _SPECIAL,
 }
 """Operator by name -> the technical reason; what has a converter after all needs none."""
 

@@ -156,20 +156,6 @@ def unfold(ctx: Context, self: Tensor, dimension: int, size: int, step: int) -> 
     return ctx.permute(ctx.gather(self, windows, axis), order)
 
 
-def _memory_layout(**_: object) -> str:
-    return "it reads memory by strides, and tensors of TensorRT have no memory layout"
-
-
-@converter(aten.as_strided.default, when=_memory_layout)
-def as_strided(ctx: Context, self: Tensor, **_: object) -> Tensor:
-    """as_strided(Tensor(a) self, SymInt[] size, SymInt[] stride, SymInt? storage_offset=None) ->
-    Tensor(a)
-
-    Errors: always refused.
-    """
-    raise AssertionError(_memory_layout())
-
-
 def part(ctx: Context, x: Tensor, dim: int, start: Dim, size: Dim, step: Dim = 1) -> Tensor:
     """``size`` elements of ``x`` along ``dim``, every ``step``-th from ``start`` on."""
     starts: list[Dim] = [0] * x.rank
