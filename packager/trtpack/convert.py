@@ -21,12 +21,14 @@ from trtpack_runtime.recorder import Recorder
 from .branches import COND, branches, is_graph, operands
 from .capture import attribute, returned
 from .converters import find
+from .converters.bounds import Bounds
 from .converters.constants import Constants
 from .converters.context import Context
 from .converters.node import Refusal, bind_node, described, leaves, module_path, tensor, where
 from .converters.refusals import Refused
 from .converters.region import Region
 from .converters.symbols import Symbols, UnknownSymbolError
+from .lowering.inline_sizes import SIZES
 from .options import SizeRange
 from .target import Target
 
@@ -104,7 +106,8 @@ class _Conversion:
         self.placeholders = [n for n in graph_module.graph.nodes if n.op == "placeholder"]
         self.symbols = Symbols.of(graph_module)
         self.recorder, self.constants = Recorder(), Constants()
-        self.context = Context(target, self.recorder, self.constants)
+        bounds = Bounds(self._input_shapes(2))
+        self.context = Context(target, self.recorder, self.constants, bounds)
         self.values: dict[fx.Node, Any] = {}
         self.scope = ""
 
@@ -125,7 +128,7 @@ class _Conversion:
         for node in self.graph_module.graph.nodes:
             if node.op == "get_attr" and not is_graph(node):
                 self.values[node] = self._constant(node)
-            elif node.op == "call_function":
+            elif node.op == "call_function" and not isinstance(node.meta["val"], SIZES):
                 self.values[node] = self._call(node)
 
     def _profiles(self) -> list[Profile]:
@@ -157,10 +160,10 @@ class _Conversion:
         found = find(node.target)
         if found is None and node.target is not COND:
             raise self._refused(node, "no converter")
-        context = self.context
-        context.results = tuple(
-            tensor(node.name, value, self.symbols) for value in leaves(node.meta["val"])
-        )
+        context, wanted = self.context, leaves(node.meta["val"])
+        for value in wanted:
+            self.symbols.told_by(node.name, value)
+        context.results = tuple(tensor(node.name, value, self.symbols) for value in wanted)
         context.origin = where(node)
         context.scope = self.scope or "/".join(filter(None, (module_path(node), node.name)))
         try:
@@ -172,7 +175,16 @@ class _Conversion:
         except (Refused, NetworkError, UnknownSymbolError) as error:
             raise self._refused(node, str(error)) from error
         self._check(node, result)
+        self._learn(node, result)
         return result
+
+    def _learn(self, node: fx.Node, result: Any) -> None:
+        """The sizes that only a node's data tells are those of the layers that answer it."""
+        results = result if isinstance(result, list | tuple) else (result,)
+        for have, value in zip(results, leaves(node.meta["val"]), strict=True):
+            if have is not None:
+                for size, most in self.symbols.learn(value, node.name, have.shape):
+                    self.context.bounds.limit(size, most)
 
     def _conditional(self, node: fx.Node) -> tuple[Tensor, ...]:
         """A ``torch.cond``; layers of its graphs are called like itself."""
@@ -210,10 +222,15 @@ class _Conversion:
         if have.rank != want.rank or (have.is_static and want.is_static):
             return False
         return all(
-            [dims.evaluate(d, lookup) for d in have.shape]
-            == [dims.evaluate(d, lookup) for d in want.shape]
+            dims.evaluate(a, lookup) == dims.evaluate(b, lookup)
             for lookup in self._samples()
+            for a, b in zip(have.shape, want.shape, strict=True)
+            if not (self._is_told_by_data(a) or self._is_told_by_data(b))
         )
+
+    def _is_told_by_data(self, size: dims.Dim) -> bool:
+        inputs = {node.name for node in self.placeholders}
+        return any(name not in inputs for name, _ in dims.atoms(size))
 
     def _samples(self) -> list[Any]:
         """Lookups of the inputs' sizes at the minimum, the optimum and the maximum."""

@@ -18,8 +18,8 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from .branches import branches
 from .capture import returned
-from .converters.node import Refusal, refusal, where
-from .converters.symbols import Symbols
+from .converters.node import Refusal, leaves, refusal, where
+from .converters.symbols import Symbols, told_by_data
 from .lowering.inline_sizes import SIZES
 from .target import Target
 
@@ -80,6 +80,9 @@ def partition(
     if target.engine_kind in ("tensorrt", "tensorrt-rtx"):
         groups = _groups(module, refusals)
         groups = _large_enough(groups, min_block_size, refusals)
+        while cut_off := _cut_off(module, groups):
+            refusals |= cut_off
+            groups = _large_enough(_groups(module, refusals), min_block_size, refusals)
     segments = _schedule(module, groups, method)
     outputs = returned(module.graph)
     constants = {n.name: str(n.target) for n in outputs if n.op == "get_attr"}
@@ -95,6 +98,8 @@ class _Support(OperatorSupportBase):
     def is_node_supported(self, submodules: Mapping[str, torch.nn.Module], node: fx.Node) -> bool:
         if node.target is operator.getitem:
             return self.is_node_supported(submodules, node.args[0])  # type: ignore[arg-type]
+        if _is_size(node):
+            return node.op == "call_function" and self.refusals.keys().isdisjoint(_reads(node))
         return _computes(node) and node not in self.refusals
 
 
@@ -132,7 +137,8 @@ def _groups(module: fx.GraphModule, refusals: Mapping[fx.Node, Refusal]) -> dict
     groups: dict[fx.Node, int] = {}
     for i, found in enumerate(partitioner.propose_partitions()):
         for node in found.nodes:
-            groups[node] = i
+            if not _is_size(node):
+                groups[node] = i
     for node in module.graph.nodes:
         if node.target is operator.getitem:
             producer = node.args[0]
@@ -140,6 +146,24 @@ def _groups(module: fx.GraphModule, refusals: Mapping[fx.Node, Refusal]) -> dict
             if producer in groups:
                 groups[node] = groups[producer]
     return groups
+
+
+def _cut_off(module: fx.GraphModule, groups: Mapping[fx.Node, int]) -> dict[fx.Node, Refusal]:
+    """Nodes of TensorRT segments that need a size which data outside of their segment tells."""
+    told_in: dict[sympy.Symbol, int | None] = {}
+    found: dict[fx.Node, Refusal] = {}
+    for node in module.graph.nodes:
+        for value in leaves(node.meta.get("val")):
+            for size in filter(None, map(told_by_data, value.shape)):
+                told_in.setdefault(size, groups.get(node))
+        if node not in groups or not _computes(node):
+            continue
+        needed = set().union(*(_symbols(n) for n in (node, *node.all_input_nodes)))
+        for size in sorted(needed & told_in.keys(), key=str):
+            if told_in[size] != groups[node]:
+                reason = f"size {size} depends on data outside of its segment"
+                found[node] = Refusal(node.name, str(node.target), reason, where(node))
+    return found
 
 
 def _large_enough(

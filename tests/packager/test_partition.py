@@ -11,7 +11,7 @@ from torch import nn
 from torch.export import Dim
 
 from trtpack.capture import Captured, capture
-from trtpack.converters.refusals import BOOLEAN_INDEX, SIZED_BY_DATA
+from trtpack.converters.refusals import NO_LAYER_SIZED_BY_DATA, SIZED_BY_DATA
 from trtpack.lowering import lower
 from trtpack.partition import Plan, partition
 from trtpack.target import find_target
@@ -62,9 +62,9 @@ def test_an_unsupported_operator_is_one_torch_segment_between_two_engines() -> N
 @pytest.mark.parametrize(
     ("middle", "operator", "reason"),
     [
-        (lambda y: y[y > 0], "aten.index.Tensor", BOOLEAN_INDEX),
-        (lambda y: y.masked_select(y > 0), "aten.masked_select.default", SIZED_BY_DATA),
-        (lambda y: y.nonzero(), "aten.nonzero.default", SIZED_BY_DATA),
+        (lambda y: y[y > 0], "aten.index.Tensor", NO_LAYER_SIZED_BY_DATA),
+        (lambda y: y.masked_select(y > 0), "aten.masked_select.default", NO_LAYER_SIZED_BY_DATA),
+        (lambda y: y.nonzero(), "aten.nonzero.default", NO_LAYER_SIZED_BY_DATA),
         (lambda y: y.unique(dim=0), "aten.unique_dim.default", SIZED_BY_DATA),
         (lambda y: y.unique_consecutive(), "aten.unique_consecutive.default", SIZED_BY_DATA),
     ],
@@ -79,6 +79,32 @@ def test_what_is_sized_by_data_runs_in_pytorch_between_two_engines(
     assert {r.reason for r in made.refusals if r.op == operator} == {reason}
     assert "depends on data" in reason
     assert "in PyTorch between engines" in reason
+
+
+@pytest.mark.parametrize(
+    "middle", [lambda y: y[y > 0], lambda y: y.masked_select(y > 0) * 2, lambda y: y.nonzero()]
+)
+def test_what_is_sized_by_data_is_within_the_engine_where_tensorrt_has_the_layer(
+    middle: Any,
+) -> None:
+    captured = lowered(Sandwich(middle), torch.ones(2, 4))
+    made = partition(captured.graph_module, find_target("orin@jetpack-6.0"))
+    assert kinds(made) == ["tensorrt"]
+    assert made.refusals == ()
+
+
+def test_what_needs_a_size_that_data_in_another_segment_tells_is_no_engine() -> None:
+    class Cut(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            some = x[x > 0].relu()
+            return (some + torch.unique(some).sum()).exp()
+
+    captured = lowered(Cut(), torch.ones(2, 4))
+    made = partition(captured.graph_module, find_target("orin@jetpack-6.0"))
+    assert kinds(made) == ["tensorrt", "torch"]
+    reasons = {r.op: r.reason for r in made.refusals}
+    assert "depends on data outside of its segment" in reasons["aten.exp.default"]
+    assert "aten.index.Tensor" in made.segments[0].operators
 
 
 def test_complex_numbers_are_refused_in_words() -> None:

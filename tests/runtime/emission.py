@@ -111,7 +111,8 @@ def _hold_attributes(declared: Mapping[str, Any], part: Any) -> None:
             continue
         if name == "indices_type" or (kind == "gather" and declared["mode"] == "ND"):
             continue
-        if name in ("reshape_dims", "shape") or (kind == "slice" and name in ("start", "stride")):
+        shaped = name in ("reshape_dims", "shape", "max_output_boxes_per_class")
+        if shaped or (kind == "slice" and name in ("start", "stride")):
             continue  # sizes are compared as numbers, by the shapes they lead to
         if (kind, name) == ("dequantize", "output_type") and part._network._wide == "INT32":
             continue  # release 8 answers FLOAT, a cast follows

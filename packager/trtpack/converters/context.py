@@ -17,6 +17,7 @@ from trtpack_runtime.layers import FLOATS, INTS
 from trtpack_runtime.network import Network, Tensor
 from trtpack_runtime.recorder import Recorder
 
+from .bounds import Bounds
 from .constants import Constants
 from .moves import Move
 
@@ -41,11 +42,18 @@ class Context:
     """The recorder of one segment, with the conveniences every converter needs.
 
     ``target`` decides which layers exist; ``results`` are the types and shapes PyTorch gives the
-    node's outputs (``result`` is the first). Every method answers ``Tensor``s.
+    node's outputs (``result`` is the first), ``bounds`` what sizes can become. Every method
+    answers ``Tensor``s.
     """
 
-    def __init__(self, target: Target, recorder: Recorder, constants: Constants) -> None:
-        self.target = target
+    def __init__(
+        self,
+        target: Target,
+        recorder: Recorder,
+        constants: Constants,
+        bounds: Bounds | None = None,
+    ) -> None:
+        self.target, self.bounds = target, bounds or Bounds()
         self.results: tuple[Tensor, ...] = ()
         self.scope, self.origin = "", ""
         self._recorder = recorder
@@ -91,7 +99,7 @@ class Context:
     def region(self) -> tuple[Context, Recorder]:
         """A context and a recorder for a network that a layer of this one will own."""
         recorder = self._recorder.region()
-        inner = Context(self.target, recorder, self._constants)
+        inner = Context(self.target, recorder, self._constants, self.bounds)
         inner.scope, inner.origin = self.scope, self.origin
         return inner, recorder
 
@@ -104,6 +112,8 @@ class Context:
     def _counts_up(self, kind: str, operands: dict[str, Any], attributes: dict[str, Any]) -> bool:
         if kind == "fill":
             return all(at_least_zero(v) for v in (attributes["alpha"], *attributes["beta"]))
+        if kind in ("non_zero", "nms"):
+            return True
         if kind not in ("shuffle", "cast", "gather", "slice") or operands.get("fill"):
             return False
         return operands["input"].dtype in INTS and self.is_never_negative(operands["input"])

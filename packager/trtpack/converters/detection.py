@@ -3,17 +3,82 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 
+from trtpack.target import Target
 from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
+from trtpack_runtime.infer.by_data import MOST_BOXES
 from trtpack_runtime.network import Tensor
 
 from .context import Context
-from .refusals import first_reason, unless_floats
+from .ranking import ranked_by_comparing
+from .refusals import Refused, first_reason, unless_floats, unless_sized_by_data
 from .registry import converter
+
+_STEP = 2.0**-13
+"""Between the scores of boxes one after the other: exact in float32, and above 0 for all."""
+
+
+def _suppressible(*, dets: Tensor, iou_threshold: float, target: Target, **_: object) -> str | None:
+    return first_reason(
+        unless_sized_by_data(target=target),
+        None if 0 <= iou_threshold <= 1 else "TensorRT takes overlaps from 0 to 1",
+        "there are no boxes" if dets.shape[0] == 0 else None,
+    )
+
+
+@converter("torchvision::nms", when=_suppressible)
+def nms(ctx: Context, dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor
+
+    TensorRT's layer gets ranks for scores: it leaves out scores of 0 or less, and does not say
+    which of two equal ones comes first. ``batched_nms`` arrives here with its boxes moved apart.
+
+    Shapes: (N, 4) and (N,) to (count,); N may be dynamic, or as many as data says.
+    Dtypes: float16, bfloat16, float32; all in float32.
+    Errors: more than 5000 boxes, or no known number of them, are refused, since TensorRT looks
+        only at the 5000 best; so is TensorRT-RTX, which has no such layer.
+    Source: torchvision.ops.nms, whose boxes have x1 < x2 and y1 < y2; NvInfer.h, INMSLayer.
+    """
+    count = dets.shape[0]
+    if ctx.bounds.at_most(count) > MOST_BOXES:
+        raise Refused(_too_many(ctx.bounds.at_most(count)))
+    rank = ctx.cast(ranked_by_comparing(ctx, scores, 0, largest=True), "FLOAT")
+    points = ctx.elementwise("SUB", 1.0, ctx.elementwise("PROD", rank, _STEP))
+    kept, _ = ctx.add_all(
+        "nms",
+        {
+            "boxes": ctx.reshape(ctx.cast(dets, "FLOAT"), (1, count, 4)),
+            "scores": ctx.reshape(points, (1, count, 1)),
+        },
+        max_output_boxes_per_class=count,
+        iou_threshold=_at_most(iou_threshold),
+        score_threshold=0.0,
+        bounding_box_format="CORNER_PAIRS",
+        indices_type="INT64",
+    )
+    left = kept.shape[0]
+    ctx.bounds.limit(left, ctx.bounds.at_most(count))
+    return ctx.reshape(ctx.slice(kept, (0, 2), (left, 1)), (left,))
+
+
+def _too_many(count: float) -> str:
+    how_many = f"here are up to {count:.0f}" if math.isfinite(count) else "nothing bounds them here"
+    return (
+        f"TensorRT looks at the {MOST_BOXES} best boxes only, {how_many}; torch._check their "
+        "number, or keep the best before"
+    )
+
+
+def _at_most(threshold: float) -> float:
+    """The largest float32 that is not above: as PyTorch, which compares in float64."""
+    rounded = torch.tensor(threshold, dtype=torch.float32)
+    below = torch.nextafter(rounded, torch.tensor(-torch.inf))
+    return float(rounded if rounded.item() <= threshold else below)
 
 
 class _Line(NamedTuple):

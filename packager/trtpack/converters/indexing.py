@@ -8,26 +8,36 @@ from dataclasses import dataclass
 
 import torch
 
+from trtpack.target import Target
 from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.network import Tensor
 
 from .context import Context
-from .refusals import BOOLEAN_INDEX
+from .nonzero import without_masks
+from .refusals import unless_sized_by_data
 from .registry import converter
 
 aten = torch.ops.aten
 Indices = Sequence["Tensor | None"]
 
 
-def unless_integers(*, indices: Indices, **_: object) -> str | None:
-    """Refuses boolean masks, which pick as many elements as they have True ones."""
-    if any(i is not None and i.dtype in ("BOOL", "UINT8") for i in indices):
-        return BOOLEAN_INDEX
-    return None
+def has_masks(indices: Indices) -> bool:
+    """Whether there are boolean masks, which pick as many elements as they have True ones."""
+    return any(i is not None and i.dtype == "BOOL" for i in indices)
 
 
-@converter(aten.index.Tensor, aten._unsafe_index.Tensor, when=unless_integers)
+def _picked(*, indices: Indices, target: Target, **_: object) -> str | None:
+    if any(i is not None and i.dtype == "UINT8" for i in indices):
+        return "an index of uint8 is a mask to PyTorch, which warns of it; give a bool one"
+    if not has_masks(indices):
+        return None
+    if any(i is not None and i.dtype == "BOOL" and not i.rank for i in indices):
+        return "a mask of one element adds a dim of 0 or 1 elements"
+    return unless_sized_by_data(target=target)
+
+
+@converter(aten.index.Tensor, aten._unsafe_index.Tensor, when=_picked)
 def index(ctx: Context, self: Tensor, indices: Indices) -> Tensor:
     """index.Tensor(Tensor self, Tensor?[] indices) -> Tensor
 
@@ -35,13 +45,19 @@ def index(ctx: Context, self: Tensor, indices: Indices) -> Tensor:
 
     Shapes: indices broadcast; their dims stand where the indexed ones were, or in front where
         those were not side by side. All may be dynamic.
-    Dtypes: all; indices int32 or int64, negative ones count from the end.
-    Errors: boolean indices are refused.
+    Dtypes: all; indices int32 or int64, negative ones count from the end; bool ones are masks,
+        which pick as many elements as they have true ones.
+    Errors: masks of 0 dims or of uint8 are refused, and all masks on TensorRT-RTX.
     Source: NumPy's advanced indexing.
     """
-    place = Placement.of(ctx, self, indices)
-    out = ctx.gather(place.joined(ctx), place.flat(ctx), place.axis)
-    return ctx.reshape(out, ctx.result.shape)
+    if has_masks(indices):
+        return _gathered(ctx, *without_masks(ctx, self, indices))
+    return ctx.reshape(_gathered(ctx, self, indices), ctx.result.shape)
+
+
+def _gathered(ctx: Context, x: Tensor, indices: Indices) -> Tensor:
+    place = Placement.of(ctx, x, indices)
+    return ctx.gather(place.joined(ctx), place.flat(ctx), place.axis)
 
 
 @converter(aten.index_select.default)

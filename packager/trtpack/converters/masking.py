@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Elements placed where a mask is true."""
+"""Elements picked and placed where a mask is true."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from trtpack_runtime import dims
 from trtpack_runtime.network import Tensor
 
 from .context import Context
+from .nonzero import places_in_row
+from .refusals import unless_sized_by_data
 from .registry import converter
 from .running import running_sum
 
@@ -51,3 +53,18 @@ def masked_scatter(ctx: Context, self: Tensor, mask: Tensor, source: Tensor) -> 
     places = ctx.elementwise("MAX", ctx.elementwise("SUB", count, 1), 0)
     taken = ctx.gather(ctx.reshape(source, (dims.product(source.shape),)), places, 0)
     return ctx.select(mask, ctx.reshape(taken, shape), ctx.expand(self, shape))
+
+
+@converter(aten.masked_select.default, when=unless_sized_by_data)
+def masked_select(ctx: Context, self: Tensor, mask: Tensor) -> Tensor:
+    """masked_select(Tensor self, Tensor mask) -> Tensor
+
+    Shapes: both broadcast; all may be dynamic. Only the data tells how many elements there are.
+    Dtypes: all.
+    Errors: TensorRT-RTX has no layer for it.
+    """
+    rank = max(self.rank, mask.rank)
+    sides = ((1,) * (rank - t.rank) + t.shape for t in (self, mask))
+    shape = tuple(b if a == 1 else a for a, b in zip(*sides, strict=True))
+    row = ctx.reshape(ctx.expand(self, shape), (dims.product(shape),))
+    return ctx.gather(row, places_in_row(ctx, ctx.expand(mask, shape)), 0)

@@ -7,6 +7,7 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
+import sympy
 import torch
 from torch import fx
 from torch._ops import OpOverload
@@ -18,7 +19,7 @@ from trtpack_runtime.dtypes import NETWORK_DTYPES, by_torch
 from trtpack_runtime.network import Tensor
 
 from . import find, refused, registry
-from .symbols import Symbols, UnknownSymbolError
+from .symbols import Symbols, UnknownSymbolError, told_by_data
 
 MAX_RANK = 8
 
@@ -36,7 +37,8 @@ class Refusal:
 def refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
     """Why a node cannot be converted for ``target``, or None.
 
-    The answer holds for the node alone; converting a whole segment may still find a reason.
+    The answer holds for the node alone; converting a whole segment may still find a reason. Where
+    there is none, ``symbols`` gains the sizes that the node's result tells.
     """
     op = node.target
     if op is COND:
@@ -53,10 +55,13 @@ def refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
         bound = bind_node(node, lambda n: described(n, symbols), symbols)
         if found.when and (reason := found.when(**bound, target=target)):
             return reason
-        reasons = (_untranslatable(v, target, symbols) for v in leaves(node.meta["val"]))
+        results = leaves(node.meta["val"])
+        for value in results:
+            symbols.told_by(node.name, value)
+        reasons = (_untranslatable(v, target, symbols) for v in results)
         return next((reason for reason in reasons if reason), None)
     except UnknownSymbolError as error:
-        return f"size {error.symbol} depends on data and has no known upper bound"
+        return f"size {error.symbol} depends on data, which PyTorch tells"
 
 
 def _branch_refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
@@ -69,6 +74,8 @@ def _branch_refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | No
     for branch in branches(node):
         for inner in branch.graph.nodes:
             computes = inner.op == "call_function" and inner.target is not operator.getitem
+            if computes and (size := _told_first(inner, symbols)):
+                return f"its branch has {inner.target}, whose data tells the size {size}"
             if computes and (reason := refusal(inner, target, symbols)):
                 return f"its branch has {inner.target}: {reason}"
     try:
@@ -76,6 +83,12 @@ def _branch_refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | No
         return next((reason for reason in reasons if reason), None)
     except UnknownSymbolError as error:
         return f"size {error.symbol} depends on which branch is taken"
+
+
+def _told_first(node: fx.Node, symbols: Symbols) -> sympy.Symbol | None:
+    """A size that nothing but a node's result tells."""
+    sizes = [told_by_data(d) for value in leaves(node.meta["val"]) for d in value.shape]
+    return next((size for size in sizes if size is not None and not symbols.knows(size)), None)
 
 
 def _nests_open_sizes(node: fx.Node) -> bool:

@@ -34,7 +34,7 @@ def ordered_by_comparing(
     ctx: Context, x: Tensor, k: Dim, axis: int, *, largest: bool
 ) -> tuple[Tensor, Tensor]:
     """The first ``k`` elements along ``axis`` in order, and their indices as INT64."""
-    ranks = _ranks(ctx, x, axis, largest=largest)
+    ranks = ranked_by_comparing(ctx, x, axis, largest=largest)
     steps = tuple(int(i == axis) for i in range(x.rank))
     places = ctx.ramp(x.shape, steps)
     order = ctx.add(
@@ -46,8 +46,9 @@ def ordered_by_comparing(
     return ctx.gather(x, order, axis, mode="ELEMENT"), order
 
 
-def _ranks(ctx: Context, x: Tensor, axis: int, *, largest: bool) -> Tensor:
-    """How many elements along ``axis`` come before each one."""
+def ranked_by_comparing(ctx: Context, x: Tensor, axis: int, *, largest: bool) -> Tensor:
+    """How many elements along ``axis`` come before each one, as INT32; of equal ones, the first
+    comes first."""
     length = x.shape[axis]
     before, behind = x.shape[:axis], x.shape[axis + 1 :]
     this = ctx.reshape(x, (*before, length, 1, *behind))

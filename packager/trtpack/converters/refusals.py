@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+from trtpack.target import Target
 from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
 SIZED_BY_DATA = "the size of its result depends on data, so it runs in PyTorch between engines"
-BOOLEAN_INDEX = (
-    "a boolean index picks a number of elements that depends on data, so it runs in PyTorch "
-    "between engines"
+NO_LAYER_SIZED_BY_DATA = (
+    "the size of its result depends on data, for which TensorRT-RTX has no layer, so it runs in "
+    "PyTorch between engines"
 )
 
 
@@ -24,6 +25,11 @@ def unless_floats(**arguments: object) -> str | None:
         if isinstance(value, Tensor) and value.dtype not in FLOATS:
             return f"TensorRT computes this in floats only, got {DTYPES[value.dtype].torch}"
     return None
+
+
+def unless_sized_by_data(*, target: Target, **_: object) -> str | None:
+    """Refuses results as long as the data says where the target's TensorRT has no such layers."""
+    return NO_LAYER_SIZED_BY_DATA if target.engine_kind == "tensorrt-rtx" else None
 
 
 def first_reason(*reasons: str | None) -> str | None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import torch
 
+from trtpack.target import Target
 from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.network import Tensor
 
 from .context import Context
-from .indexing import Indices, Placement
-from .refusals import BOOLEAN_INDEX
+from .indexing import Indices, Placement, has_masks
+from .nonzero import without_masks
+from .refusals import unless_sized_by_data
 from .registry import converter
 from .scatter_reduce import added
 from .slicing import first_index, part
@@ -52,14 +54,17 @@ def index_copy(ctx: Context, self: Tensor, dim: int, index: Tensor, source: Tens
 
 
 def _known_places(
-    *, self: Tensor, indices: Indices, values: Tensor, accumulate: bool, **_: object
+    *, indices: Indices, values: Tensor, accumulate: bool, target: Target, **_: object
 ) -> str | None:
-    masks = [i for i in indices if i is not None and i.dtype == "BOOL"]
-    if not masks:
+    if not has_masks(indices) or _is_select(indices, values, accumulate):
         return None
-    if accumulate or len(indices) > 1 or dims.product(values.shape) != 1:
-        return BOOLEAN_INDEX
-    return None
+    return unless_sized_by_data(target=target)
+
+
+def _is_select(indices: Indices, values: Tensor, accumulate: bool) -> bool:
+    """Whether one mask puts one value, for which no place needs to be known."""
+    one = len(indices) == 1 and dims.product(values.shape) == 1
+    return one and not accumulate and indices[0] is not None and indices[0].dtype == "BOOL"
 
 
 @converter(aten.index_put.default, aten._unsafe_index_put.default, when=_known_places)
@@ -73,11 +78,15 @@ def index_put(
 
     Shapes: as ``index.Tensor``; values broadcast to what the index would answer.
     Dtypes: all; floats accumulate in float32.
-    Errors: a boolean mask with several values is refused.
+    Errors: a boolean mask with several values is refused on TensorRT-RTX.
     Source: torch.Tensor.index_put. Of equal indices, any may win unless accumulated.
     """
-    if indices[0] is not None and indices[0].dtype == "BOOL":
+    if _is_select(indices, values, accumulate):
+        assert indices[0] is not None
         return _masked(ctx, self, indices[0], values)
+    if has_masks(indices):
+        joined, given = without_masks(ctx, self, indices)
+        return ctx.reshape(index_put(ctx, joined, given, values, accumulate), self.shape)
     front = _in_front(Placement.of(ctx, self, indices))
     place = Placement.of(ctx, self, indices)
     rows, (_, behind) = front.joined(ctx), front.around

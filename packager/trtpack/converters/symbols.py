@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import sympy
 import torch
 from torch import fx
 from torch.utils._sympy import functions as torch_sympy
+from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
@@ -26,7 +28,7 @@ class UnknownSymbolError(Exception):
 
 
 class Symbols:
-    """Maps torch's size symbols to dims of named tensors."""
+    """Maps torch's size symbols to dims of named tensors: inputs, and what data sizes."""
 
     def __init__(self, tensors: Iterable[tuple[str, torch.Tensor]] = ()) -> None:
         self._dims: dict[sympy.Symbol, Dim] = {}
@@ -49,6 +51,28 @@ class Symbols:
         inputs = module.graph.find_nodes(op="placeholder")
         values = ((n.name, n.meta["val"]) for n in inputs)
         return cls((n, v) for n, v in values if isinstance(v, torch.Tensor))
+
+    def told_by(self, name: str, value: torch.Tensor) -> None:
+        """Reads sizes that only data tells, and that are not known yet, off a tensor."""
+        for axis, size in enumerate(value.shape):
+            symbol = told_by_data(size)
+            if symbol is not None and symbol not in self._dims:
+                self._dims[symbol] = dims.dim(name, axis)
+
+    def learn(
+        self, value: torch.Tensor, name: str, shape: Iterable[Dim]
+    ) -> Iterator[tuple[Dim, float]]:
+        """Takes what ``told_by`` read off ``name`` as dims of ``shape``.
+
+        Answers those, each with the most that torch says of it.
+        """
+        for axis, (size, now) in enumerate(zip(value.shape, shape, strict=True)):
+            symbol = told_by_data(size)
+            if symbol is not None and self._dims.get(symbol) == dims.dim(name, axis):
+                self._dims[symbol] = now
+                assert isinstance(size, torch.SymInt)
+                upper = size.node.shape_env.var_to_range[symbol].upper
+                yield now, int(upper) if upper.is_Integer else math.inf
 
     def knows(self, symbol: sympy.Symbol) -> bool:
         """Whether a symbol can be read off the inputs."""
@@ -107,6 +131,14 @@ class Symbols:
             case torch_sympy.Min() | sympy.Min():
                 return _fold(dims.minimum, parts)
         raise UnknownSymbolError(str(expression))
+
+
+def told_by_data(size: object) -> sympy.Symbol | None:
+    """The symbol of a size that is not known before the data is; None for any other size."""
+    expression = size.node.expr if isinstance(size, torch.SymInt) else None
+    if isinstance(expression, sympy.Symbol) and symbol_is_type(expression, SymT.UNBACKED_INT):
+        return expression
+    return None
 
 
 def _fold(operation: Any, parts: list[Dim]) -> Dim:

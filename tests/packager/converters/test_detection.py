@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from tests.packager.converters.harness import (
     Case,
     Checker,
+    Input,
     converted,
     dynamic,
     f32,
@@ -60,7 +62,44 @@ CASES += [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@dataclass(frozen=True)
+class Boxes(Input):
+    """Boxes by their lower and their upper corners."""
+
+    def sample(self, which: int, generator: torch.Generator) -> torch.Tensor:
+        first, second = super().sample(which, generator).chunk(2, 1)
+        return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], 1)
+
+
+VARYING = {0: (1, 6, 40)}
+NMS = torch.ops.torchvision.nms.default
+NO_HALVES = "torchvision's kernel for CPUs takes none"
+BOXES = given(
+    [
+        [0.0, 0.0, 4.0, 4.0],
+        [0.5, 0.0, 4.0, 4.0],
+        [10.0, 10.0, 14.0, 12.0],
+        [3.0, 3.0, 6.0, 6.0],
+        [10.0, 10.0, 14.0, 13.0],
+        [0.0, 0.0, 4.0, 3.5],
+        [20.0, 20.0, 20.0, 20.0],
+    ]
+)
+SCORES = given([0.5, 0.9, -0.25, 0.5, -3.0, 0.5, 2.0])
+NMS_CASES = [
+    Case(NMS, boxes, scores, threshold).float32_only(NO_HALVES).not_on_rtx()
+    for boxes, scores, threshold in (
+        (BOXES, SCORES, 0.5),
+        (BOXES, f32(7), 0.0),
+        (BOXES, f32(7), 1.0),
+        (BOXES, given([1.0] * 7), 0.3),
+        (given([[1.0, 2.0, 3.0, 4.0]]), f32(1), 0.5),
+        (Boxes(torch.float32, (6, 4), ranges=VARYING), dynamic(f32(6), VARYING), 0.25),
+    )
+]
+
+
+@pytest.mark.parametrize("case", [*CASES, *NMS_CASES], ids=str)
 def test_matches_torchvision(case: Case, check: Checker) -> None:
     with torch.compiler.set_stance("force_eager"):
         check(case)
@@ -105,3 +144,28 @@ def test_maps_of_integers_are_refused() -> None:
     whole = given([[0, 1, 2, 6, 5]], torch.int64)
     found = refusal(ALIGN, i64(2, 3, 8, 10), whole, 1.0, 2, 2, 2, False)
     assert found == "TensorRT computes this in floats only, got int64"
+
+
+def test_more_boxes_than_tensorrt_looks_at_are_refused() -> None:
+    told = {"target": "orin@jetpack-6.2"}
+    assert refusal(NMS, f32(5000, 4), f32(5000), 0.5, **told) is None
+    assert refusal(NMS, f32(8400, 4), f32(8400), 0.5, **told) == (
+        "TensorRT looks at the 5000 best boxes only, here are up to 8400; torch._check their "
+        "number, or keep the best before"
+    )
+    varying = {0: (1, 100, 6000)}
+    reason = refusal(NMS, dynamic(f32(4, 4), varying), dynamic(f32(4), varying), 0.5, **told)
+    assert "here are up to 6000" in str(reason)
+
+
+def test_an_overlap_that_no_boxes_have_is_refused() -> None:
+    for threshold in (-0.5, 1.5):
+        reason = refusal(NMS, BOXES, SCORES, threshold, target="orin@jetpack-6.2")
+        assert reason == "TensorRT takes overlaps from 0 to 1"
+
+
+def test_a_threshold_is_rounded_to_the_float_that_decides_alike() -> None:
+    for threshold in (0.3, 0.7, 0.5, 1 / 3):
+        layers = converted(Case(NMS, BOXES, SCORES, threshold), "orin@jetpack-6.2").network.layers
+        (told,) = (la.attributes["iou_threshold"] for la in layers if la.kind == "nms")
+        assert told <= threshold < told * (1 + 2**-23) + 1e-12

@@ -19,8 +19,6 @@ from tests.packager.converters.harness import (
     kinds,
     weight,
 )
-from trtpack.converters.indexing import unless_integers
-from trtpack_runtime.network import Tensor
 
 aten = torch.ops.aten
 INDEX = aten.index.Tensor
@@ -91,10 +89,3 @@ def test_matches_pytorch(case: Case, check: Checker) -> None:
 def test_known_indices_are_one_gather() -> None:
     assert kinds(Case(INDEX, CUBE, [weight(TABLE)])) == ["gather"]
     assert kinds(Case(INDEX, CUBE, [weight(TABLE), weight(TABLE)])) == ["shuffle", "gather"]
-
-
-def test_a_mask_stays_in_pytorch() -> None:
-    assert unless_integers(indices=[None, Tensor("mask", "BOOL", (3,))]) == (
-        "a boolean index picks a number of elements that depends on data, so it runs in "
-        "PyTorch between engines"
-    )

@@ -15,7 +15,6 @@ from tests.packager.converters.harness import (
     given,
     i64,
     kinds,
-    refusal,
     weight,
 )
 
@@ -85,10 +84,3 @@ def test_matches_pytorch(case: Case, check: Checker) -> None:
 def test_a_scatter_is_one_layer() -> None:
     assert kinds(Case(aten.scatter.src, f32(3, 5), 1, PLACES, f32(3, 2))) == ["scatter"]
     assert kinds(Case(PUT, f32(5, 4), [weight(ROWS)], f32(3, 4))) == ["scatter"]
-
-
-def test_several_values_for_a_mask_stay_in_pytorch() -> None:
-    assert refusal(PUT, f32(3, 4), [boolean(3, 4)], f32(3)) == (
-        "a boolean index picks a number of elements that depends on data, so it runs in "
-        "PyTorch between engines"
-    )
