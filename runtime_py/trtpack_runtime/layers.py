@@ -316,6 +316,12 @@ _TABLE = (
         since="10.14",
     ),
     Kind(
+        "rotary_embedding",
+        (_x(FLOATS), Operand("cos", same="input"), Operand("sin", same="input")),
+        {"interleaved": "bool"},
+        since="10.15",
+    ),
+    Kind(
         "quantize",
         (_x(FLOATS), Operand("scale", FLOATS)),
         {"axis": "int?", "output_type": "dtype"},

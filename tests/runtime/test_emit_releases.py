@@ -65,9 +65,10 @@ def test_the_releases_lack_what_is_newer() -> None:
         release: {kind for kind in BY_KIND if all(missing(release, n) for n, _ in networks(kind))}
         for release in ALL
     }
-    assert lacking["8.6"] == {"attention", "cumulative", "normalization_v2"}
-    assert lacking["10.8"] == {"attention", "normalization_v2"}
-    assert lacking["10.14"] == {"normalization_v2"}
+    newest = {"normalization_v2", "rotary_embedding"}
+    assert lacking["8.6"] == {"attention", "cumulative", *newest}
+    assert lacking["10.8"] == {"attention", *newest}
+    assert lacking["10.14"] == newest
     assert lacking["10.16"] == lacking["11.1"] == set()
 
 

@@ -424,6 +424,12 @@ def attention(
     return added
 
 
+@emitter
+def rotary_embedding(e: Emitter, input: Any, cos: Any, sin: Any, interleaved: bool) -> Added:
+    every = 0  # all of the last dim is turned
+    return one(e, e.definition.add_rotary_embedding(input, cos, sin, interleaved, every))
+
+
 def _scaled(e: Emitter, method: str, input: Any, scale: Any, dtype: str, axis: int | None) -> Added:
     add = getattr(e.definition, method)
     if hasattr(e.trt.IQuantizeLayer, "to_type"):

@@ -150,6 +150,17 @@ def attention(
     return [(query.dtype, query.shape)]
 
 
+@rule
+def rotary_embedding(input: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Results:
+    require_rank("input", input, 4)
+    batch, _, length, width = input.shape
+    half = width // 2
+    require(half * 2 == width, f"operand input: wanted a last dim of even size, got {input}")
+    require_shape("cos", cos, (batch, length, half))
+    require_shape("sin", sin, (batch, length, half))
+    return [(input.dtype, input.shape)]
+
+
 def _matrix(name: str, tensor: Tensor, op: str, inner_axis: int) -> tuple[Shape, Shape, Dim]:
     """Batch dims, the dim that stays (none for a vector), and the inner size.
 

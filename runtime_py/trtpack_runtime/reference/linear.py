@@ -103,5 +103,14 @@ def attention(
     return torch.matmul(torch.softmax(scores, -1) if softmax_op else scores, value)
 
 
+@kernel
+def rotary_embedding(input: T, cos: T, sin: T, interleaved: bool) -> T:
+    dim = -1 if interleaved else -2
+    first, second = input.unflatten(-1, (-1, 2) if interleaved else (2, -1)).unbind(dim)
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    return torch.stack(turned, dim).flatten(-2)
+
+
 def _matrix(tensor: T, op: str) -> T:
     return tensor.transpose(-1, -2) if op == "TRANSPOSE" else tensor

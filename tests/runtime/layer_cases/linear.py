@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,6 +84,7 @@ def products() -> list[Case]:
         ),
         *_normalizations(),
         *_attentions(),
+        *_rotations(),
     ]
 
 
@@ -193,4 +195,28 @@ def _attentions() -> list[Case]:
             label="none",
             dtypes=("FLOAT",),
         ),
+    ]
+
+
+def _rotations() -> list[Case]:
+    def turned(input: T, cos: T, sin: T, *, pairs: tuple[int, int], dim: int) -> T:
+        plane = input.unflatten(-1, pairs).movedim(dim, -1).contiguous()
+        angle = torch.complex(cos.float(), sin.float()).unsqueeze(1)
+        product = torch.view_as_real(torch.view_as_complex(plane.float()) * angle)
+        return product.movedim(-1, dim).flatten(-2).to(input.dtype)
+
+    operands = {"input": x(2, 3, 5, 8), "cos": x(2, 5, 4), "sin": x(2, 5, 4)}
+    return [
+        Case(
+            "rotary_embedding",
+            operands,
+            {"interleaved": interleaved},
+            partial(turned, pairs=pairs, dim=dim),
+            dynamic={"input": (0, 2), "cos": (0, 1), "sin": (0, 1)},
+            label=label,
+        )
+        for interleaved, pairs, dim, label in (
+            (False, (2, 4), -2, "halves"),
+            (True, (4, 2), -1, "interleaved"),
+        )
     ]

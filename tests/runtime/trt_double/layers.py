@@ -497,6 +497,20 @@ row(
 )(_attention)
 
 
+@row(
+    "add_rotary_embedding",
+    "IRotaryEmbeddingLayer",
+    "ROTARY_EMBEDDING",
+    "input cos_cache sin_cache",
+    "interleaved rotary_embedding_dim",
+)
+def _rotary_embedding(layer: Any) -> Read:
+    if layer._value("rotary_embedding_dim") != 0:
+        raise ValueError("IRotaryEmbeddingLayer: only a part of the last dim is turned")
+    operands = {name: _input(layer, i) for i, name in enumerate(("input", "cos", "sin"))}
+    return operands, {"interleaved": layer._value("interleaved")}
+
+
 def _scaled(layer: Any) -> Read:
     dtype = layer._value("to_type") or layer._types.get(0) or layer._usual_type()
     given = _optional(layer, ("axis",), {"output_type": dtype.name})
