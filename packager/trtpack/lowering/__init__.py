@@ -27,6 +27,7 @@ from .recognise_attention import recognise_attention
 from .recognise_gelu import recognise_gelu
 from .recognise_layer_norm import recognise_layer_norm
 from .recognise_rms_norm import recognise_rms_norm
+from .recognise_rotary import recognise_rotary
 from .relax_views import relax_views
 
 PASSES = (
@@ -37,6 +38,7 @@ PASSES = (
     recognise_gelu,  # written by hand it is eight layers; TensorRT has it as one
     recognise_layer_norm,  # likewise, and TensorRT keeps its statistics in float32
     recognise_rms_norm,  # a layer less, and the operator that reports name
+    recognise_rotary,  # one layer from TensorRT 10.15 on, instead of seven or nine
     recognise_attention,  # one fused layer from TensorRT 10.14 on
     fold_batch_norm,  # one layer instead of two; leaves arithmetic over parameters behind
     merge_projections,  # one wide product is faster than three; leaves joined weights behind

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from .match import calls, number
+from .match import arguments, calls, number
 
 aten = torch.ops.aten
 
@@ -48,7 +48,7 @@ def _into_convolution(node: fx.Node) -> int:
 
 
 def _into_pooling(node: fx.Node) -> int:
-    given = _arguments(node)
+    given = arguments(node)
     average = node.target in _AVERAGES
     found = _padded(given["input"], given["padding"], 0.0 if average else -math.inf)
     if found is None or given["ceil_mode"]:
@@ -64,15 +64,6 @@ def _into_pooling(node: fx.Node) -> int:
     node.args = tuple({**given, "input": source, "padding": padding}.values())
     node.kwargs = {}
     return 1
-
-
-def _arguments(node: fx.Node) -> dict[str, Any]:
-    """A call's arguments by name, in order, defaults filled in."""
-    module = node.graph.owning_module
-    assert module is not None
-    found = node.normalized_arguments(module, normalize_to_only_use_kwargs=True)
-    assert found is not None
-    return dict(found.kwargs)
 
 
 def _padded(pad: Any, padding: Any, value: float) -> tuple[fx.Node, list[int]] | None:

@@ -65,6 +65,15 @@ def is_near(value: object, wanted: float) -> bool:
     return found is not None and abs(found - wanted) <= 1e-3 * abs(wanted)
 
 
+def arguments(node: fx.Node) -> dict[str, Any]:
+    """A call's arguments by name, in order, defaults filled in."""
+    module = node.graph.owning_module
+    assert module is not None
+    found = node.normalized_arguments(module, normalize_to_only_use_kwargs=True)
+    assert found is not None
+    return dict(found.kwargs)
+
+
 def only_user(node: fx.Node) -> fx.Node | None:
     """The one node that reads this one; None where several do, or the graph answers it."""
     if len(node.users) != 1:
