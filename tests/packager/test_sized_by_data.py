@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole builds of models whose results are as long as the data says."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import trtpack_runtime
+from tests.runtime.command import trtpack
+from trtpack.inputs import parse_inputs
+from trtpack.options import Options
+from trtpack.pipeline import build
+from trtpack.report import BuildReport, Progress
+from trtpack.sources.torchvision_ops import import_torchvision
+from trtpack_runtime import network as networks
+from trtpack_runtime.bundle import open_bundle
+
+import_torchvision()
+from torchvision.ops import nms  # noqa: E402
+
+
+class Head(nn.Module):
+    """The end of a detector: boxes above a score, of those that overlap the best."""
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        super().__init__()
+        self.box, self.score, self.threshold = nn.Linear(8, 4), nn.Linear(8, 1), threshold
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        raw = self.box(x)
+        low = raw[:, :2]
+        boxes = torch.cat([low, low + raw[:, 2:].exp()], 1)
+        scores = self.score(x).squeeze(1).sigmoid()
+        likely = scores > self.threshold
+        boxes, scores = boxes[likely], scores[likely]
+        kept = nms(boxes, scores, 0.3)
+        return {"boxes": boxes[kept], "scores": scores[kept], "places": likely.nonzero()}
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
+def made(model: nn.Module, path: Path, *targets: str, **options: Any) -> BuildReport:
+    torch.manual_seed(0)
+    x = torch.randn(40, 8)
+    inputs = parse_inputs(["2/40/60x8"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*create_unbacked_symint")  # torchvision's
+        chosen = Options(targets=targets, output=path, inputs=inputs, **options)
+        return build((model, (x,)), chosen, Progress())
+
+
+@pytest.mark.parametrize("target", ["orin@jetpack-6.0", "orin@jetpack-6.2", "rtx-4090"])
+def test_a_detectors_head_answers_as_the_model_does(tmp_path: Path, target: str) -> None:
+    torch.manual_seed(1)
+    model = Head().eval()
+    report = made(model, tmp_path / "bundle.tar", target)
+    kinds = [segment.kind for segment in report.targets[0].segments]
+    assert kinds == (["tensorrt", "torch"] if target == "rtx-4090" else ["tensorrt"])
+    loaded = trtpack_runtime.load(tmp_path / "bundle.tar")
+    counts = set()
+    for rows in (2, 40, 60):
+        x = torch.randn(rows, 8)
+        with torch.no_grad():
+            wanted, got = model(x), loaded(x)
+        counts.add(len(wanted["boxes"]))
+        for name in wanted:
+            torch.testing.assert_close(got[name], wanted[name], rtol=1e-4, atol=1e-5)
+    assert len(counts) == 3
+
+
+def test_no_box_at_all_is_an_answer(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = Head().eval()
+    made(model, tmp_path / "bundle.tar", "orin@jetpack-6.0")
+    unlikely = -100 * model.score.weight.detach().expand(5, 8)
+    got = trtpack_runtime.load(tmp_path / "bundle.tar")(unlikely)
+    assert {name: list(value.shape) for name, value in got.items()} == {
+        "boxes": [0, 4],
+        "scores": [0],
+        "places": [0, 1],
+    }
+
+
+def test_what_is_stored_and_shown_says_which_sizes_are_open(tmp_path: Path) -> None:
+    path = tmp_path / "bundle.tar"
+    torch.manual_seed(1)
+    made(Head().eval(), path, "orin@jetpack-6.0")
+    bundle = open_bundle(path)
+    (name,) = (e.name for e in bundle.manifest.members if e.name.startswith("networks/"))
+    network = networks.from_json(bundle.json(name))
+    assert set(network.outputs_by_data()) == set(network.outputs)
+    shown = trtpack("inspect", path).out.splitlines()
+    assert ["out", "boxes", "float", "?x4"] in [line.split() for line in shown]
