@@ -12,7 +12,7 @@ import torch
 
 from tests.proving.collecting import Row, collect
 from tests.proving.proof import Result
-from tests.proving.trial import Sample, Trial
+from tests.proving.trial import Sample, Trial, by_data
 from tests.runtime.layer_cases import TOLERANCE
 from trtpack.convert import ConversionError, ConvertedSegment, convert
 from trtpack.target import Target, find_target
@@ -73,6 +73,7 @@ def _trial(harness: Any, case: Any, name: str, subject: str, dtype: str, target:
     if not target.tensorrt_at_least("10.0") and any(map(_is_long, samples)):
         raise _NoTrial("has integers beyond 32 bits, TensorRT 8 has none such")
     group = f"{'dynamic' if ranges else 'static'} {_family(segment.network)}"
+    group += by_data(segment.network)
     group += " with unread inputs" * _has_unread_inputs(segment.network)
     constants = {c.data: segment.constants[c.data] for c in segment.network.constants.values()}
     return Trial(name, subject, dtype, group, segment.network, constants, samples, TOLERANCE)

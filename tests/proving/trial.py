@@ -12,6 +12,7 @@ import torch
 from tests.proving.merging import merge
 from tests.runtime.layer_cases import CASES, TOLERANCE, VARIANTS, Case, x
 from trtpack_runtime.engines._weak import is_mixed
+from trtpack_runtime.layers import KINDS
 from trtpack_runtime.network import Network
 from trtpack_runtime.reference import evaluate
 
@@ -113,12 +114,18 @@ def _trial(case: Case, dtype: str, dynamic: bool) -> Trial:
         f"{case} {dtype} {'dynamic' if dynamic else 'static'}",
         case.kind,
         dtype,
-        f"{'dynamic' if dynamic else 'static'} {family}",
+        f"{'dynamic' if dynamic else 'static'} {family}" + by_data(network),
         network,
         constants,
         samples,
         dict.fromkeys(TOLERANCE, tolerance),
     )
+
+
+def by_data(network: Network) -> str:
+    """What is added to the group of a network whose sizes the data tells: others do without."""
+    sized = any(KINDS[layer.kind].sized_by_data for layer in network.layers)
+    return " sized by data" * sized
 
 
 def _doubled(value: T, axes: Sequence[int]) -> T:
