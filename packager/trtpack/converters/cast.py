@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from trtpack_runtime.dtypes import by_torch
 from trtpack_runtime.network import Tensor
 
 from .context import Context
@@ -31,6 +32,21 @@ def to_copy(ctx: Context, self: Tensor, **_: Any) -> Tensor:
 def convert_element_type(ctx: Context, a: Tensor, dtype: Any) -> Tensor:
     """convert_element_type(Tensor a, ScalarType dtype) -> Tensor"""
     return ctx.cast(a, ctx.result.dtype)
+
+
+def _other_bits(*, self: Tensor, dtype: torch.dtype, **_: object) -> str | None:
+    if by_torch(dtype).name == self.dtype or (self.dtype == "BOOL" and dtype == torch.uint8):
+        return None
+    return "reads the bits of a number as another type; every cast of TensorRT keeps the number"
+
+
+@converter(aten.view.dtype, when=_other_bits)
+def view_as_type(ctx: Context, self: Tensor, dtype: torch.dtype) -> Tensor:
+    """view.dtype(Tensor(a) self, ScalarType dtype) -> Tensor(a)
+
+    Errors: another type is refused, but for truth values as uint8, whose bits are 0 and 1.
+    """
+    return ctx.cast(self, ctx.result.dtype)
 
 
 @converter(aten.copy.default)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
+from trtpack_runtime import dims
 from trtpack_runtime.network import Tensor
 
 from .context import Context
-from .refusals import Refused, unless_floats
+from .refusals import first_reason, unless_floats
 from .registry import converter
 
 aten = torch.ops.aten
@@ -34,7 +35,15 @@ class _Window:
         )
 
 
-@converter(aten.convolution.default, when=unless_floats)
+def _of_known_channels(*, input: Tensor, weight: Tensor, **others: object) -> str | None:
+    known = dims.is_static((*weight.shape, input.shape[1]))
+    return first_reason(
+        unless_floats(input=input, weight=weight, **others),
+        None if known else "the number of channels or the kernel's size is dynamic",
+    )
+
+
+@converter(aten.convolution.default, when=_of_known_channels)
 def convolution(
     ctx: Context,
     input: Tensor,
@@ -55,7 +64,6 @@ def convolution(
 
     Shapes: (N, C, L), (N, C, H, W) or (N, C, D, H, W); batch and sizes may be dynamic.
     Dtypes: float16, bfloat16, float32.
-    Errors: a computed kernel that is transposed, strided and dilated is refused.
     Source: torch.nn.functional.conv2d, conv_transpose2d; IConvolutionLayer, IDeconvolutionLayer.
     """
     spatial = input.rank - 2
@@ -123,13 +131,15 @@ def _deconvolution(
 
 def _spread(ctx: Context, kernel: Tensor, dilation: Ints) -> Tensor:
     """The kernel with zeros between (and behind) its elements instead of a dilation."""
-    if not ctx.is_constant(kernel):
-        raise Refused("TensorRT has no transposed convolution with both stride and dilation")
     maps, sizes = kernel.shape[:2], kernel.shape[2:]
     apart = [n for k in sizes for n in (k, 1)]
     kernel = ctx.reshape(kernel, (*maps, *apart))
-    pad = [n for d in reversed(dilation) for n in (0, d - 1, 0, 0)]
-    kernel = ctx.fold(aten.constant_pad_nd.default, kernel, pad, use="spread")
+    if ctx.is_constant(kernel):
+        pad = [n for d in reversed(dilation) for n in (0, d - 1, 0, 0)]
+        kernel = ctx.fold(aten.constant_pad_nd.default, kernel, pad, use="spread")
+    else:
+        wide = [n for k, d in zip(sizes, dilation, strict=True) for n in (k, d)]
+        kernel = ctx.slice(kernel, (0,) * kernel.rank, (*maps, *wide), mode="FILL")
     return ctx.reshape(kernel, (*maps, *(k * d for k, d in zip(sizes, dilation, strict=True))))
 
 

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 
 import torch
 
+from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
 from .context import Context
-from .refusals import unless_floats
+from .promotion import needs_wider_integers
+from .refusals import Refused, first_reason
 from .registry import converter
 from .slicing import diagonal
 
 aten = torch.ops.aten
+MAX_RANK = 8
 
 
 @dataclass(frozen=True)
@@ -26,19 +29,21 @@ class _Factor:
     labels: tuple[str, ...]
 
 
-def _floats_in_full(*, tensors: Sequence[Tensor], equation: str, **_: object) -> str | None:
-    return next(filter(None, (unless_floats(tensor=t) for t in tensors)), None)
+def _wide(*, tensors: Sequence[Tensor], **_: object) -> str | None:
+    return first_reason(*(needs_wider_integers(tensor=t) for t in tensors))
 
 
-@converter(aten.einsum.default, when=_floats_in_full)
+@converter(aten.einsum.default, when=_wide)
 def einsum(ctx: Context, equation: str, tensors: Sequence[Tensor], path: object) -> Tensor:
     """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor
 
     TensorRT's einsum takes two tensors and lower-case letters, no ellipsis and no diagonal: those
     are written out, more tensors are multiplied one after the other.
 
-    Shapes: any ranks; labels may have dynamic sizes.
-    Dtypes: float16, bfloat16, float32.
+    Whole numbers, which it does not take, are multiplied and summed element by element.
+
+    Shapes: any ranks; labels may have dynamic sizes. Whole numbers: at most 8 labels in a product.
+    Dtypes: float16, bfloat16, float32, int32, int64.
     Source: torch.einsum; IEinsumLayer.
     """
     terms, wanted = _parsed(equation, [t.rank for t in tensors])
@@ -62,6 +67,8 @@ def einsum(ctx: Context, equation: str, tensors: Sequence[Tensor], path: object)
 
 
 def _product(ctx: Context, factors: Sequence[_Factor], wanted: tuple[str, ...]) -> Tensor:
+    if factors[0].tensor.dtype not in FLOATS:
+        return _whole_product(ctx, factors, wanted)
     names = dict.fromkeys(n for f in factors for n in f.labels)
     letter = {n: chr(ord("a") + i) for i, n in enumerate(names)}
     terms = [
@@ -69,6 +76,24 @@ def _product(ctx: Context, factors: Sequence[_Factor], wanted: tuple[str, ...]) 
     ]
     equation = ",".join(terms[:-1]) + "->" + terms[-1]
     return ctx.add("einsum", {"inputs": tuple(f.tensor for f in factors)}, equation=equation)
+
+
+def _whole_product(ctx: Context, factors: Sequence[_Factor], wanted: tuple[str, ...]) -> Tensor:
+    """The same of whole numbers, the labels that are summed over behind all others."""
+    names = list(dict.fromkeys((*wanted, *(n for f in factors for n in f.labels))))
+    if len(names) > MAX_RANK:
+        raise Refused(f"a product of whole numbers has {len(names)} labels, beyond {MAX_RANK}")
+    sides = []
+    for factor in factors:
+        order = sorted(
+            range(factor.tensor.rank), key=[names.index(n) for n in factor.labels].__getitem__
+        )
+        sizes = dict(zip(factor.labels, factor.tensor.shape, strict=True))
+        shape = [sizes.get(n, 1) for n in names]
+        sides.append(ctx.reshape(ctx.permute(factor.tensor, order), shape))
+    product = sides[0] if len(sides) == 1 else ctx.elementwise("PROD", *sides)
+    summed = range(len(wanted), len(names))
+    return ctx.reduce("SUM", product, summed, keep_dims=False) if summed else product
 
 
 def _parsed(equation: str, ranks: Sequence[int]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:

@@ -14,7 +14,7 @@ from trtpack_runtime.network import Tensor
 
 from .context import Context
 from .convolution import convolution
-from .refusals import unless_floats
+from .refusals import Refused, unless_floats
 from .registry import converter
 
 aten = torch.ops.aten
@@ -66,13 +66,13 @@ def col2im(
     ``F.fold``: a transposed convolution of every channel, whose kernels put each element of a patch
     in its place; patches side by side are only put in order.
 
-    Shapes: (C * kernel, L) or (N, C * kernel, L); N and sizes may be dynamic.
+    Shapes: (C * kernel, L) or (N, C * kernel, L); N and sizes may be dynamic, C only where
+        patches lie side by side.
     Dtypes: float16, bfloat16, float32.
     Source: torch.nn.Fold.
     """
     rows, columns = kernel_size
     channels = ctx.result.shape[-3]
-    assert isinstance(channels, int)
     each = zip(output_size, kernel_size, dilation, padding, stride, strict=True)
     down, across = counts = [_count(*window) for window in each]
     batch = self.shape[0] if self.rank == 3 else 1
@@ -81,9 +81,11 @@ def col2im(
     if side_by_side and max(dilation) == 1 and covered == list(output_size):
         apart = ctx.reshape(self, (batch, channels, rows, columns, down, across))
         return _in_order(ctx, apart, (0, 1, 4, 2, 5, 3))
+    if not isinstance(channels, int):
+        raise Refused("the number of channels is dynamic")
     patches = ctx.reshape(self, (batch, channels * rows * columns, down, across))
-    out = _put_together(ctx, patches, channels, kernel_size, dilation, padding, stride)
-    return _fitted(ctx, out, output_size)
+    out = _put_together(ctx, patches, channels, kernel_size, dilation, stride)
+    return _fitted(ctx, out, padding, output_size)
 
 
 def _in_order(ctx: Context, x: Tensor, order: Sequence[int]) -> Tensor:
@@ -97,22 +99,20 @@ def _put_together(
     channels: int,
     kernel: Sequence[int],
     dilation: Sequence[int],
-    padding: Sequence[int],
     stride: Sequence[int],
 ) -> Tensor:
+    """The patches with what they pad, which the last one need not do on both sides alike."""
     volume = math.prod(kernel)
     places = torch.eye(volume).view(volume, 1, *kernel).repeat(channels, 1, 1, 1)
     weight = ctx.cast(ctx.constant(places, "places"), patches.dtype)
-    return convolution(
-        ctx, patches, weight, None, stride, padding, dilation, True, (0, 0), channels
-    )
+    return convolution(ctx, patches, weight, None, stride, (0, 0), dilation, True, (0, 0), channels)
 
 
-def _fitted(ctx: Context, x: Tensor, size: Sequence[Dim]) -> Tensor:
-    """Zeros where no patch reaches."""
+def _fitted(ctx: Context, x: Tensor, padding: Sequence[int], size: Sequence[Dim]) -> Tensor:
+    """What lies between the padding, and zeros where no patch reaches."""
     shape = (*x.shape[:2], *size)
-    if shape != x.shape:
-        x = ctx.slice(x, (0, 0, 0, 0), shape, mode="FILL")
+    if shape != x.shape or any(padding):
+        x = ctx.slice(x, (0, 0, *padding), shape, mode="FILL")
     return ctx.reshape(x, ctx.result.shape)
 
 

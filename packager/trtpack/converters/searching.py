@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 
+from trtpack_runtime.dims import Dim
 from trtpack_runtime.network import Tensor
 
 from .context import Context
 from .promotion import Operand
+from .refusals import SIZED_BY_DATA
 from .registry import converter
+from .running import running_sum
 
 aten = torch.ops.aten
 
@@ -61,3 +64,19 @@ def bucketize(ctx: Context, self: Operand, boundaries: Tensor, right: bool, **_:
     Tensor
     """
     return searchsorted(ctx, boundaries, self, right, None)
+
+
+def _unknown_length(*, output_size: Dim | None = None, **_: object) -> str | None:
+    return SIZED_BY_DATA if output_size is None else None
+
+
+@converter(aten.repeat_interleave.Tensor, when=_unknown_length)
+def repeat_interleave(ctx: Context, repeats: Tensor, output_size: Dim | None = None) -> Tensor:
+    """repeat_interleave.Tensor(Tensor repeats, *, SymInt? output_size=None) -> Tensor
+
+    The place of each position among the running sums of ``repeats``.
+
+    Errors: without an ``output_size`` the result's size depends on data.
+    """
+    ends = running_sum(ctx, repeats, 0, "INT64")
+    return searchsorted(ctx, ends, ctx.ramp(ctx.result.shape, (1,)), True, None)

@@ -43,6 +43,8 @@ CASES = [
     Case(torch.ops.prims.convert_element_type.default, i64(4), torch.float32),
     Case(aten.clone.default, f32(4)),
     Case(aten.clone.default, dynamic(f32(4), BATCH), memory_format=torch.contiguous_format),
+    Case(aten.view.dtype, f32(4, 3), torch.float32).float32_only("its type is named"),
+    Case(aten.view.dtype, boolean(9), torch.uint8),
     Case(aten.copy.default, f32(4, 3), i64(3)),
     Case(aten.copy.default, dynamic(f32(4, 3), BATCH), f32(3)),
     Case(aten.native_dropout.default, f32(4), 0.5, False).answering(0),
@@ -65,3 +67,9 @@ def test_dropping_elements_stays_in_pytorch() -> None:
 
 def test_a_copy_is_no_layer() -> None:
     assert kinds(Case(aten.clone.default, f32(4))) == []
+
+
+def test_bits_of_another_type_stay_in_pytorch() -> None:
+    reason = refusal(aten.view.dtype, f32(6), torch.int32)
+    assert reason is not None
+    assert reason.startswith("reads the bits of a number as another type")

@@ -84,6 +84,7 @@ CASES = [
     deconv(IMAGE, w(4, 6, 3, 2), w(6), dilation=[2, 3], stride=[2, 3], padding=[1, 0]),
     deconv(IMAGE, w(4, 3, 3, 3), groups=2, dilation=[2, 2], stride=[2, 2], output_padding=[1, 1]),
     deconv(IMAGE, x(4, 6, 3, 3), x(6), stride=[2, 2]),
+    deconv(IMAGE, x(4, 6, 3, 3), dilation=[2, 2], stride=[2, 3], padding=[1, 0]),
     deconv(ANY_IMAGE, w(4, 6, 4, 4), w(6), stride=[2, 2], padding=[1, 1]),
     deconv(ANY_IMAGE, w(4, 6, 2, 2), stride=[3, 3], output_padding=[1, 2]),
     deconv(LINE, w(4, 6, 3), w(6), stride=[2], padding=[1], output_padding=[1]),
@@ -106,13 +107,6 @@ def test_a_convolution_is_one_layer() -> None:
 def test_a_dilated_kernel_is_spread_beforehand() -> None:
     case = deconv(IMAGE, w(4, 6, 3, 2), dilation=[2, 2], stride=[2, 2])
     assert kinds(case) == ["deconvolution_nd"]
-
-
-def test_a_computed_kernel_that_must_be_spread_stays_in_pytorch() -> None:
-    case = deconv(IMAGE, x(4, 6, 3, 3), dilation=[2, 2], stride=[2, 2])
-    assert refusal(case.op, *case.args) == (
-        "TensorRT has no transposed convolution with both stride and dilation"
-    )
 
 
 def test_whole_numbers_stay_in_pytorch() -> None:

@@ -39,6 +39,10 @@ CASES = [
     Case(EINSUM, "...i,...i", [x(2, 3, 4), x(3, 4)]),
     Case(EINSUM, "bi,bj->bij", [x(1, 3), x(2, 4)]),
     Case(EINSUM, "i,j->ij", [x(3), x(4)]),
+    Case(EINSUM, "ij,jk->ki", [i64(2, 3), i64(3, 4)]),
+    Case(EINSUM, "bii,...k->k...i", [i64(2, 3, 3), i64(5, 4)]),
+    Case(EINSUM, "ab,bc,cd->da", [i64(2, 3), i64(3, 1), i64(4, 5)]),
+    Case(EINSUM, "ij->", [dynamic(i64(2, 3), {0: (1, 2, 4)})]),
     Case(
         EINSUM,
         "bqd,bkd->bqk",
@@ -59,6 +63,6 @@ def test_two_tensors_are_one_layer() -> None:
     assert kinds(Case(EINSUM, "...ij,jk->...ik", [x(2, 3, 4), x(4, 5)])) == ["einsum"]
 
 
-def test_whole_numbers_stay_in_pytorch() -> None:
-    reason = refusal(EINSUM, "ij,jk->ik", [i64(2, 3), i64(3, 4)])
-    assert reason == "TensorRT computes this in floats only, got int64"
+def test_whole_numbers_of_too_many_labels_stay_in_pytorch() -> None:
+    reason = refusal(EINSUM, "abcde,fghi->ai", [i64(1, 1, 1, 1, 2), i64(1, 1, 2, 1)])
+    assert reason == "a product of whole numbers has 9 labels, beyond 8"
