@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from trtpack_runtime import builders
-from trtpack_runtime.builders import Outcome, Work
+from trtpack_runtime.builders import Outcome, Site, Work
 from trtpack_runtime.durations import about
 from trtpack_runtime.engine_store import EngineStore, StoredEngine, content_of, engine_key
-from trtpack_runtime.finish import estimate
 from trtpack_runtime.network import Network, Profile, Tensor
+from trtpack_runtime.own_engines import estimate
 from trtpack_runtime.program import Segment
 from trtpack_runtime.progress import Progress as Told
 from trtpack_runtime.progress import Watch
@@ -145,9 +145,9 @@ def probe(network: Network, target: Target, bench: Bench) -> None:
     known = bench.tactics.known(target) if kind == "tensorrt" else None
     told = build_options(bench.options, target, network).to_json()
     tactics = known.blob if known is not None else None
-    work = Work("a part of it", network, (bench.weights,), told, target.describe(), tactics)
+    work = Work("a part of it", network, (bench.weights,), told, tactics)
     try:
-        builders.BUILDERS[kind].build(work, plan, bench.facts, None)
+        builders.BUILDERS[kind].build(work, plan, _site(target, bench), None)
     finally:
         plan.unlink(missing_ok=True)
 
@@ -164,7 +164,7 @@ def cannot_build_here(kind: str, target: Target, facts: Mapping[str, Any]) -> st
     if target.unsupported:
         return target.unsupported
     if kind in builders.BUILDERS:
-        why = builders.BUILDERS[kind].cannot_build(facts, target.describe())
+        why = builders.BUILDERS[kind].cannot_build(Site(facts, target.describe()))
         return why and (
             f"not built on this host, {why}; left to the device, which builds it at its first run"
         )
@@ -173,6 +173,10 @@ def cannot_build_here(kind: str, target: Target, facts: Mapping[str, Any]) -> st
     if not (shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")):
         return "this host has no C++ compiler; it runs in PyTorch there"
     return None
+
+
+def _site(target: Target, bench: Bench) -> Site:
+    return Site(bench.facts, target.describe())
 
 
 def _from_store(
@@ -224,7 +228,7 @@ def _depends_on(made: BuiltEngine, job: Job, target: Target, bench: Bench) -> di
     if made.kind in builders.BUILDERS:
         builder = builders.BUILDERS[made.kind]
         assert made.content is not None
-        return builder.parts(made.content, made.options or {}, bench.facts, target.describe())
+        return builder.parts(made.content, made.options or {}, _site(target, bench))
     from trtpack_runtime.engines.inductor import cpu_flags
 
     profile = job.profile.shapes if job.profile else {}
@@ -275,7 +279,6 @@ def _build_network(
         job.network,
         (bench.weights,),
         made.options or {},
-        target.describe(),
         known.blob if known is not None else None,
         on_log=lambda line: _TENSORRT.debug("%s", line),
         verbose=_TENSORRT.isEnabledFor(logging.DEBUG),
@@ -286,7 +289,7 @@ def _build_network(
 
     watch = Watch(made.segment, len(job.network.layers), told)
     watch.starts(estimate(bench.store, made.content or "", bench.facts))
-    return builders.BUILDERS[made.kind].build(work, path, bench.facts, watch.event)
+    return builders.BUILDERS[made.kind].build(work, path, _site(target, bench), watch.event)
 
 
 def progress_text(progress: Told) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from trtpack_runtime.builders import BUILDERS
+from trtpack_runtime.builders import BUILDERS, Site
 from trtpack_runtime.errors import CompileError
-from trtpack_runtime.module import DegradedWarning, load
+from trtpack_runtime.loading import DegradedWarning, load
 from trtpack_runtime.smoke import SmokeReport
 
 from .engines import BuiltEngine
@@ -79,7 +79,7 @@ def runs_engines(
     kinds = {e.kind for e in engines if e.path is not None and e.kind in BUILDERS}
     if not kinds or not torch.cuda.is_available():
         return None
-    described = target.describe()
-    if any(BUILDERS[kind].cannot_run(facts, described) for kind in kinds):
+    site = Site(facts, target.describe())
+    if any(BUILDERS[kind].cannot_run(site) for kind in kinds):
         return None
     return str(facts["gpus"][0]["name"])

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bundle import open_bundle
-    from .module import load
+    from .loading import load
     from .reference import evaluate
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "evaluate", "load", "open_bundle"]
 
-_HOME = {"evaluate": "reference", "load": "module", "open_bundle": "bundle"}
+_HOME = {"evaluate": "reference", "load": "loading", "open_bundle": "bundle"}
 
 
 def __getattr__(name: str) -> Any:

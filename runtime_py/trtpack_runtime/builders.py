@@ -17,8 +17,17 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
+class Site:
+    """A machine by its ``facts`` (``device.facts``) and the ``target`` to build for, as a bundle
+    describes it."""
+
+    facts: Mapping[str, Any]
+    target: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Work:
-    """One engine to build: of ``network`` with the options and for the target of the bundle.
+    """One engine to build: of ``network`` with the options of the bundle.
 
     ``on_log`` is told each of TensorRT's log lines when the build is over, VERBOSE ones too where
     ``verbose``.
@@ -28,7 +37,6 @@ class Work:
     network: Network
     weights: Sequence[Path | FilePart]
     options: Mapping[str, Any]
-    target: Mapping[str, Any]
     tactics: bytes | None = None
     on_log: Callable[[str], None] | None = None
     verbose: bool = False
@@ -53,50 +61,34 @@ class Outcome:
 class Builder(Protocol):
     """A kind of engine that can be built where a bundle is, not only where it was made."""
 
-    def cannot_build(self, facts: Mapping[str, Any], target: Mapping[str, Any]) -> str | None:
+    def cannot_build(self, site: Site) -> str | None:
         """Why a machine cannot build engines for a bundle's target, as a clause, or None."""
 
-    def cannot_run(self, facts: Mapping[str, Any], target: Mapping[str, Any]) -> str | None:
+    def cannot_run(self, site: Site) -> str | None:
         """Why an engine built there would not run there, or None."""
 
-    def parts(
-        self,
-        content: str,
-        options: Mapping[str, Any],
-        facts: Mapping[str, Any],
-        target: Mapping[str, Any],
-    ) -> dict[str, Any]:
+    def parts(self, content: str, options: Mapping[str, Any], site: Site) -> dict[str, Any]:
         """Everything the engine depends on, for ``engine_store.engine_key``."""
 
-    def build(
-        self, work: Work, plan: Path, facts: Mapping[str, Any], on_event: OnEvent | None
-    ) -> Outcome:
+    def build(self, work: Work, plan: Path, site: Site, on_event: OnEvent | None) -> Outcome:
         """Builds ``plan`` in a child process; raises as ``engines.tensorrt.build``."""
 
 
 class _TensorRT:
     """TensorRT proper: builds for the GPU of the machine, with that GPU."""
 
-    def cannot_build(self, facts: Mapping[str, Any], target: Mapping[str, Any]) -> str | None:
+    def cannot_build(self, site: Site) -> str | None:
         from .engines import tensorrt
 
-        return tensorrt.can_build(facts, target)
+        return tensorrt.can_build(site.facts, site.target)
 
-    def cannot_run(self, facts: Mapping[str, Any], target: Mapping[str, Any]) -> str | None:
-        return self.cannot_build(facts, target)
+    def cannot_run(self, site: Site) -> str | None:
+        return self.cannot_build(site)
 
-    def parts(
-        self,
-        content: str,
-        options: Mapping[str, Any],
-        facts: Mapping[str, Any],
-        target: Mapping[str, Any],
-    ) -> dict[str, Any]:
-        return tensorrt_parts(content, _whole(options), facts)
+    def parts(self, content: str, options: Mapping[str, Any], site: Site) -> dict[str, Any]:
+        return tensorrt_parts(content, _whole(options), site.facts)
 
-    def build(
-        self, work: Work, plan: Path, facts: Mapping[str, Any], on_event: OnEvent | None
-    ) -> Outcome:
+    def build(self, work: Work, plan: Path, site: Site, on_event: OnEvent | None) -> Outcome:
         from .engines import tensorrt
         from .engines._options import BuildOptions
 
@@ -105,7 +97,7 @@ class _TensorRT:
             work.weights,
             plan,
             options=BuildOptions.from_json(work.options),
-            facts=facts,
+            facts=site.facts,
             tactics=work.tactics,
             on_progress=on_event,
             on_log=work.on_log,
@@ -118,49 +110,41 @@ class _TensorRT:
 class _TensorRTRTX:
     """TensorRT-RTX: builds on any machine that has it, for the capability of the target."""
 
-    def cannot_build(self, facts: Mapping[str, Any], target: Mapping[str, Any]) -> str | None:
-        if not facts.get("tensorrt_rtx"):
+    def cannot_build(self, site: Site) -> str | None:
+        if not site.facts.get("tensorrt_rtx"):
             return "TensorRT-RTX is not installed"
-        if _capability(target) is None:
-            return f"TensorRT-RTX does not build for SM {target.get('sm')}"
+        if _capability(site.target) is None:
+            return f"TensorRT-RTX does not build for SM {site.target.get('sm')}"
         return None
 
-    def cannot_run(self, facts: Mapping[str, Any], target: Mapping[str, Any]) -> str | None:
-        if reason := self.cannot_build(facts, target):
+    def cannot_run(self, site: Site) -> str | None:
+        if reason := self.cannot_build(site):
             return reason
-        gpus = facts.get("gpus") or ()
+        gpus = site.facts.get("gpus") or ()
         if not gpus:
-            return "; ".join(facts.get("problems", ())) or "there is no NVIDIA GPU"
-        if gpus[0]["sm"] not in _capabilities(target):
-            return f"{gpus[0]['name']} has SM {gpus[0]['sm']}, wants {target.get('sm')}"
+            return "; ".join(site.facts.get("problems", ())) or "there is no NVIDIA GPU"
+        if gpus[0]["sm"] not in _capabilities(site.target):
+            return f"{gpus[0]['name']} has SM {gpus[0]['sm']}, wants {site.target.get('sm')}"
         return None
 
-    def parts(
-        self,
-        content: str,
-        options: Mapping[str, Any],
-        facts: Mapping[str, Any],
-        target: Mapping[str, Any],
-    ) -> dict[str, Any]:
+    def parts(self, content: str, options: Mapping[str, Any], site: Site) -> dict[str, Any]:
         return {
             "kind": "tensorrt-rtx",
             "content": content,
             "options": _whole(options),
-            "capability": _capability(target),
-            "builder": facts["tensorrt_rtx"],
-            "emitter": facts["runtime"],
-            "machine": [facts["os"], facts["arch"]],
+            "capability": _capability(site.target),
+            "builder": site.facts["tensorrt_rtx"],
+            "emitter": site.facts["runtime"],
+            "machine": [site.facts["os"], site.facts["arch"]],
         }
 
-    def build(
-        self, work: Work, plan: Path, facts: Mapping[str, Any], on_event: OnEvent | None
-    ) -> Outcome:
+    def build(self, work: Work, plan: Path, site: Site, on_event: OnEvent | None) -> Outcome:
         from .engines import tensorrt_rtx
         from .engines._options import BuildOptions
 
         options = BuildOptions.from_json(work.options)
         if not options.compute_capabilities:
-            options = replace(options, compute_capabilities=(_capability(work.target) or "",))
+            options = replace(options, compute_capabilities=(_capability(site.target) or "",))
         return Outcome(
             tensorrt_rtx.build_with(
                 work.network,

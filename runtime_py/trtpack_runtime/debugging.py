@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from .build_seeds import build_options, seed_tactics
-from .builders import BUILDERS
+from .builders import BUILDERS, Site
 from .bundle import Bundle
 from .engines import LoadContext, Verdict, tensorrt_module
 from .engines._debug import DebugJob, EngineProbe
@@ -100,7 +100,7 @@ def subject(bundle: Bundle, found: FoundSegment, device: torch.device, sample: i
 def check_builds_here(bundle: Bundle, found: FoundSegment, facts: Mapping[str, Any]) -> None:
     """DeviceError where this machine cannot build and run engines like the segment's."""
     target = bundle.manifest.variants[found.variant].target
-    reason = BUILDERS[found.kind].cannot_run(facts, target)
+    reason = BUILDERS[found.kind].cannot_run(Site(facts, target))
     if reason is not None:
         raise DeviceError(
             f"cannot build an engine of {found} here to look into: {reason}",

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .bundle import Bundle
 from .engines import Verdict
 from .execution import UnreadableEngineError
-from .finish import Finished, Stores, buildable, finish_variant
-from .progress import OnProgress
+from .finish import Finished, Workshop, finish_variant
 from .resolve import Choice
+from .segment_jobs import buildable
 
 T = TypeVar("T")
 Make = Callable[[Choice, Mapping[str, Finished], Mapping[str, str]], T]
@@ -26,14 +25,11 @@ class DeviceBuilds:
     def __init__(
         self,
         bundle: Bundle,
-        facts: Mapping[str, Any],
-        stores: Stores,
-        scratch: Path,
+        shop: Workshop,
+        *,
         strict: bool,
-        on_progress: OnProgress | None,
     ) -> None:
-        self._bundle, self._facts, self._stores, self._scratch = bundle, facts, stores, scratch
-        self._strict, self._on_progress = strict, on_progress
+        self._bundle, self._shop, self._strict = bundle, shop, strict
 
     def load(self, choice: Choice, make: Make[T], *, build: bool, rebuild: bool) -> T:
         """What ``make`` makes of the choice once its engines are there.
@@ -52,7 +48,7 @@ class DeviceBuilds:
                 return make(_with_own(choice, own, failed), own, failed)
             except UnreadableEngineError as error:
                 mine = own.pop(error.segment)
-                self._stores.engines.remove(mine.key)
+                self._shop.stores.engines.remove(mine.key)
                 if mine.cached and build:
                     again, broken = self._finish(choice, [error.segment], rebuild=True)
                     own, failed = {**own, **again}, {**failed, **broken}
@@ -73,12 +69,8 @@ class DeviceBuilds:
             self._bundle,
             choice.variant,
             segments,
-            self._facts,
-            stores=self._stores,
-            scratch=self._scratch,
-            on_progress=self._on_progress,
+            replace(self._shop, rebuild=rebuild),
             on_failure=None if self._strict else note,
-            rebuild=rebuild,
         )
         return {engine.segment: engine for engine in done}, failed
 

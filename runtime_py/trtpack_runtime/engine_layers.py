@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from .build_seeds import build_options, seed_tactics
-from .builders import BUILDERS, Work
+from .builders import BUILDERS, Site, Work
 from .bundle import Bundle
 from .engines import Verdict, engine, tensorrt_module
 from .engines._child import ask
 from .errors import BundleError, ConfigError, DeviceError
-from .finish import Stores, finish_segment, own_engines
+from .finish import Stores, Workshop, finish_segment
 from .manifest import EngineRef
 from .origins import Origin, Origins
+from .own_engines import own_engines
 from .segments import TENSORRT_KINDS, FoundSegment
 
 _BITS = (
@@ -168,8 +169,8 @@ def _with_details(
     """An engine built as the segment's own, only with details."""
     assert found.ref is not None
     assert found.network is not None
-    target = bundle.manifest.variants[found.variant].target
-    reason = BUILDERS[found.kind].cannot_run(facts, target)
+    site = Site(facts, bundle.manifest.variants[found.variant].target)
+    reason = BUILDERS[found.kind].cannot_run(site)
     if reason is not None:
         raise DeviceError(
             f"cannot build {found} here: {reason}",
@@ -178,9 +179,9 @@ def _with_details(
     options = replace(build_options(found.ref), detailed=True, locked=False)
     weights = [bundle.file_part(member) for member in bundle.manifest.weights.members]
     tactics = seed_tactics(bundle, found.variant, found.kind, facts)
-    work = Work(str(found), found.network, weights, options.to_json(), target, tactics)
+    work = Work(str(found), found.network, weights, options.to_json(), tactics)
     plan = scratch / "detailed.plan"
-    return plan, BUILDERS[found.kind].build(work, plan, facts, on_progress).record
+    return plan, BUILDERS[found.kind].build(work, plan, site, on_progress).record
 
 
 def _built(
@@ -190,9 +191,8 @@ def _built(
     stores = Stores()
     own = own_engines(bundle, facts, stores.engines, build=False).get((found.variant, found.name))
     if own is not None and own.fit == "exact":
-        stored = finish_segment(
-            bundle, found.variant, found.name, facts, stores=stores, scratch=scratch
-        )
+        shop = Workshop(facts, scratch, stores)
+        stored = finish_segment(bundle, found.variant, found.name, shop)
         return stored.path, stored.record
     if ref.member is None:
         raise BundleError(

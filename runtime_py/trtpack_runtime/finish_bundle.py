@@ -8,19 +8,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from . import ledger, tactics
 from .atomic import cannot_write
-from .builders import BUILDERS
+from .builders import BUILDERS, Site
 from .bundle import Bundle, Member, open_bundle
 from .device_tactics import known_tactics
 from .errors import ConfigError, DeviceError
-from .finish import Finished, Stores, buildable, finish_variant
+from .finish import Finished, Workshop, finish_variant
 from .manifest import Manifest, Variant
-from .progress import OnProgress
 from .resolve import unknown_variant, verdict_of
 from .rewrite import rewrite
+from .segment_jobs import buildable
 from .tactics import Tactics
 
 
@@ -42,13 +41,9 @@ class FinishedBundle:
 def finish_bundle(
     bundle: Bundle,
     path: Path,
-    facts: Mapping[str, Any],
+    shop: Workshop,
     *,
-    stores: Stores,
-    scratch: Path,
     target: str | None = None,
-    rebuild: bool = False,
-    on_progress: OnProgress | None = None,
 ) -> FinishedBundle:
     """Builds what this machine can build of ``bundle``, or of its variant ``target``, and writes it
     to ``path``, which may be the bundle's own.
@@ -63,7 +58,7 @@ def finish_bundle(
     variants = bundle.manifest.variants
     if target is not None and target not in variants:
         raise unknown_variant(target, list(variants))
-    lacking, ready, skipped = _sorted_out(bundle, target, facts, rebuild)
+    lacking, ready, skipped = _sorted_out(bundle, target, shop)
     if skipped and not lacking:
         reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
         raise DeviceError(
@@ -71,24 +66,13 @@ def finish_bundle(
             hint="run it on such a device, trtpack doctor shows what this one is",
         )
     engines = {
-        name: tuple(
-            finish_variant(
-                bundle,
-                name,
-                segments,
-                facts,
-                stores=stores,
-                scratch=scratch,
-                on_progress=on_progress,
-                rebuild=rebuild,
-            )
-        )
+        name: tuple(finish_variant(bundle, name, segments, shop))
         for name, segments in lacking.items()
     }
     manifest, members = bundle.manifest, []
     caches = {}
     for name, built in engines.items():
-        known = _tactics(bundle, variants[name], built, facts, stores)
+        known = _tactics(bundle, variants[name], built, shop)
         if known is not None:
             caches[name] = len(known.blob)
         manifest, added = _with(manifest, name, built, known)
@@ -105,7 +89,7 @@ def engine_member(variant: str, segment: str) -> str:
 
 
 def _sorted_out(
-    bundle: Bundle, target: str | None, facts: Mapping[str, Any], rebuild: bool
+    bundle: Bundle, target: str | None, shop: Workshop
 ) -> tuple[dict[str, list[str]], list[str], dict[str, str]]:
     """The segments to build by variant, the variants that lack none, and why not the others."""
     lacking: dict[str, list[str]] = {}
@@ -118,13 +102,14 @@ def _sorted_out(
             segment
             for segment, ref in refs.items()
             if ref.member is None
-            or rebuild
-            or verdict_of(ref, variant.target, facts).fit == "rebuild"
+            or shop.rebuild
+            or verdict_of(ref, variant.target, shop.facts).fit == "rebuild"
         ]
         if not wanted:
             ready.append(name)
             continue
-        reasons = (BUILDERS[refs[s].kind].cannot_build(facts, variant.target) for s in wanted)
+        site = Site(shop.facts, variant.target)
+        reasons = (BUILDERS[refs[s].kind].cannot_build(site) for s in wanted)
         why = next((reason for reason in reasons if reason is not None), None)
         if why is not None:
             skipped[name] = why
@@ -134,16 +119,12 @@ def _sorted_out(
 
 
 def _tactics(
-    bundle: Bundle,
-    variant: Variant,
-    built: tuple[Finished, ...],
-    facts: Mapping[str, Any],
-    stores: Stores,
+    bundle: Bundle, variant: Variant, built: tuple[Finished, ...], shop: Workshop
 ) -> Tactics | None:
     """What is known of the tactics of this device after the builds; the store has the most."""
     if not any(engine.kind == "tensorrt" for engine in built):
         return None
-    known = known_tactics(bundle, variant.caches, "tensorrt", facts, stores.tactics)
+    known = known_tactics(bundle, variant.caches, "tensorrt", shop.facts, shop.stores.tactics)
     fresh = next((e.learnt for e in reversed(built) if e.learnt is not None), None)
     return fresh or (known[0] if known else None)
 

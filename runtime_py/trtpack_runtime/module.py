@@ -3,135 +3,23 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
 from . import program as program_json
 from . import smoke, treespec
-from .bundle import Bundle, open_bundle
-from .device import facts
-from .device_builds import DeviceBuilds
-from .errors import BundleError, ConfigError, DeviceError
+from .bundle import Bundle
+from .errors import BundleError, ConfigError
 from .execution import LoadedSegment, Placed, Segments, Watch, load_segments
-from .finish import Finished, Stores, own_engines
+from .finish import Finished
 from .input_check import check_inputs
 from .manifest import Method
-from .progress import OnProgress
-from .resolve import Choice, check_requirements, choose, resolve, untrusted_members
+from .resolve import Choice
 from .smoke import SmokeReport
-
-_GPU = "cuda"
-
-
-class DegradedWarning(UserWarning):
-    """The bundle, or a part of it, runs in PyTorch because no engine for it fits this machine."""
-
-
-def load(
-    path: str | os.PathLike[str],
-    *,
-    device: torch.device | str | None = None,
-    target: str | None = None,
-    strict: bool = False,
-    trust: bool = False,
-    imports: Sequence[str] = (),
-    build: bool = True,
-    rebuild: bool = False,
-    cuda_graphs: bool = False,
-    on_progress: OnProgress | None = None,
-) -> BundleModule:
-    """Opens a bundle and loads the variant that fits this machine best.
-
-    Args:
-        path: the bundle.
-        device: where to run; the CPU unless the variant's engines need a GPU.
-        target: take this variant instead of the best one.
-        strict: fail rather than run in PyTorch what no engine here fits.
-        trust: load machine code that another machine built.
-        imports: modules to import first, which register custom operators.
-        build: build engines that the bundle leaves to this device, in child processes, and keep
-            them in its store; without it they run in PyTorch unless they are there already.
-        rebuild: build every engine that this device can build anew.
-        cuda_graphs: replay TensorRT engines as CUDA graphs while shapes stay the same, which is
-            faster where kernels are small; takes memory for one more copy of inputs and outputs.
-        on_progress: told how far such a build is.
-
-    Raises:
-        BundleError: a damaged bundle, an operator that is missing, or (strict) no variant fits.
-        ConfigError: no such variant, module or device.
-        DeviceError: a device that PyTorch cannot use here.
-        EngineBuildError: (strict) an engine could not be built, or its build was cancelled.
-    """
-    wanted = None if device is None else _usable(device)
-    for name in imports:
-        _import(name)
-    bundle = open_bundle(path)
-    here = _facts_for(wanted)
-    check_requirements(bundle.manifest, here, sys.modules)
-    stores = Stores()
-    untrusted = () if trust else untrusted_members(bundle)
-    own = own_engines(bundle, here, stores.engines, untrusted, build=build)
-    candidates = resolve(bundle.manifest, here, untrusted, own)
-    choice = choose(bundle.manifest, candidates, here, target=target, strict=strict)
-    where = wanted or torch.device(_GPU if _needs_gpu(bundle, choice) else "cpu")
-
-    def made(now: Choice, own: Mapping[str, Finished], failed: Mapping[str, str]) -> BundleModule:
-        return BundleModule(
-            bundle,
-            now,
-            _usable(where),
-            own=own,
-            failed=failed,
-            trust=trust,
-            options={"cuda_graphs": cuda_graphs},
-        )
-
-    with tempfile.TemporaryDirectory(prefix="trtpack-", ignore_cleanup_errors=True) as scratch:
-        device_builds = DeviceBuilds(bundle, here, stores, Path(scratch), strict, on_progress)
-        module = device_builds.load(choice, made, build=build, rebuild=rebuild)
-    if choice.degraded:
-        warnings.warn(choice.explain().splitlines()[0], DegradedWarning, stacklevel=2)
-    for segment, reason in module.failed_engines.items():
-        text = f"{choice.variant}: {segment} runs in PyTorch, slower than an engine: {reason}"
-        warnings.warn(text, DegradedWarning, stacklevel=2)
-    return module
-
-
-def _facts_for(device: torch.device | None) -> dict[str, Any]:
-    """This machine's facts; without its GPUs where a device is wanted that is none, or where
-    PyTorch cannot use them."""
-    here = facts()
-    if not here["gpus"]:
-        return here
-    problem = None
-    if device is None:
-        problem = _gpu_problem()
-    elif device.type != _GPU:
-        problem = f"the GPU is left out, {device} is asked for"
-    return here if problem is None else {**here, "gpus": [], "problems": [problem]}
-
-
-def _gpu_problem() -> str | None:
-    """Why PyTorch cannot use the GPU; no CUDA context is made, which would take its memory."""
-    if torch.device(_GPU).type == "cuda" and not torch.cuda.is_available():
-        return f"PyTorch {torch.__version__} cannot use the GPU of this machine"
-    return None
-
-
-def _needs_gpu(bundle: Bundle, choice: Choice) -> bool:
-    """Whether the engines that will run are for a GPU."""
-    kinds = {e.kind for e in bundle.manifest.variants[choice.variant].engines.values()}
-    return not choice.degraded and bool(kinds & {"tensorrt", "tensorrt-rtx"})
 
 
 class BundleModule(torch.nn.Module):
@@ -417,23 +305,6 @@ class BundleModule(torch.nn.Module):
         )
 
 
-def _usable(device: torch.device | str) -> torch.device:
-    """The device, once PyTorch has put a tensor there."""
-    try:
-        where = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device {device!r}", hint="give cpu, cuda or cuda:N") from error
-    try:
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DeviceError(
-            f"PyTorch cannot use {where} on this machine: {reason}",
-            hint="take another device, trtpack doctor shows what this machine has",
-        ) from error
-    return where
-
-
 def _destination(
     fn: Callable[[torch.Tensor], torch.Tensor],
     tensors: Iterable[torch.Tensor],
@@ -475,12 +346,3 @@ def _same(own: torch.Tensor, given: torch.Tensor) -> bool:
     return own.shape == given.shape and own.dtype == given.dtype and torch.equal(
         own, given.to(own.device)
     )  # fmt: skip
-
-
-def _import(name: str) -> None:
-    try:
-        import_module(name)
-    except ImportError as error:
-        raise ConfigError(
-            f"cannot import {name}: {error}", hint="check --import and the Python path"
-        ) from error

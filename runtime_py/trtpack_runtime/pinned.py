@@ -13,7 +13,7 @@ from typing import Any
 from . import program as programs
 from . import recipes
 from .build_seeds import build_options, seed_tactics
-from .builders import BUILDERS, Work
+from .builders import BUILDERS, Site, Work
 from .bundle import Bundle, Member
 from .checked_json import canonical
 from .engine_store import content_of
@@ -104,27 +104,25 @@ def _engine(
     assert ref is not None
     options = build_options(ref)
     new = EngineRef(ref.kind, options=options.to_json(), content=content)
-    target = bundle.manifest.variants[found.variant].target
-    reason = _cannot_build(ref, facts, target)
+    site = Site(facts, bundle.manifest.variants[found.variant].target)
+    reason = _cannot_build(ref, site)
     if reason is not None:
         return replace(new, deferred=f"its precision pins are new, and {reason}")
     tactics = seed_tactics(bundle, found.variant, ref.kind, facts)
-    work = Work(str(found), network, weights, options.to_json(), target, tactics)
-    outcome = BUILDERS[ref.kind].build(work, plan, facts, on_progress)
+    work = Work(str(found), network, weights, options.to_json(), tactics)
+    outcome = BUILDERS[ref.kind].build(work, plan, site, on_progress)
     member = f"engines/{found.variant}/{found.name}.plan"
     return replace(new, member=member, record=outcome.record)
 
 
-def _cannot_build(
-    ref: EngineRef, facts: Mapping[str, Any], target: Mapping[str, Any]
-) -> str | None:
+def _cannot_build(ref: EngineRef, site: Site) -> str | None:
     """Why this machine cannot build an engine in the place of another, or None."""
     if ref.kind not in BUILDERS:
         return f"engines of kind {ref.kind} are built by the packager"
-    has, wants = facts.get("tensorrt_rtx"), ref.record.get("tensorrt_rtx")
+    has, wants = site.facts.get("tensorrt_rtx"), ref.record.get("tensorrt_rtx")
     if ref.kind == "tensorrt-rtx" and has and wants and has != wants:
         return f"this machine has TensorRT-RTX {has}, not {wants}"
-    return BUILDERS[ref.kind].cannot_build(facts, target)
+    return BUILDERS[ref.kind].cannot_build(site)
 
 
 def _with_program(

@@ -25,8 +25,8 @@ from .engine_store import content_of
 from .engines import Verdict
 from .errors import ConfigError
 from .execution import Segments, load_segments
+from .loading import DegradedWarning, load
 from .manifest import EngineRef, Golden, Manifest, Method, Variant
-from .module import DegradedWarning, load
 from .network import Network
 from .new_weights import Contents, contents_of, read_state, write_stored
 from .program import Program, Segment

@@ -27,7 +27,8 @@ from trtpack.livening import check_alive, liven, vary
 from trtpack.pipeline import ALIVE_TOLERANCE
 from trtpack_runtime.bench import measure
 from trtpack_runtime.engine_store import EngineStore
-from trtpack_runtime.module import BundleModule, load
+from trtpack_runtime.loading import load
+from trtpack_runtime.module import BundleModule
 
 LIVENED_BATCH = 8
 DYNAMIC_BATCHES = (1, 3, 32)

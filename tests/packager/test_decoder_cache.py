@@ -92,7 +92,7 @@ def built(model: nn.Module, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bu
     return build((model, inputs), options, Progress())
 
 
-@pytest.mark.filterwarnings("ignore::trtpack_runtime.module.DegradedWarning")  # there is no GPU
+@pytest.mark.filterwarnings("ignore::trtpack_runtime.loading.DegradedWarning")  # there is no GPU
 @pytest.mark.parametrize(
     "store",
     [

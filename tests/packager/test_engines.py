@@ -58,7 +58,7 @@ class Builder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.known, name)
 
-    def build(self, work: Work, plan: Path, facts: Any, on_event: Any) -> Outcome:
+    def build(self, work: Work, plan: Path, site: Any, on_event: Any) -> Outcome:
         self.works.append(work)
         on_event({"phase": "Tactics", "step": 1, "steps": 4})
         assert work.on_log is not None

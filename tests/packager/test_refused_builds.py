@@ -91,7 +91,7 @@ class Refusing:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.known, name)
 
-    def build(self, work: Work, plan: Path, facts: Any, on_event: Any) -> Outcome:
+    def build(self, work: Work, plan: Path, site: Any, on_event: Any) -> Outcome:
         self.works.append(work)
         error = self.refuses({layer.name for layer in work.network.layers})
         if error is not None:
@@ -99,10 +99,10 @@ class Refusing:
         plan.write_bytes(b"engine of " + work.network.to_bytes())
         return Outcome({"made": "here"})
 
-    def cannot_build(self, facts: Any, target: Any) -> str | None:
+    def cannot_build(self, site: Any) -> str | None:
         return None
 
-    def parts(self, content: str, options: Any, facts: Any, target: Any) -> dict[str, Any]:
+    def parts(self, content: str, options: Any, site: Any) -> dict[str, Any]:
         return {"content": content, "options": options}
 
 

@@ -45,7 +45,7 @@ class TensorRT:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.known, name)
 
-    def build(self, work: Work, plan: Path, here: Any, on_event: Any) -> Outcome:
+    def build(self, work: Work, plan: Path, site: Any, on_event: Any) -> Outcome:
         self.works.append(work)
         if self.fails is not None:
             raise self.fails

@@ -20,7 +20,7 @@ from trtpack_runtime.safetensors import write_safetensors
 from trtpack_runtime.samples import StoredTensor
 from trtpack_runtime.update_weights import update_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore::trtpack_runtime.module.DegradedWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::trtpack_runtime.loading.DegradedWarning")
 
 
 class Mixed(nn.Module):

@@ -86,6 +86,18 @@ def test_what_this_machine_cannot_build(tmp_path: Path, env: dict[str, str]) -> 
     assert not (tmp_path / "out.tar").exists()
 
 
+def test_a_gpu_is_chosen_among_the_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from trtpack_runtime.cli.finish import finish
+
+    for before, wanted in (("", "1"), ("3,GPU-8a", "GPU-8a")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+        result = CliRunner().invoke(finish, ["no.tar", "-o", "out.tar", "--gpu", "1"])
+        assert result.exit_code != 2, result.output
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == wanted
+
+
 def test_resolve_says_what_is_built_at_the_first_run(tmp_path: Path, env: dict[str, str]) -> None:
     path = deferred.write(tmp_path / "b.tar", variants=("h200",))
     (tmp_path / "h200.json").write_text(json.dumps(deferred.h200()))

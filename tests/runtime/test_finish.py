@@ -12,6 +12,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 import torch
 
 from tests.runtime import deferred
-from trtpack_runtime import finish, load, module
+from trtpack_runtime import finish, load, loading
 from trtpack_runtime.bundle import Bundle, Member, open_bundle
 from trtpack_runtime.engines import (
     LoadContext,
@@ -36,10 +37,12 @@ from trtpack_runtime.errors import (
     DeviceError,
     EngineBuildError,
 )
-from trtpack_runtime.finish import Stores, finish_segment, own_engines
+from trtpack_runtime.finish import Stores, Workshop, finish_segment
 from trtpack_runtime.finish_bundle import FinishedBundle, finish_bundle
 from trtpack_runtime.ledger import trusted
-from trtpack_runtime.module import BundleModule, DegradedWarning
+from trtpack_runtime.loading import DegradedWarning
+from trtpack_runtime.module import BundleModule
+from trtpack_runtime.own_engines import own_engines
 from trtpack_runtime.progress import Progress
 from trtpack_runtime.resolve import choose, resolve
 from trtpack_runtime.tactics import TacticKey, Tactics, to_lock
@@ -106,8 +109,8 @@ def on_h200(monkeypatch: pytest.MonkeyPatch) -> dict[str, LoadContext]:
         return reference.load(None, context)
 
     monkeypatch.setattr(tensorrt, "load", loaded)
-    monkeypatch.setattr(module, "facts", deferred.h200)
-    monkeypatch.setattr(module, "_GPU", "cpu")
+    monkeypatch.setattr(loading, "facts", deferred.h200)
+    monkeypatch.setattr(loading, "_GPU", "cpu")
     return contexts
 
 
@@ -120,7 +123,8 @@ def loaded(path: Path, **options: Any) -> BundleModule:
 
 def finished(bundle: Bundle, path: Path, facts: Mapping[str, Any], **how: Any) -> FinishedBundle:
     with tempfile.TemporaryDirectory() as scratch:
-        return finish_bundle(bundle, path, facts, stores=Stores(), scratch=Path(scratch), **how)
+        target = how.pop("target", None)
+        return finish_bundle(bundle, path, Workshop(facts, Path(scratch), **how), target=target)
 
 
 def fits(bundle: Bundle, facts: Mapping[str, Any], **how: Any) -> dict[str, tuple[str, str]]:
@@ -177,7 +181,7 @@ def test_the_time_of_the_last_build_is_foretold(
     bundle: Bundle, builds: Builds, tmp_path: Path
 ) -> None:
     for segment in deferred.SEGMENTS:
-        finish_segment(bundle, "h200", segment, deferred.h200(), stores=Stores(), scratch=tmp_path)
+        finish_segment(bundle, "h200", segment, Workshop(deferred.h200(), tmp_path))
     other = deferred.h200(driver={"version": "560.2", "cuda": "12.6"})
     own = own_engines(bundle, other, Stores().engines)
     assert own["h200", "forward_0"].seconds is not None
@@ -354,17 +358,28 @@ def test_the_gpu_is_left_out_where_another_device_is_asked_for(
     on_h200: dict[str, LoadContext],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_GPU", "meta")
+    monkeypatch.setattr(loading, "_GPU", "meta")
     found = loaded(bundle.path, device="cpu")
     assert (found.variant, found.device.type, builds.names) == ("cpu", "cpu", [])
     found = loaded(bundle.path)
     assert (found.variant, found.device.type) == ("h200", "meta")
 
 
+def test_the_gpu_that_is_asked_for_is_the_one_that_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpus = [*deferred.ada()["gpus"], {**deferred.h200()["gpus"][0], "index": 1}]
+    gpus[0] = {**gpus[0], "index": 0}
+    monkeypatch.setattr(loading, "facts", lambda: deferred.h200(gpus=list(gpus)))
+    for device, wanted in (("cuda", [0, 1]), ("cuda:0", [0, 1]), ("cuda:1", [1, 0])):
+        found = loading._facts_for(torch.device(device))["gpus"]
+        assert [gpu["index"] for gpu in found] == wanted
+
+
 def test_a_pytorch_without_cuda_is_told(
     bundle: Bundle, builds: Builds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "facts", deferred.h200)
+    monkeypatch.setattr(loading, "facts", deferred.h200)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.warns(DegradedWarning, match="cannot use the GPU of this machine"):
         load(bundle.path, target="h200")
@@ -401,7 +416,7 @@ def test_weights_that_only_engines_read_stay_on_the_host(
     on_h200: dict[str, LoadContext],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_GPU", "meta")
+    monkeypatch.setattr(loading, "_GPU", "meta")
     monkeypatch.setattr(tensorrt, "load", lambda blob, context: lambda inputs: list(inputs))
     builds.fail["forward_1"] = EngineBuildError("no tactic")
     with pytest.warns(DegradedWarning):
@@ -415,8 +430,8 @@ def test_an_engine_that_another_process_builds_is_waited_for(
 ) -> None:
     monkeypatch.setattr(finish, "_PATIENCE_S", 0.01)
     here, stores, told = deferred.h200(), Stores(), list[Progress]()
-    how: dict[str, Any] = {"stores": stores, "scratch": tmp_path}
-    first = finish_segment(bundle, "h200", "forward_0", here, **how)
+    shop = Workshop(here, tmp_path, stores)
+    first = finish_segment(bundle, "h200", "forward_0", shop)
     kept = first.path.read_bytes(), first.path.with_suffix(".json").read_bytes()
     stores.engines.remove(first.key)
     held, free = threading.Event(), threading.Event()
@@ -435,7 +450,7 @@ def test_an_engine_that_another_process_builds_is_waited_for(
     thread = threading.Thread(target=other)
     thread.start()
     held.wait(30)
-    found = finish_segment(bundle, "h200", "forward_0", here, on_progress=hear, **how)
+    found = finish_segment(bundle, "h200", "forward_0", replace(shop, on_progress=hear))
     thread.join()
     assert [p.begin() for p in told] == ["waiting for forward_0, which another process builds"]
     assert found.cached
@@ -466,7 +481,7 @@ def test_a_bundle_seeds_the_tactics_of_its_device_only(
         caches={"timing": {"member": member, "key": key}},
         extra=(Member(member, b"measured"),),
     )
-    finish_segment(open_bundle(path), "h200", "forward_0", here, stores=Stores(), scratch=tmp_path)
+    finish_segment(open_bundle(path), "h200", "forward_0", Workshop(here, tmp_path))
     assert builds.seeds == [b"measured" if same else None]
 
 
@@ -495,13 +510,13 @@ def test_a_device_proves_a_locked_build(
 
     monkeypatch.setattr(tensorrt, "build", build)
     stores, bundle = Stores(), open_bundle(path)
-    how: Any = {"stores": stores, "scratch": tmp_path}
+    shop = Workshop(here, tmp_path, stores)
     if now == "0x1":
-        assert not finish_segment(bundle, "h200", "forward_0", here, **how).cached
+        assert not finish_segment(bundle, "h200", "forward_0", shop).cached
         assert stores.tactics.read(key) is not None
     else:
         with pytest.raises(EngineBuildError, match="1 of 1 locked tactics changed, first a: 0x1"):
-            finish_segment(bundle, "h200", "forward_0", here, **how)
+            finish_segment(bundle, "h200", "forward_0", shop)
         assert stores.tactics.read(key) is None
         assert stores.engines.entries() == []
     assert seeds == [b"locked"]
@@ -532,15 +547,8 @@ def test_tactics_of_store_and_bundle_are_combined(
         raise EngineBuildError("they do not belong together")
 
     monkeypatch.setattr(_tactics, "combine", refused)
-    finish_segment(
-        open_bundle(path),
-        "h200",
-        "forward_0",
-        here,
-        stores=Stores(),
-        scratch=tmp_path,
-        rebuild=True,
-    )
+    shop = Workshop(here, tmp_path, rebuild=True)
+    finish_segment(open_bundle(path), "h200", "forward_0", shop)
     assert builds.seeds[-1] == b"bundled"
 
 
@@ -672,14 +680,8 @@ def test_the_weights_are_read_out_of_the_bundle(rtx: Path, tmp_path: Path) -> No
     plans = []
     for scale in (1.0, 3.0):
         path = deferred.write(tmp_path / f"{scale}.tar", scale=scale)
-        found = finish_segment(
-            open_bundle(path),
-            "ada",
-            "forward_0",
-            deferred.ada(),
-            stores=Stores(),
-            scratch=tmp_path,
-        )
+        shop = Workshop(deferred.ada(), tmp_path)
+        found = finish_segment(open_bundle(path), "ada", "forward_0", shop)
         plans.append(found.path.read_bytes())
         value = (deferred.weights()["w0"] * scale).numpy().tobytes()
         assert value in plans[-1] or len(plans[-1]) > 1000

@@ -80,7 +80,7 @@ def test_overflow_is_found_and_pinned(
     assert json.loads(again.out)["first"] is None, again.out
     (plan,) = extract_plans(open_bundle(pinned), tmp_path / "plans", target="here")
     assert plan.sha256 == open_bundle(pinned).entries["engines/here/forward_0.plan"].sha256
-    from trtpack_runtime.module import load
+    from trtpack_runtime.loading import load
 
     module = load(pinned, target="here")
     (answer,) = module.run("forward", [torch.ones(4, 8, dtype=torch.float16, device="cuda") * 100])

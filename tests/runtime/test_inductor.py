@@ -18,7 +18,7 @@ from tests.runtime.command import trtpack
 from trtpack_runtime import ledger, load
 from trtpack_runtime.engines import LoadContext, inductor, inductor_build
 from trtpack_runtime.errors import BundleError, EngineBuildError
-from trtpack_runtime.module import DegradedWarning
+from trtpack_runtime.loading import DegradedWarning
 from trtpack_runtime.network import Profile, Tensor
 from trtpack_runtime.safetensors import open_safetensors, write_safetensors
 from trtpack_runtime.samples import StoredTensor

@@ -23,7 +23,7 @@ from trtpack_runtime.engines import _inspect, tensorrt, tensorrt_rtx
 from trtpack_runtime.engines._build import BuildOptions, build_plan
 from trtpack_runtime.engines._child import ask
 from trtpack_runtime.errors import BundleError, DeviceError
-from trtpack_runtime.finish import Stores, finish_segment
+from trtpack_runtime.finish import Workshop, finish_segment
 from trtpack_runtime.network import Layer
 from trtpack_runtime.origins import Origin, Origins, origin_of
 from trtpack_runtime.segments import find_segment
@@ -285,7 +285,7 @@ def test_an_engine_this_machine_built(tmp_path: Path) -> None:
     found = find_segment(bundle, "forward_0", "here")
     with pytest.raises(BundleError, match="forward_0 of here has no engine yet"):
         inspect_engine(bundle, found, FACTS)
-    finish_segment(bundle, "here", "forward_0", FACTS, stores=Stores(), scratch=tmp_path)
+    finish_segment(bundle, "here", "forward_0", Workshop(FACTS, tmp_path))
     engine = inspect_engine(bundle, found, FACTS)
     assert (engine.version, engine.detailed) == ("8.6.2", False)
     assert engine.nbytes > 0

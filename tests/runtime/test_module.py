@@ -19,7 +19,8 @@ from torch import nn
 from tests.runtime import handmade
 from trtpack_runtime import load
 from trtpack_runtime.errors import BundleError, ConfigError, InputMismatchError, SmokeFailure
-from trtpack_runtime.module import BundleModule, DegradedWarning
+from trtpack_runtime.loading import DegradedWarning
+from trtpack_runtime.module import BundleModule
 
 X, SCALE = torch.linspace(-2, 8, 12).reshape(3, 4), torch.tensor([0.5])
 

@@ -20,11 +20,12 @@ from trtpack_runtime.cli.profile import _modules
 from trtpack_runtime.engines._profile import profiled
 from trtpack_runtime.errors import ConfigError
 from trtpack_runtime.golden import sample_inputs
-from trtpack_runtime.module import BundleModule, load
+from trtpack_runtime.loading import load
+from trtpack_runtime.module import BundleModule
 from trtpack_runtime.origins import Origin, Origins
 from trtpack_runtime.profiling import LayerProfile, Profile, SegmentProfile, Times, by_module
 
-pytestmark = pytest.mark.filterwarnings("ignore::trtpack_runtime.module.DegradedWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::trtpack_runtime.loading.DegradedWarning")
 
 
 class TickingClock:

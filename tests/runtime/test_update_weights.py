@@ -223,7 +223,7 @@ RECORD = {"tensorrt": "10.3.0", "sm": "9.0", "device": "NVIDIA H200", "os": "lin
 }
 
 
-@pytest.mark.filterwarnings("ignore::trtpack_runtime.module.DegradedWarning")
+@pytest.mark.filterwarnings("ignore::trtpack_runtime.loading.DegradedWarning")
 @pytest.mark.parametrize("target", ["cpu", "h200"])
 def test_everything_follows_from_the_new_weights(tmp_path: Path, target: str) -> None:
     path = write(tmp_path / "b.tar")

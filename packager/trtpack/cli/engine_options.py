@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from trtpack_runtime.cli.gpu_option import GPU_HELP, choose_gpu
+
 from ..errors import ConfigError
 from ..options import ENGINE_KINDS, ENGINE_WEIGHTS, HARDWARE_COMPATIBLE
 
@@ -51,6 +53,14 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         multiple=True,
         metavar="SPEC",
         help="One more optimization profile within the dynamic sizes, see below; repeat for more.",
+    ),
+    _option(
+        "--gpu",
+        metavar="N",
+        type=click.IntRange(min=0),
+        expose_value=False,
+        callback=choose_gpu,
+        help=GPU_HELP,
     ),
     _option(
         "--optimization-level",

@@ -13,9 +13,10 @@ import click
 
 from ..bundle import open_bundle
 from ..device import facts
-from ..finish import Finished, Stores
+from ..finish import Finished, Workshop
 from ..finish_bundle import FinishedBundle, engine_member, finish_bundle
 from .building import BuildLine
+from .gpu_option import GPU_HELP, choose_gpu
 from .text import clean, columns, plural, size, wrapped
 
 EXAMPLES = """\b
@@ -38,6 +39,14 @@ Examples:
 )
 @click.option("--target", metavar="NAME", help="Finish only this variant.")
 @click.option("--rebuild", is_flag=True, help="Build engines anew that are there already.")
+@click.option(
+    "--gpu",
+    metavar="N",
+    type=click.IntRange(min=0),
+    expose_value=False,
+    callback=choose_gpu,
+    help=GPU_HELP,
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing unless it fails.")
 def finish(
@@ -54,16 +63,8 @@ def finish(
         tempfile.TemporaryDirectory(prefix="trtpack-", ignore_cleanup_errors=True) as scratch,
         BuildLine(quiet=quiet) as line,
     ):
-        finished = finish_bundle(
-            opened,
-            output,
-            facts(),
-            stores=Stores(),
-            scratch=Path(scratch),
-            target=target,
-            rebuild=rebuild,
-            on_progress=line,
-        )
+        shop = Workshop(facts(), Path(scratch), on_progress=line, rebuild=rebuild)
+        finished = finish_bundle(opened, output, shop, target=target)
     seconds = time.perf_counter() - began
     if as_json:
         found = to_json(finished) | {"bundle": str(bundle), "seconds": round(seconds, 3)}

@@ -94,7 +94,7 @@ def profile(
         from .. import profiling
         from .. import trace as traces
         from ..golden import sample_inputs
-        from ..module import DegradedWarning, load
+        from ..loading import DegradedWarning, load
 
     with warnings.catch_warnings(), BuildLine(quiet=as_json) as line:
         warnings.simplefilter("ignore", DegradedWarning)  # told in words below

@@ -13,7 +13,7 @@ import click
 from ..bundle import open_bundle
 from ..engine_store import EngineStore
 from ..errors import BundleError, ConfigError
-from ..finish import own_engines
+from ..own_engines import own_engines
 from ..resolve import Candidate, choose, missing_modules, untrusted_members
 from ..resolve import resolve as resolve_variants
 from .text import columns, mark

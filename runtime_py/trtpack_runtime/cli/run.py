@@ -210,7 +210,7 @@ def run(
 
 
 def _load(bundle: Path, method: str, *, quiet: bool, **options: Any) -> Results:
-    from ..module import DegradedWarning, load
+    from ..loading import DegradedWarning, load
     from .building import BuildLine
 
     start = time.perf_counter()
