@@ -25,7 +25,7 @@ from trtpack_runtime.engines import LoadContext
 from trtpack_runtime.engines import engine as engine_kind
 from trtpack_runtime.engines._child import BuildJob, build_in_worker
 from trtpack_runtime.engines._options import BuildOptions
-from trtpack_runtime.errors import DeviceError, EngineBuildError, TrtpackError
+from trtpack_runtime.errors import DeviceError, EngineBuildError
 from trtpack_runtime.network import Network
 from trtpack_runtime.program import Segment
 from trtpack_runtime.safetensors import TensorView, write_safetensors
@@ -89,7 +89,7 @@ class TensorRT:
             self.close()
             said = f"the engine did not end in {self._seconds:.0f} s"
             raise DeviceError(said, hint=_ALONE) from error
-        except (TrtpackError, RuntimeError) as error:  # PyTorch's for a kernel of anybody's
+        except Exception as error:  # anybody's: PyTorch's for a kernel, TensorRT's bindings'
             self.close()  # a CUDA context may be broken for good
             raise DeviceError(f"{type(error).__name__}: {error}", hint=_ALONE) from error
 

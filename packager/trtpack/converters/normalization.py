@@ -98,13 +98,14 @@ def group_norm(
     """group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None,
     float eps=1e-05, bool cudnn_enabled=True) -> Tensor
 
-    Before TensorRT 10.15 the layer scales groups, not channels, so a scale layer follows it.
+    Before TensorRT 10.15 the layer scales groups, not channels, so a scale layer follows it. It
+    takes groups of four dimensions or more (8.6, measured).
     Source: NvInfer.h, INormalizationLayer: scale and bias are [1, C, 1, 1] from addNormalizationV2
     on, [1, G, 1, 1] before.
     """
     if num_groups == 1:
         return _by_own_statistics(ctx, input, weight, bias, tuple(range(1, input.rank)), eps)
-    x = ctx.reshape(input, (*input.shape, 1)) if input.rank == 2 else input
+    x = ctx.reshape(input, (*input.shape, *(1,) * (4 - input.rank))) if input.rank < 4 else input
     axes = tuple(range(2, x.rank))
     if ctx.has("10.15"):
         scale, shift = _affine(ctx, x, (_channels(x),), weight, bias)

@@ -229,13 +229,17 @@ def _padded(ctx: Context, x: Tensor, window: Window) -> tuple[Tensor, Window]:
 
 
 def _windows(ctx: Context, x: Tensor, window: Window, count: Sequence[Dim]) -> Tensor:
-    """(N, C, count, kernel, count, kernel, ...): every window's elements, the least outside."""
+    """(N * C, count, kernel, count, kernel, ...): every window's elements, the least outside.
+
+    Batch and channels are one dimension, since a gather of TensorRT 8.6 answers at most seven.
+    """
     padded = any(window.padding) or window.ceil_mode
     if padded:
         x = _reached(ctx, x, window, count, ctx.scalar(worst(ctx, "MAX", x.dtype), x.dtype))
     each = zip(count, window.kernel, window.stride, window.dilation, strict=True)
+    x = ctx.reshape(x, (dims.product(x.shape[:2]), *x.shape[2:]))
     for i, (n, k, stride, dilation) in enumerate(each):
-        x = ctx.gather(x, ctx.ramp((n, k), (stride, dilation)), 2 + 2 * i)
+        x = ctx.gather(x, ctx.ramp((n, k), (stride, dilation)), 1 + 2 * i)
     return x
 
 
@@ -245,7 +249,7 @@ def _max_pool(ctx: Context, spatial: int, self: Tensor, **arguments: Any) -> Ten
     if max(window.dilation) == 1 and x.dtype in FLOATS:
         return ctx.reshape(_largest(ctx, x, window, count), ctx.result.shape)
     inside = _windows(ctx, x, window, count)
-    axes = tuple(range(3, inside.rank, 2))
+    axes = tuple(range(2, inside.rank, 2))
     return ctx.reshape(ctx.reduce("MAX", inside, axes, keep_dims=False), ctx.result.shape)
 
 
@@ -254,11 +258,11 @@ def _best(ctx: Context, spatial: int, self: Tensor, **arguments: Any) -> Tensor:
     window, x = _window(spatial, **arguments), as_image(ctx, self, spatial)
     count = as_sizes(ctx.result, spatial)
     inside = _windows(ctx, x, window, count)
-    windows = range(2, inside.rank, 2)
+    windows = range(1, inside.rank, 2)
     flat = ctx.add(
         "shuffle",
         {"input": inside},
-        first_transpose=(0, 1, *windows, *(axis + 1 for axis in windows)),
+        first_transpose=(0, *windows, *(axis + 1 for axis in windows)),
         reshape_dims=(*x.shape[:2], dims.product(count), window.volume),
     )
     _, best = ranked(ctx, "MAX", flat, 1, 3)

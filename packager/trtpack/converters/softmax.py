@@ -35,13 +35,20 @@ def softmax(ctx: Context, self: Tensor, dim: int, **_: Any) -> Tensor:
 def safe_softmax(ctx: Context, self: Tensor, dim: int, **_: Any) -> Tensor:
     """_safe_softmax(Tensor self, int dim, ScalarType? dtype=None) -> Tensor
 
-    Zeros where all along ``dim`` are -inf, which softmax answers NaN for.
+    Zeros where all along ``dim`` are -inf, which softmax answers NaN for. TensorRT 8 may have
+    written a constant -inf as -1e38 (measured).
     """
     x, axis = ctx.unsqueeze_to(ctx.cast(self, ctx.result.dtype), 2), _from_behind(dim, self)
     largest = ctx.reduce("MAX", x, axis, keep_dims=True)
-    is_masked = ctx.elementwise("EQUAL", largest, float("-inf"))
+    is_masked = _is_endless(ctx, largest)
     answer = ctx.select(is_masked, ctx.scalar(0.0, x.dtype, x.rank), ctx.softmax(x, axis))
     return ctx.reshape(answer, self.shape)
+
+
+def _is_endless(ctx: Context, largest: Tensor) -> Tensor:
+    if ctx.has("10.0"):
+        return ctx.elementwise("EQUAL", largest, float("-inf"))
+    return ctx.elementwise("LESS", largest, -65504.0 if largest.dtype == "HALF" else -9e37)
 
 
 @converter(aten.log_softmax.int, aten._log_softmax.default)

@@ -56,13 +56,14 @@ def atan2(ctx: Context, self: Operand, other: Operand) -> Tensor:
     """atan2(Tensor self, Tensor other) -> Tensor
 
     ``atan(|y| / |x|)``, mirrored where the sign of ``x`` or ``y`` is negative. Both sizes end at
-    the largest number, so that two infinities meet at an eighth turn, ``|x|`` also at the smallest.
+    the largest number, so that two infinities meet at an eighth turn, ``|x|`` also at the smallest
+    that no release rounds to 0.
     """
-    limits, rank = torch.finfo(torch.float32), ctx.result.rank
+    largest, rank = torch.finfo(torch.float32).max, ctx.result.rank
     y, x = ctx.operand(self, "FLOAT", rank), ctx.operand(other, "FLOAT", rank)
     height, width = (
-        ctx.activation("CLIP", ctx.unary("ABS", side), alpha=least, beta=limits.max)
-        for side, least in ((y, 0.0), (x, limits.smallest_normal))
+        ctx.activation("CLIP", ctx.unary("ABS", side), alpha=least, beta=largest)
+        for side, least in ((y, 0.0), (x, 2e-38))
     )
     angle = ctx.unary("ATAN", ctx.elementwise("DIV", height, width))
     angle = ctx.select(signbit(ctx, x), ctx.elementwise("SUB", math.pi, angle), angle)
@@ -101,10 +102,11 @@ def nan_to_num(
     x = ctx.select(isnan(ctx, self), ctx.scalar(nan or 0.0, self.dtype, self.rank), self)
     if posinf is None and neginf is None:
         return ctx.activation("CLIP", x, alpha=-last, beta=last)
-    for infinity, number in ((math.inf, posinf), (-math.inf, neginf)):
-        finite = math.copysign(last, infinity) if number is None else number
-        is_infinite = ctx.elementwise("EQUAL", self, infinity)
-        x = ctx.select(is_infinite, ctx.scalar(finite, self.dtype, self.rank), x)
+    is_infinite = ctx.unary("ISINF", self)
+    for side, sign, number in (("GREATER", 1.0, posinf), ("LESS", -1.0, neginf)):
+        finite = ctx.scalar(sign * last if number is None else number, self.dtype, self.rank)
+        ends = ctx.elementwise("AND", is_infinite, ctx.elementwise(side, self, 0.0))
+        x = ctx.select(ends, finite, x)
     return x
 
 

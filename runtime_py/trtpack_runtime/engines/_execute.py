@@ -100,7 +100,7 @@ class EngineRunner:
         self._narrowed = self._narrow_inputs(declared or {})
         self._widened = tuple(self._is_narrow(name, declared or {}) for name in outputs)
         self._wanted = {n: "INT64" if n in self._narrowed else self._types[n] for n in inputs}
-        shapes = {name: tuple(engine.get_tensor_shape(name)) for name in inputs}
+        shapes = {name: _shape(engine, name) for name in inputs}
         self._dynamic = frozenset(name for name, shape in shapes.items() if -1 in shape)
         self._profiles = sorted(self._read_profiles(shapes), key=lambda p: (p.width, p.index))
         first = next(profile for profile in self._profiles if profile.index == 0)
@@ -372,6 +372,15 @@ class EngineRunner:
 
     def _said(self, before: int) -> str:
         return "; ".join(self._log.errors[before:][-3:]) or "it gave no reason"
+
+
+def _shape(engine: Any, name: str) -> Shape:
+    try:
+        return tuple(engine.get_tensor_shape(name))
+    except ValueError as error:  # dimensions that TensorRT marks as invalid
+        raise BundleError(
+            f"TensorRT tells no shape of the engine's input {name}", hint="build the bundle again"
+        ) from error
 
 
 def _check_names(engine: Any, wants: set[str]) -> None:
