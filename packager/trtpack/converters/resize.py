@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Up- and downsampling in every mode, and sampling at a grid of points."""
+"""Up- and downsampling in every mode."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch._ops import OpOverload, OpOverloadPacket
 
-from trtpack.target import Target
 from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
 from .context import Context
-from .refusals import Refused, first_reason, unless_floats
+from .refusals import Refused, unless_floats
 from .registry import converter
 from .resampling import Filter, antialiased, corner_step, resampled
 
@@ -105,44 +104,6 @@ def upsample_bicubic_antialiased(ctx: Context, **arguments: Any) -> Tensor:
     scales_h=None, float? scales_w=None) -> Tensor
     """
     return _weighted(ctx, arguments, aten._upsample_bicubic2d_aa.default, "CUBIC")
-
-
-def _sampled(*, input: Tensor, grid: Tensor, target: Target, **_: object) -> str | None:
-    volumes = input.rank > 4 and not target.tensorrt_at_least("11.0")
-    return first_reason(
-        unless_floats(input=input, grid=grid),
-        "before TensorRT 11 images can be sampled, but no volumes" if volumes else None,
-    )
-
-
-@converter(
-    aten.grid_sampler.default,
-    aten.grid_sampler_2d.default,
-    aten.grid_sampler_3d.default,
-    when=_sampled,
-)
-def grid_sampler(
-    ctx: Context,
-    input: Tensor,
-    grid: Tensor,
-    interpolation_mode: int,
-    padding_mode: int,
-    align_corners: bool,
-) -> Tensor:
-    """grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, bool
-    align_corners) -> Tensor
-
-    Shapes: (N, C, H, W) at (N, h, w, 2); volumes from TensorRT 11 on; any dim may be dynamic.
-    Dtypes: float16, bfloat16, float32.
-    Source: torch.nn.functional.grid_sample.
-    """
-    return ctx.add(
-        "grid_sample",
-        {"input": input, "grid": grid},
-        interpolation_mode=("LINEAR", "NEAREST", "CUBIC")[interpolation_mode],
-        align_corners=align_corners,
-        sample_mode=("FILL", "CLAMP", "REFLECT")[padding_mode],
-    )
 
 
 def _nearest(

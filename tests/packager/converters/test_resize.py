@@ -16,7 +16,6 @@ from tests.packager.converters.harness import (
     dynamic,
     f32,
     kinds,
-    refusal,
     size,
 )
 
@@ -24,7 +23,6 @@ aten = torch.ops.aten
 LINE, IMAGE, VOLUME = f32(2, 3, 7), f32(2, 3, 5, 6), f32(1, 2, 3, 4, 5)
 ANY = dynamic(IMAGE, {0: (1, 2, 4), 2: (3, 5, 8), 3: (4, 6, 7)})
 DEEP = dynamic(VOLUME, {2: (2, 3, 5)})
-GRID = f32(2, 4, 3, 2, low=-1.3, high=1.3)
 
 
 def twice(dim: int) -> SizeOf:
@@ -99,22 +97,6 @@ SLOW = [
     Case(aten.upsample_linear1d.vec, dynamic(LINE, {2: (4, 7, 9)}), None, False, [0.3]),
     Case(aten._upsample_bicubic2d_aa.default, ANY, [size(0, 2, lambda n: n - 1), 4], True),
 ]
-SAMPLES = [
-    *(
-        Case(aten.grid_sampler.default, IMAGE, GRID, mode, padding, aligned)
-        for mode, padding, aligned in itertools.product((0, 1, 2), (0, 1, 2), (False, True))
-    ),
-    Case(
-        aten.grid_sampler_2d.default,
-        dynamic(IMAGE, {0: (1, 2, 4)}),
-        dynamic(GRID, {0: (1, 2, 4)}),
-        0,
-        0,
-        True,
-    ),
-    Case(aten.grid_sampler_3d.default, VOLUME, f32(1, 2, 3, 4, 3, low=-1, high=1), 0, 1, False),
-]
-NO_HALF = "PyTorch has no grid_sampler of float16 on a CPU"
 ANTIALIASED = "PyTorch has no antialiasing of float16 on a CPU"
 
 
@@ -129,11 +111,6 @@ def test_open_sizes_match_pytorch(case: Case, check: Checker) -> None:
     check(case.float32_only(ANTIALIASED) if "_aa" in str(case.op) else case)
 
 
-@pytest.mark.parametrize("case", SAMPLES, ids=str)
-def test_samples_as_pytorch_does(case: Case, check: Checker) -> None:
-    check(case.float32_only(NO_HALF))
-
-
 def test_bfloat16_matches_pytorch(check: Checker) -> None:
     check(Case(aten.upsample_bilinear2d.vec, bf16(1, 2, 4, 4), [8, 8], False, None))
 
@@ -142,9 +119,3 @@ def test_resizing_is_one_layer() -> None:
     assert kinds(
         Case(aten.upsample_bilinear2d.default, ANY, [twice(2), twice(3)], True, 2.0, 2.0)
     ) == ["resize"]
-
-
-def test_volumes_are_sampled_from_tensorrt_11_on() -> None:
-    grid = f32(1, 2, 3, 4, 3)
-    reason = refusal(aten.grid_sampler_3d.default, VOLUME, grid, 0, 0, True, target="orin")
-    assert reason == "before TensorRT 11 images can be sampled, but no volumes"
