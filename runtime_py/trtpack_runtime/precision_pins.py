@@ -14,10 +14,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .check import check_network
+from .dims import owned
 from .errors import ConfigError, NetworkError
 from .infer import infer
 from .layers import FLOATS
 from .network import Constant, Layer, Network, Tensor
+from .recorder import live
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +114,8 @@ def promoted_values(
 
 
 class _Pinning:
-    """One rewriting of a network."""
+    """One rewriting of a network. Layers keep their names, which pins, profiles and errors go by,
+    so it writes them itself: a ``Recorder`` names each output after its layer."""
 
     def __init__(self, network: Network, names: frozenset[str], dtype: str) -> None:
         self._network, self._names, self._dtype = network, names, dtype
@@ -135,17 +138,10 @@ class _Pinning:
                 self._pin(layer)
             else:
                 self._layers.append(layer)
-        needed = set(self._network.outputs)
-        kept: list[Layer] = []
-        for layer in reversed(self._layers):
-            if needed.isdisjoint(layer.outputs):
-                continue
-            kept.append(layer)
-            needed.update(layer.operand_names())
-        kept.reverse()
+        kept, needed = live(self._layers, self._network.outputs)
         return replace(
             self._network,
-            layers=tuple(kept),
+            layers=kept,
             constants={k: c for k, c in self._constants.items() if k in needed},
             tensors={name: self._tensors[name] for layer in kept for name in layer.outputs},
         )
@@ -240,7 +236,7 @@ class _Pinning:
                 f"cannot pin {layer.name!r}: {error.message}", hint="choose other layers"
             ) from error
         for name, (dtype, shape) in zip(outputs, results, strict=True):
-            self._tensors[name] = Tensor(name, dtype, shape)
+            self._tensors[name] = Tensor(name, dtype, owned(shape, name))
 
     def _value(self, name: str) -> Tensor:
         if name in self._constants:

@@ -116,19 +116,12 @@ class Recorder:
 
     def finish(self, outputs: Sequence[str], profiles: Sequence[Profile] = ()) -> Network:
         """The network with these outputs; layers and constants nothing needs are left out."""
-        needed = set(outputs)
-        kept: list[Layer] = []
-        for layer in reversed(self._layers):
-            if needed.isdisjoint(layer.outputs):
-                continue
-            kept.append(layer)
-            needed.update(layer.operand_names())
-        kept.reverse()
+        kept, needed = live(self._layers, outputs)
         return Network(
             tuple(self._inputs),
             tuple(outputs),
             {k: c for k, c in self._constants.items() if k in needed},
-            tuple(kept),
+            kept,
             {name: self._tensors[name] for layer in kept for name in layer.outputs},
             tuple(profiles),
         )
@@ -144,6 +137,18 @@ class Recorder:
             candidate = f"{name}.{n}"
         self._taken.add(candidate)
         return candidate
+
+
+def live(layers: Sequence[Layer], outputs: Sequence[str]) -> tuple[tuple[Layer, ...], set[str]]:
+    """The layers that outputs need, in their order, and the names of all that they need."""
+    needed = set(outputs)
+    kept: list[Layer] = []
+    for layer in reversed(layers):
+        if needed.isdisjoint(layer.outputs):
+            continue
+        kept.append(layer)
+        needed.update(layer.operand_names())
+    return tuple(reversed(kept)), needed
 
 
 def _frozen(value: Any) -> Any:

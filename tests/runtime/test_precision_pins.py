@@ -253,3 +253,15 @@ def test_an_engine_for_rtx_is_built_at_once(tmp_path: Path) -> None:
         bundle, found, network, HUGE, tmp_path / "later.tar", {**facts, "tensorrt_rtx": "1.0"}
     )
     assert "this machine has TensorRT-RTX 1.0, not" in (other.deferred or "")
+
+
+def test_a_pinned_layer_that_the_data_sizes_keeps_its_own_size() -> None:
+    recorder = Recorder()
+    x = recorder.input(Tensor("x", "HALF", (4, 8)))
+    (found,) = recorder.add("non_zero", {"input": x}, {}, name="found")
+    before = recorder.finish([found.name])
+    after = pin(before, ["found"])
+    assert after.tensors["found"] == before.tensors["found"]
+    assert [layer.kind for layer in after.layers] == ["cast", "non_zero"]
+    x = torch.randn(4, 8).half().relu()
+    assert torch.equal(evaluate(after, {}, [x])[0], x.nonzero().T.int())

@@ -18,8 +18,8 @@ from .group import naming_missing_modules
 from .text import clean, columns, mark, plural, size, wrapped
 
 if TYPE_CHECKING:
-    from ..accuracy import AccuracyReport, LayerError
     from ..debugging import Subject
+    from ..layer_errors import AccuracyReport, LayerError
     from ..network import Network
     from ..pinned import Pinned
 
