@@ -93,7 +93,7 @@ def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     suppressed = torch.zeros(len(scores), dtype=torch.bool)
     kept: list[int] = []
-    for i in scores.argsort(descending=True).tolist():
+    for i in scores.argsort(descending=True, stable=True).tolist():
         if suppressed[i]:
             continue
         kept.append(i)
