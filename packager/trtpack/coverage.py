@@ -121,20 +121,30 @@ def _of_parts(name: str, parts: list[str]) -> Operator:
 
 
 def _rows() -> Iterator[Operator]:
-    for name in sorted(_converted().union(core(), _facts(), PASSES, refused.REASONS)):
+    known = _converted().union(core(), _facts(), PASSES, refused.REASONS)
+    for name in sorted(known.union(_in_place())):
         found = row(name)
         if found is not None:
             yield found
+
+
+def _in_place() -> Iterator[str]:
+    """The operators that change their argument, as ``aten::add_.Tensor``."""
+    for name in torch._C._dispatch_get_all_op_names():
+        stem = name.partition(".")[0]
+        if re.fullmatch(r"aten::\w*[a-z0-9]_", stem) and converters.registry.operator(name):
+            yield name
 
 
 def _functional(name: str) -> str:
     """The operator that capture puts in place of one that changes its argument."""
     stem, _, overload = name.partition(".")
     plain = stem.removesuffix("_") if overload != "out" else stem
-    if plain == stem and overload != "out":
-        return ""
-    wanted = [plain + f".{overload}" * (overload not in ("", "out")), f"{plain}.Tensor", plain]
     known = _converted() | set(_facts()) | set(PASSES)
+    if plain == stem and overload != "out":
+        twin = f"{stem}_functional"
+        return twin if twin in known else ""
+    wanted = [plain + f".{overload}" * (overload not in ("", "out")), f"{plain}.Tensor", plain]
     return next((candidate for candidate in wanted if candidate in known), "")
 
 

@@ -67,7 +67,7 @@ def digamma(ctx: Context, self: Tensor) -> Tensor:
 def _low(*, n: int, **_: object) -> str | None:
     if n < 2:
         return None
-    return f"derivative {n} of digamma has no closed series that float32 sums without losing digits"
+    return f"derivative {n} of digamma takes as many terms as a negative number is large"
 
 
 @converter(aten.polygamma.default, when=_low)

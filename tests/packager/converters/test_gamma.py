@@ -36,5 +36,4 @@ def test_matches_pytorch(case: Case, check: Checker) -> None:
 
 def test_higher_derivatives_stay_in_pytorch() -> None:
     reason = refusal(aten.polygamma.default, 2, f32(3))
-    assert reason is not None
-    assert reason.startswith("derivative 2 of digamma has no closed series")
+    assert reason == "derivative 2 of digamma takes as many terms as a negative number is large"
