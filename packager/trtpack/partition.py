@@ -20,6 +20,7 @@ from .branches import branches
 from .capture import returned
 from .converters.node import Refusal, leaves, refusal, where
 from .converters.symbols import Symbols, told_by_data
+from .lowering.expand_composites import expand_composites
 from .lowering.inline_sizes import SIZES
 from .target import Target
 
@@ -275,8 +276,11 @@ def _segment(
                 _copy_source(graph, argument, copies)
             copies[node] = graph.node_copy(node, copies.__getitem__)
             copies[node].name = node.name
-    graph.output(tuple(copies[n] for n in outputs))
-    sub = fx.GraphModule(module, graph)
+        graph.output(tuple(copies[n] for n in outputs))
+        sub = fx.GraphModule(module, graph)
+        if kind == "torch":
+            expand_composites(sub.graph)
+            sub.recompile()
     return PlannedSegment(
         name, kind, sub, tuple(n.name for n in inputs), tuple(n.name for n in outputs)
     )

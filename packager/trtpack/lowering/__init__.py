@@ -51,8 +51,11 @@ PASSES = (
     narrow_doubles,  # no TensorRT computes in float64; constants have been evaluated in it
 )
 
-OF_WEIGHTS = (fold_batch_norm, merge_projections, fold_constants, narrow_doubles)
-"""What the graphs of ``torch.cond`` have no use for: weights arrive there as operands."""
+NOT_IN_BRANCHES = (
+    recognise_rms_norm, recognise_rotary,  # what runs in PyTorch is taken apart outside only
+    fold_batch_norm, merge_projections, fold_constants, narrow_doubles,
+)  # fmt: skip
+"""What does not run on the graphs of ``torch.cond``, where weights arrive as operands."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def lower(captured: Captured, *, keep_doubles: bool = False) -> Lowered:
     for rewrite in PASSES:
         if keep_doubles and rewrite is narrow_doubles:
             continue
-        graphs = [module] if rewrite in OF_WEIGHTS else [*within, module]
+        graphs = [module] if rewrite in NOT_IN_BRANCHES else [*within, module]
         effects[rewrite.__name__] = sum(run_pass(rewrite, graph, recipes) for graph in graphs)
     for graph in (*within, module):
         graph.recompile()

@@ -117,9 +117,10 @@ def _by_output(producer: fx.Node) -> tuple[list[int], int]:
 
     A transposed kernel is (input channels, output channels of a group, ...).
     """
-    first, second, *window = [*producer.args[1].meta["val"].shape, 1]  # type: ignore[union-attr]
-    rest = [1] * (len(window) - 1)
+    kernel: Any = producer.args[1]
+    first, second, *window = map(int, kernel.meta["val"].shape)
+    rest = [1] * len(window)
     if producer.target is aten.linear.default or not producer.args[6]:
         return [first, 1, *rest], 1
-    groups = int(producer.args[8])  # type: ignore[call-overload]
+    groups: Any = producer.args[8]
     return [groups, second, *rest], first // groups if groups > 1 else 1

@@ -42,7 +42,8 @@ def joined(node: Any) -> Joined | None:
     if len(parts) != 2 or along != node.meta["val"].dim() - 1:
         return None
     widths = {sizes(part.meta["val"].shape[-1:]) for part in parts}
-    return Joined(*parts, interleaved) if len(widths) == 1 else None
+    first, second = parts
+    return Joined(first, second, interleaved) if len(widths) == 1 else None
 
 
 def halves_of(first: Any, second: Any, *, interleaved: bool) -> fx.Node | None:
@@ -80,7 +81,8 @@ def repeated(node: Any, *, interleaved: bool) -> bool:
 def _pairs(x: torch.Tensor, interleaved: bool) -> tuple[torch.Tensor, ...]:
     if x.shape[-1] % 2:
         return x[..., :1], x[..., 1:]
-    return x.unflatten(-1, (-1, 2) if interleaved else (2, -1)).unbind(-1 if interleaved else -2)
+    seen = x.unflatten(-1, (-1, 2) if interleaved else (2, -1))
+    return torch.unbind(seen, -1 if interleaved else -2)
 
 
 def _doubles(node: fx.Node) -> bool:
@@ -123,8 +125,8 @@ def _source_of_rows(node: fx.Node) -> Any:
 def _axis(node: fx.Node, position: int) -> int:
     """The argument that is a dim of the result, from the start; 0 where it is absent."""
     rank = node.meta["val"].dim()
-    given = node.args[position] if len(node.args) > position else 0
-    return int(given) % rank  # type: ignore[call-overload,no-any-return]
+    given: Any = node.args[position] if len(node.args) > position else 0
+    return int(given) % int(rank)
 
 
 def _taken(node: Any, interleaved: bool) -> tuple[fx.Node, int] | None:

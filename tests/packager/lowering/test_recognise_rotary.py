@@ -47,9 +47,13 @@ def as_complex(x: Tensor, angle: Tensor) -> Tensor:
 FORMS = (rotate_half, by_halves, rotate_neighbours, by_neighbours, as_complex)
 
 
+OLD = pytest.param("orin@jetpack-6.0", marks=pytest.mark.slow)
+HALF = pytest.param(torch.float16, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize("turn", FORMS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-@pytest.mark.parametrize("target", ["rtx-4090", "orin@jetpack-6.0"])
+@pytest.mark.parametrize("dtype", [torch.float32, HALF], ids=str)
+@pytest.mark.parametrize("target", ["rtx-4090", OLD])
 def test_rotary_embedding_in_every_form(turn: Turn, dtype: torch.dtype, target: str) -> None:
     x = torch.randn(2, 3, 5, 8, dtype=dtype)
     result = lowered(lambda x: turn(x, POSITIONS.to(dtype)), x, target=target)
@@ -64,7 +68,7 @@ def test_rotary_embedding_in_every_form(turn: Turn, dtype: torch.dtype, target: 
 
 
 @pytest.mark.parametrize("turn", FORMS[:4])
-@pytest.mark.parametrize("target", ["rtx-4090", "orin@jetpack-6.0"])
+@pytest.mark.parametrize("target", ["rtx-4090", OLD])
 def test_rotary_embedding_of_open_sizes(turn: Turn, target: str) -> None:
     """Heads behind the positions, which are an input."""
     batch, length = torch.export.Dim("batch", min=1, max=8), torch.export.Dim("n", min=2, max=9)

@@ -135,7 +135,11 @@ class HandRmsNorm(nn.Module):
 
 
 @pytest.mark.parametrize("form", ["llama", "t5", "gemma", "plain"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float32, torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_rms_norm_in_every_form(form: str, dtype: torch.dtype) -> None:
     result = lowered(HandRmsNorm(form, dtype=dtype), torch.randn(2, 5, 16).to(dtype))
     rounds_at_every_step = form == "plain" and dtype != torch.float32
