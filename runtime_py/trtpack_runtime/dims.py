@@ -200,6 +200,15 @@ def atoms(value: Dim) -> Iterator[tuple[str, int]]:
                     yield from atoms(arg)
 
 
+def tensors_in(value: Any) -> Iterator[str]:
+    """The tensors whose dims a size mentions, or the sizes in a tuple of whatever depth."""
+    if isinstance(value, Expr):
+        yield from (tensor for tensor, _ in atoms(value))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from tensors_in(item)
+
+
 def is_static(shape: tuple[Dim, ...]) -> TypeGuard[tuple[int, ...]]:
     """Whether every dim of ``shape`` is a number."""
     return all(isinstance(d, int) for d in shape)

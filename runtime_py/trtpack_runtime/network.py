@@ -90,6 +90,11 @@ class Layer:
             names.extend(name for name in region.constants_read() if name not in names)
         return names
 
+    def sizes_read(self) -> set[str]:
+        """The tensors whose dims it reads, by its attributes and within its regions."""
+        within = [layer.sizes_read() for region in self.regions.values() for layer in region.layers]
+        return set(dims.tensors_in(tuple(self.attributes.values()))).union(*within)
+
 
 @dataclass(frozen=True)
 class Profile:

@@ -147,7 +147,7 @@ def live(layers: Sequence[Layer], outputs: Sequence[str]) -> tuple[tuple[Layer, 
         if needed.isdisjoint(layer.outputs):
             continue
         kept.append(layer)
-        needed.update(layer.operand_names())
+        needed.update(layer.operand_names(), layer.sizes_read())
     return tuple(reversed(kept)), needed
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,22 @@ from torch import nn
 
 import trtpack_runtime
 from tests.runtime.command import trtpack
+from tests.runtime.emission import bytes_of, emitted
+from tests.runtime.trt_double import double
+from trtpack.capture import capture
+from trtpack.convert import convert
 from trtpack.inputs import parse_inputs
+from trtpack.lowering import lower
 from trtpack.options import Options
+from trtpack.partition import partition
 from trtpack.pipeline import build
 from trtpack.report import BuildReport, Progress
 from trtpack.sources.torchvision_ops import import_torchvision
+from trtpack.target import find_target
 from trtpack_runtime import network as networks
+from trtpack_runtime import reference
 from trtpack_runtime.bundle import open_bundle
+from trtpack_runtime.check import check_network
 
 import_torchvision()
 from torchvision.ops import nms  # noqa: E402
@@ -101,3 +111,33 @@ def test_what_is_stored_and_shown_says_which_sizes_are_open(tmp_path: Path) -> N
     assert set(network.outputs_by_data()) == set(network.outputs)
     shown = trtpack("inspect", path).out.splitlines()
     assert ["out", "boxes", "float", "?x4"] in [line.split() for line in shown]
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda x: torch.arange(x[x > 0].shape[0]) * 2,
+        lambda x: x[x > 0].new_ones(x[x > 0].shape[0] + 1),
+        lambda x: x[(x > 0).any(1)] @ x.t(),
+        lambda x: torch.cat([x[x > 0], x[x < 0]]),
+        lambda x: x[x[:, 0] > 0].softmax(0),
+        lambda x: torch.where(x > 0),
+        lambda x: x[x > 0].sort(),
+        lambda x: x.index_put((x > 0,), x[x > 0] * 2),
+    ],
+    ids=["arange", "ones", "matmul", "cat", "softmax", "where", "sort", "put"],
+)
+def test_layers_behind_read_such_a_size_as_any_other(of: Callable[..., Any]) -> None:
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return of(x)
+
+    x, target = torch.randn(5, 7), find_target("orin@jetpack-6.0")
+    captured = lower(capture(Model(), (x,))).captured
+    (segment,) = partition(captured.graph_module, target).segments
+    made = convert(segment.graph_module, target, captured.ranges)
+    check_network(made.network)
+    answers = reference.evaluate(made.network, made.constants, [x])
+    wanted = of(x)
+    torch.testing.assert_close(answers, [wanted] if torch.is_tensor(wanted) else [*wanted])
+    emitted(double("8.6"), made.network, bytes_of(made.constants))

@@ -32,23 +32,22 @@ def case(*args: Any, **kwargs: Any) -> Case:
     return Case(*args, **kwargs).not_on_rtx()
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        case(aten.nonzero.default, boolean(7)),
-        case(aten.nonzero.default, boolean(2, 3, 4)),
-        case(aten.nonzero.default, OPEN),
-        case(aten.nonzero.default, NOTHING),
-        case(aten.nonzero.default, i64(4, 3, low=-1, high=2)),
-        case(aten.nonzero.default, given([[0.0, -0.0, 1e-7], [float("nan"), 0.0, -3.0]])),
-        case(aten.argwhere.default, boolean(3, 4)),
-        case(aten.nonzero_static.default, boolean(3, 4), size=5),
-        case(aten.nonzero_static.default, boolean(3, 4), size=20),
-        case(aten.nonzero_static.default, OPEN, size=6, fill_value=7),
-        case(aten.nonzero_static.default, NOTHING, size=2),
-    ],
-    ids=str,
-)
+CASES = [
+    case(aten.nonzero.default, boolean(7)),
+    case(aten.nonzero.default, boolean(2, 3, 4)),
+    case(aten.nonzero.default, OPEN),
+    case(aten.nonzero.default, NOTHING),
+    case(aten.nonzero.default, i64(4, 3, low=-1, high=2)),
+    case(aten.nonzero.default, given([[0.0, -0.0, 1e-7], [float("nan"), 0.0, -3.0]])),
+    case(aten.argwhere.default, boolean(3, 4)),
+    case(aten.nonzero_static.default, boolean(3, 4), size=5),
+    case(aten.nonzero_static.default, boolean(3, 4), size=20),
+    case(aten.nonzero_static.default, OPEN, size=6, fill_value=7),
+    case(aten.nonzero_static.default, NOTHING, size=2),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_matches_pytorch(case: Case, check: Checker) -> None:
     check(case)
 
