@@ -95,7 +95,7 @@ def merge(caches: Sequence[Tactics], facts: Mapping[str, Any]) -> Tactics:
     for other in others:
         check_same_key(other.key, first.key)
     if any(other.blob != first.blob for other in others) or any(c.edited for c in caches):
-        _check_can_write(first.key, facts)
+        _check_can_write(first.key, facts, "merge")
     first, *others = map(written, caches)
     for other in others:
         first = merged(first, other, _combine)
@@ -124,7 +124,7 @@ def store_item(
         return _store_engine(item, stores, trust=trust)
     edited = item.edited
     if edited:
-        _check_can_write(item.key, facts())
+        _check_can_write(item.key, facts(), "edit")
         item = written(item)
     known = stores.tactics.read(item.key)
     if known is not None and known.blob == item.blob:
@@ -136,7 +136,7 @@ def store_item(
         taken = stores.tactics.put(item.key, item)
     else:
         try:
-            _check_can_write(item.key, facts())
+            _check_can_write(item.key, facts(), "merge")
         except TrtpackError as error:
             raise DeviceError(
                 f"another timing cache of {item.key} is there already, and {error.message}",
@@ -165,10 +165,11 @@ def _store_engine(item: EngineFile, stores: Stores, *, trust: bool) -> bool:
     return True
 
 
-def _check_can_write(key: TacticKey, facts: Mapping[str, Any]) -> None:
-    """DeviceError where this machine is not one whose TensorRT can write caches of a key."""
-    only = f"only TensorRT {key.tensorrt} on such a device can merge or edit timing caches"
-    hint = "do it there, or take one of them as it is"
+def _check_can_write(key: TacticKey, facts: Mapping[str, Any], doing: str) -> None:
+    """DeviceError where this machine is not one whose TensorRT can merge or edit caches of a key."""
+    only = f"only TensorRT {key.tensorrt} on such a device can {doing} timing caches"
+    instead = {"merge": "take one of them", "edit": "give the files as they were exported"}
+    hint = f"do it there, or {instead[doing]}"
     if not facts.get("tensorrt"):
         raise DeviceError(f"{only}, and TensorRT is not installed here", hint=hint)
     if not facts.get("gpus"):

@@ -195,7 +195,7 @@ def merged(old: Tactics, new: Tactics, combine: Combine) -> Tactics:
     if blob == new.blob:
         entries, measured = named(new.entries, old.entries), measured or new.measured
     elif blob == old.blob:
-        entries = named(old.entries, new.entries)
+        entries, measured = named(old.entries, new.entries), old.measured
     elif old.entries is not None and new.entries is not None:
         by_key = {entry["key"]: entry for entry in (*new.entries, *old.entries)}
         entries = tuple(by_key[key] for key in sorted(by_key))

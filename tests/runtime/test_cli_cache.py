@@ -286,7 +286,7 @@ def test_caches_are_merged_only_by_their_own_tensorrt(
         write_files(export_files(tactics(name)), tmp_path / f"{name}.cache", force=False)
     found = trtpack("merge", "-o", tmp_path / "c.cache", tmp_path / "a.cache", tmp_path / "b.cache")
     assert found.code == 6
-    assert "only TensorRT 10.16.2 on such a device can merge or edit timing caches" in found.err
+    assert "only TensorRT 10.16.2 on such a device can merge timing caches" in found.err
     assert not (tmp_path / "c.cache").exists()
     monkeypatch.setattr(cache_items, "_combine", joined)
     made = merge([tactics("a"), tactics("b", "a", tactic="0x2")], HERE)
@@ -334,7 +334,7 @@ def test_what_was_edited_by_hand_is_seen_and_written_by_tensorrt_alone(
     found = trtpack("diff", KEY.digest, lock)
     assert found.out.splitlines()[0].startswith("1 tactic the same, 1 changed, ")
     refused = trtpack("import", tmp_path / "x")
-    assert (refused.code, "merge or edit timing caches" in refused.err) == (6, True)
+    assert (refused.code, "such a device can edit timing caches" in refused.err) == (6, True)
 
     def edit(blob: bytes, entries: Any) -> Any:
         return blob + b" edited", entries

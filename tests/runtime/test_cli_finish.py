@@ -55,6 +55,17 @@ def test_engines_are_built_then_come_from_the_store(
     assert trtpack("verify", rtx).code == 0
 
 
+@pytest.mark.parametrize("how", [(), ("--json",)], ids=["text", "json"])
+def test_a_cache_that_cannot_be_written_costs_only_time(
+    rtx: Path, tmp_path: Path, env: dict[str, str], how: tuple[str, ...]
+) -> None:
+    (tmp_path / "cache").touch()
+    found = trtpack("finish", rtx, "-o", tmp_path / "out.tar", *how, env=env)
+    assert (found.code, "error" in found.err) == (0, False), found.err
+    assert "built" in found.out
+    assert trtpack("verify", tmp_path / "out.tar").code == 0
+
+
 def test_ctrl_c_leaves_nothing_behind(rtx: Path, tmp_path: Path, env: dict[str, str]) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()

@@ -88,6 +88,8 @@ def test_tactics_count_as_run_where_what_stays_was() -> None:
     edited, built = Tactics(KEY, b"1", (), measured=False), Tactics(KEY, b"2", ())
     assert merged(edited, built, lambda blobs: blobs[1]).measured
     assert not merged(edited, built, lambda blobs: b"12").measured
+    assert merged(built, edited, lambda blobs: blobs[0]).measured
+    assert not merged(edited, built, lambda blobs: blobs[0]).measured
     assert merged(edited, replace(edited, measured=True), lambda blobs: b"").measured
 
 

@@ -59,18 +59,16 @@ def finish(
     """
     began = time.perf_counter()
     opened = open_bundle(bundle)
-    with (
-        tempfile.TemporaryDirectory(prefix="trtpack-", ignore_cleanup_errors=True) as scratch,
-        BuildLine(quiet=quiet) as line,
-    ):
-        shop = Workshop(facts(), Path(scratch), on_progress=line, rebuild=rebuild)
-        finished = finish_bundle(opened, output, shop, target=target)
-    seconds = time.perf_counter() - began
-    if as_json:
-        found = to_json(finished) | {"bundle": str(bundle), "seconds": round(seconds, 3)}
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
-    elif not quiet:
-        click.echo(text(finished, seconds))
+    with tempfile.TemporaryDirectory(prefix="trtpack-", ignore_cleanup_errors=True) as scratch:
+        with BuildLine(quiet=quiet) as line:
+            shop = Workshop(facts(), Path(scratch), on_progress=line, rebuild=rebuild)
+            finished = finish_bundle(opened, output, shop, target=target)
+        seconds = time.perf_counter() - began
+        if as_json:  # while what no store took is still there to be measured
+            found = to_json(finished) | {"bundle": str(bundle), "seconds": round(seconds, 3)}
+            click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        elif not quiet:
+            click.echo(text(finished, seconds))
 
 
 def text(finished: FinishedBundle, seconds: float) -> str:
