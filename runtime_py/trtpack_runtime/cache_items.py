@@ -166,7 +166,7 @@ def _store_engine(item: EngineFile, stores: Stores, *, trust: bool) -> bool:
 
 
 def _check_can_write(key: TacticKey, facts: Mapping[str, Any], doing: str) -> None:
-    """DeviceError where this machine is not one whose TensorRT can merge or edit caches of a key."""
+    """DeviceError where this machine is not one whose TensorRT writes timing caches of a key."""
     only = f"only TensorRT {key.tensorrt} on such a device can {doing} timing caches"
     instead = {"merge": "take one of them", "edit": "give the files as they were exported"}
     hint = f"do it there, or {instead[doing]}"
