@@ -40,14 +40,24 @@ def recurrent_shapes() -> Iterator[None]:
 
 
 def _shapes(
-    input: torch.Tensor, hx: torch.Tensor, params: Any, *rest: Any
+    input: torch.Tensor, hx: torch.Tensor, params: list[torch.Tensor], *rest: Any
 ) -> tuple[torch.Tensor, ...]:
-    *_, bidirectional, _batch_first = rest
-    width = hx.shape[2] * (1 + bidirectional)
+    _has_biases, layers, *_, bidirectional, _batch_first = rest
+    directions = 1 + bidirectional
+    from_input, from_state = params[:2]
+    # what PyTorch looks at only where it computes; a size that varies is then known to be fixed
+    torch._check(hx.shape[0] == layers * directions)
+    torch._check(hx.shape[2] == from_state.shape[1])
+    torch._check(input.shape[2] == from_input.shape[1])
+    torch._check(from_input.shape[0] == from_state.shape[0])
+    width = from_state.shape[1] * directions
     return input.new_empty((*input.shape[:2], width)), torch.empty_like(hx)
 
 
 def _lstm_shapes(
-    input: torch.Tensor, hx: list[torch.Tensor], params: Any, *rest: Any
+    input: torch.Tensor, hx: list[torch.Tensor], params: list[torch.Tensor], *rest: Any
 ) -> tuple[torch.Tensor, ...]:
-    return *_shapes(input, hx[0], params, *rest), torch.empty_like(hx[1])
+    hidden, memory = hx
+    torch._check(4 * memory.shape[2] == params[0].shape[0])
+    torch._check(hidden.shape[0] == memory.shape[0])
+    return *_shapes(input, hidden, params, *rest), torch.empty_like(memory)

@@ -54,20 +54,18 @@ def scaled_dot_product_attention(
     scale; it may be taken apart where it has no kernel for a type or a head size. As in PyTorch, a
     query that a boolean mask hides from every key answers zeros.
 
-    Shapes: (..., heads, length, size); batch and lengths may be dynamic; masks broadcast.
+    Shapes: (..., heads, length, size); all but the heads may be dynamic; masks broadcast.
     Dtypes: float16, bfloat16, float32; masks boolean (True takes part) or added.
     Source: torch.nn.functional.scaled_dot_product_attention; IAttention.
     """
-    if scale is None:
-        scale = 1 / math.sqrt(_depth(query))
-    query = query if scale == 1 else ctx.elementwise("PROD", query, scale)
+    query = _scaled(ctx, query, scale)
     square = query.shape[-2] == key.shape[-2]
     grouped = enable_gqa and query.shape[-3] != key.shape[-3]
     fused = (
         ctx.has("10.14")
         and query.rank <= 4
         and key.shape == value.shape
-        and (grouped or query.shape[:-2] == key.shape[:-2])
+        and (query.shape[:-2] == key.shape[:-2] or (grouped and isinstance(query.shape[-3], int)))
         and query.shape[:-3] == key.shape[:-3]
     )
     seen = None
@@ -213,7 +211,13 @@ def _lower_triangle(ctx: Context, query: Tensor, key: Tensor) -> Tensor:
     return ctx.elementwise("GREATER", ctx.ramp((length, keys), (1, -1)), -1)
 
 
-def _depth(query: Tensor) -> int:
+def _scaled(ctx: Context, query: Tensor, scale: float | None) -> Tensor:
+    """The query times the scale, which is one through the root of its last size if not given."""
     depth = query.shape[-1]
-    assert isinstance(depth, int)
-    return depth
+    factor: Tensor | float
+    if scale is None and not isinstance(depth, int):
+        root = ctx.unary("SQRT", ctx.size(depth, "FLOAT"))
+        factor = ctx.cast(ctx.unary("RECIP", root), query.dtype)
+    else:
+        factor = 1 / math.sqrt(depth) if scale is None else scale
+    return query if factor == 1 else ctx.elementwise("PROD", query, factor)

@@ -160,7 +160,8 @@ def assumes_sizes(graph: Graph) -> bool:
     tensors = (n.meta["val"] for n in module.graph.find_nodes(op="placeholder"))
     shapes = next((t.fake_mode.shape_env for t in tensors), ShapeEnv())
     values = {symbol: sizes.values for symbol, sizes in ranges.items()}
-    return not all(
+    is_fixed = any(symbol.isdigit() for symbol in ranges)
+    return is_fixed or not all(
         guard.expr.subs({s: values[str(s)][which] for s in guard.expr.free_symbols}) == sympy.true
         for guard in shapes.guards
         if all(str(s) in values for s in guard.expr.free_symbols)

@@ -45,8 +45,11 @@ def attention(*args: Any, **options: Any) -> Case:
     return Case(SDPA, *args, **options)
 
 
+WIDER = {3: (2, 8, 16)}
 CASES = [
     attention(Q, K, V),
+    attention(*(dynamic(tensor, WIDER) for tensor in (Q, K, V))),
+    attention(dynamic(Q, {1: (2, 4, 6)}), x(2, 2, 7, 8), x(2, 2, 7, 8), enable_gqa=True),
     attention(Q, K, V, scale=0.3),
     attention(Q, K, V, scale=1.0),
     attention(Q, Q, Q, is_causal=True),

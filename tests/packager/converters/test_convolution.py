@@ -112,3 +112,12 @@ def test_a_dilated_kernel_is_spread_beforehand() -> None:
 def test_whole_numbers_stay_in_pytorch() -> None:
     case = conv(Input(torch.int64, (1, 2, 4, 4)), Input(torch.int64, (2, 2, 3, 3)))
     assert refusal(case.op, *case.args) == ("TensorRT computes this in floats only, got int64")
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_kernels_of_unknown_size_are_refused(dim: int) -> None:
+    kernel = dynamic(f32(3, 4, 3, 3), {dim: (2, 3 + dim, 8)})
+    image = dynamic(f32(2, 4, 5, 5), {1: (2, 4, 8)} if dim else {})
+    arguments = (None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
+    reason = "the number of channels or the kernel's size is dynamic"
+    assert refusal(aten.convolution.default, image, kernel, *arguments) == reason

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.packager.converters.harness import Case, Checker, dynamic, f32, kinds, size
+from tests.packager.converters.harness import Case, Checker, dynamic, f32, kinds, refusal, size
 
 aten = torch.ops.aten
 FOLD, UNFOLD = aten.col2im.default, aten.im2col.default
@@ -47,3 +47,11 @@ def test_matches_pytorch(case: Case, check: Checker) -> None:
 def test_patches_side_by_side_are_only_put_in_order() -> None:
     layers = kinds(Case(FOLD, f32(2, 12, 12), [6, 8], [2, 2], [1, 1], [0, 0], [2, 2]))
     assert set(layers) == {"shuffle"}
+
+
+def test_patches_of_unknown_depth_are_only_put_in_order() -> None:
+    patches = dynamic(f32(2, 18, 4), {1: (6, 18, 24)})
+    side_by_side = ([6, 4], [3, 2], [1, 1], [0, 0], [3, 2])
+    assert refusal(FOLD, patches, *side_by_side) is None
+    overlapping = ([4, 3], [3, 2], [1, 1], [0, 0], [1, 1])
+    assert refusal(FOLD, patches, *overlapping) == "the number of channels is dynamic"
