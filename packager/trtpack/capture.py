@@ -16,7 +16,7 @@ from .branches import graph_of, is_graph
 from .errors import CaptureError
 from .options import SizeRange
 from .recurrent_shapes import recurrent_shapes
-from .strided_views import as_strided
+from .strided_views import as_strided, as_strided_scatter
 
 OpOverload = torch._ops.OpOverload
 
@@ -148,6 +148,7 @@ def decompositions() -> Any:
         for overload in packet.overloads() if packet else ():
             table.pop(getattr(packet, overload), None)
     table[torch.ops.aten.as_strided.default] = as_strided
+    table[torch.ops.aten.as_strided_scatter.default] = as_strided_scatter
     return table
 
 

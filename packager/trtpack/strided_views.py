@@ -21,13 +21,41 @@ def as_strided(
     Sizes, strides and the offset are numbers or ``SymInt``. The view is left as it is (and so in
     PyTorch) where the tensor is not contiguous, or where places may lie outside of it.
     """
-    start = 0 if storage_offset is None else storage_offset - self.storage_offset()
-    last = start + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    inside = statically_known_true(start >= 0) and statically_known_true(last < self.numel())
-    if not self.is_contiguous() or not inside:
+    places = _places(self, size, stride, storage_offset)
+    if places is None:
         return NotImplemented
-    places = torch.full((), start, dtype=torch.int64, device=self.device)
-    for axis, (count, step) in enumerate(zip(size, stride, strict=True)):
-        along: torch.Tensor = torch.arange(count, device=self.device) * step
-        places = places + along.reshape([-1 if i == axis else 1 for i in range(len(size))])
     return torch.ops.aten.index.Tensor(self.reshape(-1), [places])
+
+
+def as_strided_scatter(
+    self: torch.Tensor,
+    src: torch.Tensor,
+    size: Sequence[Any],
+    stride: Sequence[Any],
+    storage_offset: Any = None,
+) -> Any:
+    """A contiguous tensor with ``src`` in the places that a strided view of it shows.
+
+    It is left as it is where ``as_strided`` leaves a view.
+    """
+    places = _places(self, size, stride, storage_offset)
+    if places is None:
+        return NotImplemented
+    row = torch.ops.aten.index_put.default(self.reshape(-1), [places], src)
+    return row.view(self.shape)
+
+
+def _places(
+    x: torch.Tensor, size: Sequence[Any], stride: Sequence[Any], storage_offset: Any
+) -> torch.Tensor | None:
+    """The indices into a contiguous tensor's row of elements; None where they may lie outside."""
+    start = 0 if storage_offset is None else storage_offset - x.storage_offset()
+    last = start + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    inside = statically_known_true(start >= 0) and statically_known_true(last < x.numel())
+    if not x.is_contiguous() or not inside:
+        return None
+    places = torch.full((), start, dtype=torch.int64, device=x.device)
+    for axis, (count, step) in enumerate(zip(size, stride, strict=True)):
+        along: torch.Tensor = torch.arange(count, device=x.device) * step
+        places = places + along.reshape([-1 if i == axis else 1 for i in range(len(size))])
+    return places

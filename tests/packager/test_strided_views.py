@@ -63,3 +63,14 @@ def test_windows_of_a_dynamic_batch_are_an_index() -> None:
 def test_what_lies_elsewhere_in_memory_stays_as_it_is(view: View) -> None:
     captured = capture(Viewed(view), (torch.randn(4, 6),)).graph_module
     assert captured.graph.find_nodes(op="call_function", target=aten.as_strided.default)
+
+
+def test_what_is_scattered_into_a_view_of_a_contiguous_tensor_has_indices() -> None:
+    def scattered(x: torch.Tensor) -> torch.Tensor:
+        return torch.as_strided_scatter(x, x[:2, :3] + 1, (2, 3), (7, 2), 1)
+
+    x = torch.randn(4, 6)
+    captured = capture(Viewed(scattered), (x,)).graph_module
+    target = aten.as_strided_scatter.default
+    assert not captured.graph.find_nodes(op="call_function", target=target)
+    torch.testing.assert_close(captured(x)[0], scattered(x) * 2, rtol=0, atol=0)

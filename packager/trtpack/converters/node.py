@@ -61,7 +61,7 @@ def refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
         reasons = (_untranslatable(v, target, symbols) for v in results)
         return next((reason for reason in reasons if reason), None)
     except UnknownSymbolError as error:
-        return f"size {error.symbol} depends on data, which PyTorch tells"
+        return error.reason
 
 
 def _branch_refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:

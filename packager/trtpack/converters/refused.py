@@ -130,8 +130,8 @@ REASONS: dict[str, str] = {
     "aten::embedding_renorm": (
         "shortens rows of the embedding for good while the model runs; an engine's weights stay"
     ),
-    "aten::fractional_max_pool2d": "begins its windows at random places; an engine has none",
-    "aten::fractional_max_pool3d": "begins its windows at random places; an engine has none",
+    "aten::fractional_max_pool2d": "begins its windows where random numbers of PyTorch say",
+    "aten::fractional_max_pool3d": "begins its windows where random numbers of PyTorch say",
     "aten::segment_reduce": "the lengths of its segments are data, and its windows depend on them",
     "aten::_linalg_det": _FACTORS,
     "aten::_linalg_eigh": _FACTORS,

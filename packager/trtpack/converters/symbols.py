@@ -18,13 +18,16 @@ from trtpack_runtime.dims import Dim
 
 from .scaled_sizes import scaled
 
+_UNSCALED = "a size times {:g} rounds in floating point as no quotient of numbers does"
+
 
 class UnknownSymbolError(Exception):
-    """A size depends on a symbol that no input's shape reveals."""
+    """A size depends on a symbol that no input's shape reveals, or for another ``reason``."""
 
-    def __init__(self, symbol: str) -> None:
-        super().__init__(f"size {symbol} is not a dimension of any input")
+    def __init__(self, symbol: str, reason: str = "") -> None:
+        super().__init__(reason or f"size {symbol} is not a dimension of any input")
         self.symbol = symbol
+        self.reason = reason or f"size {symbol} depends on data, which PyTorch tells"
 
 
 class Symbols:
@@ -110,6 +113,8 @@ class Symbols:
             return self._dims[expression]
         if (rounded := scaled(expression, self._walk)) is not None:
             return rounded
+        if isinstance(expression, sympy.Float):
+            raise UnknownSymbolError(str(expression), _UNSCALED.format(float(expression)))
         parts = [self._walk(arg) for arg in expression.args]
         match expression:
             case sympy.Add():

@@ -16,6 +16,7 @@ from tests.packager.converters.harness import (
     dynamic,
     f32,
     kinds,
+    refusal,
     size,
 )
 
@@ -119,3 +120,8 @@ def test_resizing_is_one_layer() -> None:
     assert kinds(
         Case(aten.upsample_bilinear2d.default, ANY, [twice(2), twice(3)], True, 2.0, 2.0)
     ) == ["resize"]
+
+
+def test_a_size_that_whole_numbers_do_not_scale_stays_in_pytorch() -> None:
+    reason = refusal(aten.upsample_nearest2d.vec, ANY, None, [2.0, 0.7])
+    assert reason == "a size times 0.7 rounds in floating point as no quotient of numbers does"
