@@ -139,6 +139,10 @@ def test_is_printed_as_a_user_reads_it() -> None:
             TacticReport(900, 37, None, True, 37, on_hardware=False),
             "tactics as locked (37 of 37), not run on hardware",
         ),
+        (
+            TacticReport(900, None, refused="is damaged"),
+            "tactics measured anew: the timing cache is damaged",
+        ),
     ],
 )
 def test_an_engines_tactics_are_told(tactics: TacticReport, text: str) -> None:
@@ -150,6 +154,14 @@ def test_an_engines_tactics_are_told(tactics: TacticReport, text: str) -> None:
     plain = report.to_json()["targets"][0]["engines"][0]
     assert plain["tactics"]["known"] == tactics.known
     assert max(map(len, report.to_text().splitlines())) <= 100
+
+
+def test_the_memory_that_a_build_took_is_told() -> None:
+    engine = EngineReport("forward_0", "tensorrt", 10, 2.0, took_bytes=3_200_000_000)
+    target = dataclasses.replace(REPORT.targets[0], engines=(engine,))
+    report = dataclasses.replace(REPORT, targets=(target,))
+    assert "built in 2.0 s, its build took 3.2 GB of the GPU" in " ".join(report.to_text().split())
+    assert report.to_json()["targets"][0]["engines"][0]["took_bytes"] == 3_200_000_000
 
 
 def test_tactics_that_only_travel_are_told_as_such() -> None:

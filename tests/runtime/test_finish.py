@@ -66,6 +66,8 @@ class Builds:
         self.seeds: list[bytes | None] = []
         self.fail: dict[str, Exception] = {}
         self.during: Callable[[], None] = lambda: None
+        self.refused: str | None = None
+        self.gpu: dict[str, int] = {}
 
     def __call__(self, network: Any, weights: Any, plan: Path, **given: Any) -> tensorrt.Built:
         name = given["name"]
@@ -80,7 +82,7 @@ class Builds:
         plan.write_bytes(PLAN + network.digest().encode())
         record = tensorrt.record_of(given["facts"]["tensorrt"], given["options"], given["facts"])
         after = (given["tactics"] or b"") + name.encode()
-        return tensorrt.Built(record, 1.5, after, None, ())
+        return tensorrt.Built(record, 1.5, after, None, (), self.refused, self.gpu)
 
 
 @pytest.fixture
@@ -466,6 +468,19 @@ def test_tactics_go_from_build_to_build(bundle: Bundle, builds: Builds, tmp_path
     assert cache["key"] == TacticKey.of(here).to_json()
     assert found.bundle.json(cache["lock"])["provenance"] == {"driver": "550.1"}
     assert bytes(found.bundle.member(cache["member"])) == b"forward_0forward_1"
+
+
+def test_what_was_seen_of_the_gpu_is_noted_and_a_refused_cache_told(
+    bundle: Bundle, builds: Builds, tmp_path: Path
+) -> None:
+    builds.gpu = {"sm_mhz": 1980, "memory_mhz": 3201, "taken_bytes": 5}
+    builds.refused = "is damaged"
+    found = finished(bundle, tmp_path / "finished.tar", deferred.h200())
+    cache = found.bundle.manifest.variants["h200"].caches["timing"]
+    noted = {"driver": "550.1", "sm_mhz": 1980, "memory_mhz": 3201}
+    assert found.bundle.json(cache["lock"])["provenance"] == noted
+    told = {engine.told.partition(", ")[2] for engine in found.engines["h200"]}
+    assert told == {"tactics measured anew: the timing cache is damaged"}
 
 
 @pytest.mark.parametrize("same", [True, False])
