@@ -160,7 +160,7 @@ def test_the_memory_that_a_build_took_is_told() -> None:
     engine = EngineReport("forward_0", "tensorrt", 10, 2.0, took_bytes=3_200_000_000)
     target = dataclasses.replace(REPORT.targets[0], engines=(engine,))
     report = dataclasses.replace(REPORT, targets=(target,))
-    assert "built in 2.0 s, its build took 3.2 GB of the GPU" in " ".join(report.to_text().split())
+    assert "built in 2.0 s, its build took 3.20 GB of the GPU" in " ".join(report.to_text().split())
     assert report.to_json()["targets"][0]["engines"][0]["took_bytes"] == 3_200_000_000
 
 
