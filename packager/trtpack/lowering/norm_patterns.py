@@ -3,19 +3,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import fx
 
+from .graph import insert
 from .match import QUOTIENTS, calls, number, only_user, sum_with
 from .sizes import sizes
 
 aten = torch.ops.aten
 
-NORMALS = (aten.mul.Tensor, *QUOTIENTS)
-"""What may stand at the top: ``x * rsqrt(spread)``, or ``x / sqrt(spread)``."""
+Normal = tuple[fx.Node, tuple[int, ...], float]
+"""What is normalised, the sizes it is normalised over, and epsilon."""
+
+_NORMALS = (aten.mul.Tensor, *QUOTIENTS)
+
+
+def replace_norms(
+    graph: fx.Graph,
+    operator: Any,
+    parts: Callable[[fx.Node], Normal | None],
+    weights: Callable[[fx.Node, tuple[int, ...]], tuple[Any, ...]],
+) -> int:
+    """Puts ``operator`` in place of what ``parts`` finds; answers how often.
+
+    ``weights`` gives the topmost node that is replaced, and the weights found up to it.
+    """
+    found = 0
+    for node in list(graph.nodes):
+        normal = parts(node) if calls(node, _NORMALS) else None
+        if normal is None:
+            continue
+        x, shape, epsilon = normal
+        top, *given = weights(node, shape)
+        with graph.inserting_before(top):
+            made = insert(graph, top, operator, x, list(shape), *given, epsilon)
+        top.replace_all_uses_with(made)
+        found += 1
+    return found
 
 
 def over_root(node: fx.Node) -> Iterator[tuple[Any, fx.Node, float]]:

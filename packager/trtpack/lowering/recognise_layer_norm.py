@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from .graph import insert
 from .match import calls, only_user, plain_sum, power, reduced_last_dims
-from .norm_patterns import NORMALS, is_weight, normalised_shape, over_root, weighted
+from .norm_patterns import Normal, is_weight, normalised_shape, over_root, replace_norms, weighted
 
 aten = torch.ops.aten
 
@@ -25,23 +24,10 @@ def recognise_layer_norm(graph: fx.Graph) -> int:
     Keeps:   the unbiased variance, an epsilon outside the root, and statistics of other dims.
     Returns: how many it replaced; the runner erases the dead nodes.
     """
-    found = 0
-    for node in list(graph.nodes):
-        parts = _parts(node) if calls(node, NORMALS) else None
-        if parts is None:
-            continue
-        x, shape, epsilon = parts
-        top, weight, bias = _affine(node, shape)
-        with graph.inserting_before(top):
-            made = insert(
-                graph, top, aten.layer_norm.default, x, list(shape), weight, bias, epsilon
-            )
-        top.replace_all_uses_with(made)
-        found += 1
-    return found
+    return replace_norms(graph, aten.layer_norm.default, _parts, _affine)
 
 
-def _parts(node: fx.Node) -> tuple[fx.Node, tuple[int, ...], float] | None:
+def _parts(node: fx.Node) -> Normal | None:
     """``x``, the normalised sizes and epsilon, of a centred and scaled ``x``."""
     for centred, variance, epsilon in over_root(node):
         if not calls(centred, (aten.sub.Tensor,)) or len(centred.args) > 2:

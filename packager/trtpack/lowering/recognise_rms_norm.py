@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from .graph import insert
 from .match import calls, power, reduced_last_dims
-from .norm_patterns import NORMALS, normalised_shape, over_root, weighted
+from .norm_patterns import Normal, normalised_shape, over_root, replace_norms, weighted
 
 aten = torch.ops.aten
 
@@ -26,21 +25,10 @@ def recognise_rms_norm(graph: fx.Graph) -> int:
              the root, and means of other dims.
     Returns: how many it replaced; the runner erases the dead nodes.
     """
-    found = 0
-    for node in list(graph.nodes):
-        parts = _parts(node) if calls(node, NORMALS) else None
-        if parts is None:
-            continue
-        x, shape, epsilon = parts
-        top, weight = weighted(node, shape)
-        with graph.inserting_before(top):
-            made = insert(graph, top, aten.rms_norm.default, x, list(shape), weight, epsilon)
-        top.replace_all_uses_with(made)
-        found += 1
-    return found
+    return replace_norms(graph, aten.rms_norm.default, _parts, weighted)
 
 
-def _parts(node: fx.Node) -> tuple[fx.Node, tuple[int, ...], float] | None:
+def _parts(node: fx.Node) -> Normal | None:
     """``x``, the normalised sizes and epsilon, of an ``x`` that is scaled."""
     for x, mean, epsilon in over_root(node):
         if not calls(mean, (aten.mean.dim,)) or "dtype" in mean.kwargs:
