@@ -12,6 +12,7 @@ import torch
 from torch import fx
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
+from .batched_suppression import batched_suppression
 from .branches import graph_of, is_graph
 from .errors import CaptureError
 from .options import SizeRange
@@ -96,7 +97,7 @@ def capture(
     """
     torch.compiler.reset()  # a torch.cond that ran before would be traced with its sizes of then
     try:
-        with torch.no_grad(), recurrent_shapes():
+        with torch.no_grad(), recurrent_shapes(), batched_suppression():
             exported = (
                 module
                 if isinstance(module, torch.export.ExportedProgram)
