@@ -192,10 +192,9 @@ def test_the_time_of_the_last_build_is_foretold(
         "builds",
         "2 engines build here at the first run (about 0.0 s)",
     )
-    assert fits(bundle, deferred.h200())["h200"] == (
-        "exact",
-        "from the store, built on this device just now",
-    )
+    fit, reason = fits(bundle, deferred.h200())["h200"]
+    assert fit == "exact"
+    assert reason.startswith("from the store, built on this device ")
 
 
 # --- loading -------------------------------------------------------------------------------------
@@ -213,7 +212,7 @@ def test_the_first_load_builds_and_the_second_does_not(
     assert any(t.startswith("building forward_1 (2 of 2): building 50 %, ") for t in texts)
     second = loaded(bundle.path)
     assert builds.names == ["forward_0", "forward_1"]
-    assert second.choice.chosen.verdict.reason == "from the store, built just now"
+    assert second.choice.chosen.verdict.reason.startswith("from the store, built ")
     torch.testing.assert_close(second(X), first(X))
 
 
