@@ -83,13 +83,13 @@ LINEAR = [
     Case(aten._upsample_bicubic2d_aa.vec, IMAGE, [3, 4], False, None),
     Case(aten._upsample_bicubic2d_aa.default, IMAGE, [8, 5], False),
     Case(aten.upsample_bilinear2d.vec, ANY, None, False, [1.3, 0.6]),
-    Case(aten.upsample_bicubic2d.vec, ANY, None, False, [0.6, 1.7]),
-    Case(aten.upsample_trilinear3d.vec, DEEP, None, False, [1.3, 2.0, 2.0]),
     Case(aten._upsample_bilinear2d_aa.vec, ANY, None, False, [0.6, 1.7]),
     Case(aten._upsample_bilinear2d_aa.default, ANY, [3, 9], False),
     Case(aten._upsample_bicubic2d_aa.default, ANY, [9, size(0, 3, lambda n: n + 1)], False),
 ]
 SLOW = [
+    Case(aten.upsample_bicubic2d.vec, ANY, None, False, [0.6, 1.7]),
+    Case(aten.upsample_trilinear3d.vec, DEEP, None, False, [1.3, 2.0, 2.0]),
     Case(aten._upsample_bilinear2d_aa.vec, ANY, None, False, [1.2, 1.1]),
     Case(aten._upsample_bicubic2d_aa.vec, ANY, None, False, [1.2, 1.1]),
     Case(aten.upsample_bicubic2d.vec, ANY, None, False, [1.2, 1.1]),
