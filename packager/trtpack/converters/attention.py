@@ -215,9 +215,11 @@ def _scaled(ctx: Context, query: Tensor, scale: float | None) -> Tensor:
     """The query times the scale, which is one through the root of its last size if not given."""
     depth = query.shape[-1]
     factor: Tensor | float
-    if scale is None and not isinstance(depth, int):
+    if scale is not None:
+        factor = scale
+    elif isinstance(depth, int):
+        factor = 1 / math.sqrt(depth)
+    else:
         root = ctx.unary("SQRT", ctx.size(depth, "FLOAT"))
         factor = ctx.cast(ctx.unary("RECIP", root), query.dtype)
-    else:
-        factor = 1 / math.sqrt(depth) if scale is None else scale
     return query if factor == 1 else ctx.elementwise("PROD", query, factor)
