@@ -123,7 +123,7 @@ def put(
 def select_scatter(ctx: Context, self: Tensor, src: Tensor, dim: int, index: Dim) -> Tensor:
     """select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"""
     dim %= self.rank
-    start = first_index(index, self.shape[dim])
+    start = first_index(ctx, index, self.shape[dim])
     line = (*self.shape[:dim], 1, *self.shape[dim + 1 :])
     return _replaced(ctx, self, ctx.reshape(src, line), dim, start, 1)
 
@@ -143,7 +143,7 @@ def slice_scatter(
     src = ctx.cast(src, self.dtype)
     if count == size and step == 1:
         return src
-    first = first_index(start, size)
+    first = first_index(ctx, start, size)
     if step == 1:
         return _replaced(ctx, self, src, dim, first, count)
     places = ctx.ramp((count,), (step,), first)

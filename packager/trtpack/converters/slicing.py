@@ -34,7 +34,7 @@ def slice_(
     size = ctx.result.shape[dim]
     if size == self.shape[dim] and step == 1:
         return self
-    first = first_index(start, self.shape[dim])
+    first = first_index(ctx, start, self.shape[dim])
     return part(ctx, self, dim, first, size, step)
 
 
@@ -45,7 +45,7 @@ def select(ctx: Context, self: Tensor, dim: int, index: Dim) -> Tensor:
     A slice and a reshape, which TensorRT joins with its neighbours, as it does not a gather.
     """
     dim %= self.rank
-    return _taken(ctx, self, dim, first_index(index, self.shape[dim]))
+    return _taken(ctx, self, dim, first_index(ctx, index, self.shape[dim]))
 
 
 @converter(aten.unbind.int, aten.unbind_copy.int)
@@ -92,7 +92,7 @@ def split(ctx: Context, self: Tensor, dim: int, **_: object) -> tuple[Tensor, ..
 def narrow(ctx: Context, self: Tensor, dim: int, start: Dim, length: Dim) -> Tensor:
     """narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)"""
     dim %= self.rank
-    return part(ctx, self, dim, first_index(start, self.shape[dim]), length)
+    return part(ctx, self, dim, first_index(ctx, start, self.shape[dim]), length)
 
 
 @converter(aten.flip.default)
@@ -165,13 +165,15 @@ def part(ctx: Context, x: Tensor, dim: int, start: Dim, size: Dim, step: Dim = 1
     return ctx.slice(x, starts, sizes, steps)
 
 
-def first_index(start: Dim | None, size: Dim) -> Dim:
+def first_index(ctx: Context, start: Dim | None, size: Dim) -> Dim:
     """A start counted from 0 and brought into range, as Python does for slices.
 
-    Where sizes are dynamic, ``torch.export`` has settled that it is in range.
+    Where a size is dynamic, ``torch.export`` has settled whether the start is ever within it.
     """
     if start is None:
         return 0
+    if isinstance(start, int) and not isinstance(size, int):
+        return 0 if abs(start) > ctx.bounds.at_most(size) else start + size * (start < 0)
     first = start + size if _counts_from_end(start) else start
     return min(max(first, 0), size) if isinstance(first, int) and isinstance(size, int) else first
 

@@ -46,6 +46,8 @@ SLICES = [
     Case(aten.slice.Tensor, LONG, 1, 0, size(0, 1, lambda n: n // 2)),
     Case(aten.slice.Tensor, LONG, 1, size(0, 1, lambda n: n // 2), 9223372036854775807),
     Case(aten.slice.Tensor, LONG, 0, 0, 1),
+    Case(aten.slice.Tensor, LONG, 1, -20, 3),
+    Case(aten.slice.Tensor, LONG, 1, -20, -2),
 ]
 PARTS = [
     Case(aten.slice_copy.Tensor, f32(3, 8), 1, 2, -1, 2),
