@@ -230,7 +230,11 @@ def _by_statistics(
     variance: Tensor,
     eps: float,
 ) -> Tensor:
-    """One scale and one shift a channel, evaluated now where the statistics are constants."""
+    """One scale and one shift a channel, evaluated now where the statistics are constants.
+
+    Beside float32 statistics a narrower ``x`` is computed in float32, as PyTorch does.
+    """
+    wide = mean.dtype
     variance = ctx.elementwise("SUM", ctx.cast(variance, "FLOAT"), eps)
     scale = ctx.unary("RECIP", ctx.unary("SQRT", variance))
     if weight is not None:
@@ -238,7 +242,8 @@ def _by_statistics(
     shift = ctx.unary("NEG", ctx.elementwise("PROD", ctx.cast(mean, "FLOAT"), scale))
     if bias is not None:
         shift = ctx.elementwise("SUM", shift, ctx.cast(bias, "FLOAT"))
-    return _scaled(ctx, x, ctx.cast(scale, x.dtype), ctx.cast(shift, x.dtype))
+    out = _scaled(ctx, ctx.cast(x, wide), ctx.cast(scale, wide), ctx.cast(shift, wide))
+    return ctx.cast(out, x.dtype)
 
 
 def _by_own_statistics(
