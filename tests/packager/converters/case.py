@@ -179,7 +179,9 @@ class Case:
             is_float = tensor.dtype == torch.float32
             return dataclasses.replace(tensor, dtype=dtype) if is_float else tensor
 
-        return self._with(other)
+        case = self._with(other)
+        case.others = self.others
+        return case
 
     def openings(self) -> Iterator[Case]:
         """The same call with one more open size: each size that PyTorch takes twice as large.

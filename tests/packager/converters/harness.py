@@ -61,6 +61,7 @@ __all__ = [
     "EVERY",
     "MAX",
     "MIN",
+    "ON_GPU_ONLY",
     "OPT",
     "TARGETS",
     "TOLERANCES",
@@ -105,6 +106,9 @@ EVERY = {
     "rtx-1.7": find_target("rtx-4090"),
 }
 """A target for each release that there is a double of; the slow lane tries all cases with each."""
+
+ON_GPU_ONLY = {"aten::_scaled_dot_product_efficient_attention"}
+"""Operators that eager PyTorch has for a GPU only; their tests hold them to others."""
 
 TOLERANCES = {
     torch.float32: {"rtol": 1e-5, "atol": 1e-5},

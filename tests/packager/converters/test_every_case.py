@@ -20,6 +20,7 @@ import torch
 from tests.packager.converters import engine
 from tests.packager.converters.harness import (
     EVERY,
+    ON_GPU_ONLY,
     Case,
     Graph,
     assert_agrees,
@@ -39,6 +40,7 @@ FEWEST = 1500
 """Cases that there are at least."""
 
 WITHOUT_CASES = {
+    "coverage": "is about the library",
     "every_case": "this one",
     "harness": "is about the checks",
     "layout_properties": "makes cases at random",
@@ -71,6 +73,7 @@ LACKING: Mapping[str, set[str]] = {
 """What a release cannot take of the cases as they are written: all reasons there may be."""
 
 NEVER_OPEN = {
+    "a size times 0.7 rounds in floating point as no quotient of numbers does",
     "the number of channels or the kernel's size is dynamic",
     "the number of rows is dynamic, and with it which pairs there are",
     "the number of channels is dynamic",
@@ -85,9 +88,6 @@ NOT_OPENED = {
     "topk.default(float32[4000": "among so many numbers some are equal, in any order",
 }
 """Parts of cases for which eager PyTorch's answer is not to be had at another size, and why."""
-
-ON_GPU_ONLY = {"aten::_scaled_dot_product_efficient_attention"}
-"""Operators that eager PyTorch has for a GPU only; the tests hold them to others."""
 
 
 @cache
