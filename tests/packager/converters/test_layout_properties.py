@@ -86,6 +86,21 @@ def scatters(draw: Any) -> Case:
 
 
 @st.composite
+def writes(draw: Any) -> Case:
+    """Rows of the first dim written or added to, by indices that may meet."""
+    shape = draw(st.lists(st.integers(2, 5), min_size=1, max_size=3))
+    places = draw(st.lists(st.integers(-shape[0], shape[0] - 1), min_size=1, max_size=4))
+    accumulate = draw(st.booleans())
+    if not accumulate:  # of two that meet, PyTorch leaves open which stays
+        places = list({place % shape[0]: place for place in places}.values())
+    new = f32(*draw(st.sampled_from([(len(places), *shape[1:]), (1,)])))
+    tensor = _varying(shape, draw, fixed=None if len(new.shape) == 1 == len(shape) else 0)
+    if len(shape) > 1 and len(new.shape) == len(shape):
+        tensor = f32(*shape)
+    return Case(aten.index_put.default, tensor, [given(places, torch.int64)], new, accumulate)
+
+
+@st.composite
 def places_along_a_dim(draw: Any) -> tuple[list[int], int, Input]:
     """A shape, one of its dims, and indices along it that are no longer than the other dims."""
     shape = draw(SHAPES)
@@ -112,6 +127,21 @@ def pools(draw: Any) -> Case:
     return Case(
         aten.max_pool2d_with_indices.default, image, kernel, stride, padding, dilation, ceil
     )
+
+
+@st.composite
+def adaptive_pools(draw: Any) -> Case:
+    """One to three dims pooled to any size, larger ones too."""
+    spatial = draw(st.integers(1, 3))
+    sizes, wanted = ([draw(st.integers(1, 7)) for _ in range(spatial)] for _ in range(2))
+    image = _varying([2, 2, *sizes], draw) if draw(st.booleans()) else f32(2, 2, *sizes)
+    image = dynamic(f32(*image.shape), {d: r for d, r in image.ranges.items() if d < 2})
+    averages = (
+        aten.adaptive_avg_pool1d.default,
+        aten._adaptive_avg_pool2d.default,
+        aten._adaptive_avg_pool3d.default,
+    )
+    return Case(averages[spatial - 1], image, wanted)
 
 
 @st.composite
@@ -156,7 +186,9 @@ FAMILIES = {
     "index": indices(),
     "gather": gathers(),
     "scatter": scatters(),
+    "write": writes(),
     "pool": pools(),
+    "adaptive pool": adaptive_pools(),
     "convolution": convolutions(),
     "resize": resizes(),
 }

@@ -11,7 +11,15 @@ from hypothesis import given as property_given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from tests.packager.converters.harness import Case, Checker, Input, boolean, f32, given
+from tests.packager.converters.harness import (
+    Case,
+    Checker,
+    Input,
+    boolean,
+    dynamic,
+    f32,
+    given,
+)
 
 aten = torch.ops.aten
 TYPES = (
@@ -116,12 +124,14 @@ def _bits(draw: Any) -> Case:
 
 @st.composite
 def _reduced(draw: Any) -> Case:
-    """Some dims of a tensor, counted from either end."""
+    """Some dims of a tensor, counted from either end; some sizes vary."""
     shape = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
+    open_size = draw(st.integers(2, 5))  # equal sizes vary together
+    varying = {d: (n, n, 2 * n) for d, n in enumerate(shape) if n == open_size}
     rank = len(shape)
     chosen = draw(st.sets(st.integers(0, rank - 1), min_size=1))
     dim = [d - rank if draw(st.booleans()) else d for d in sorted(chosen)]
-    return draw(st.sampled_from(REDUCING))(f32(*shape), dim, draw(st.booleans()))
+    return draw(st.sampled_from(REDUCING))(dynamic(f32(*shape), varying), dim, draw(st.booleans()))
 
 
 @few_or_many
