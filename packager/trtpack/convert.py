@@ -128,7 +128,11 @@ class _Conversion:
         for node in self.graph_module.graph.nodes:
             if node.op == "get_attr" and not is_graph(node):
                 self.values[node] = self._constant(node)
-            elif node.op == "call_function" and not isinstance(node.meta["val"], SIZES):
+            elif node.op != "call_function":
+                continue
+            elif isinstance(node.meta["val"], SIZES):
+                self.symbols.measured(node)
+            else:
                 self.values[node] = self._call(node)
 
     def _profiles(self) -> list[Profile]:

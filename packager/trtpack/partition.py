@@ -117,6 +117,7 @@ def _refusals(
     symbols = Symbols.of(module)
     found: dict[fx.Node, Refusal] = {}
     for node in module.graph.nodes:
+        symbols.measured(node)
         if not _computes(node):
             continue
         name = str(node.target)

@@ -17,7 +17,7 @@ from tests.runtime.command import trtpack
 from tests.runtime.emission import bytes_of, emitted
 from tests.runtime.trt_double import double
 from trtpack.capture import capture
-from trtpack.convert import convert
+from trtpack.convert import ConversionError, convert
 from trtpack.inputs import parse_inputs
 from trtpack.lowering import lower
 from trtpack.options import Options
@@ -139,8 +139,21 @@ def test_boxes_of_several_classes_are_suppressed_however_many_there_are(likely: 
         lambda x: torch.where(x > 0),
         lambda x: x[x > 0].sort(),
         lambda x: x.index_put((x > 0,), x[x > 0] * 2),
+        lambda x: x[x > 0].topk(torch.sym_min(9, x[x > 0].shape[0])),
+        lambda x: (x[(x > 0).any(1)] > 0).int().sort(0, descending=True)[0],
     ],
-    ids=["arange", "ones", "matmul", "cat", "softmax", "where", "sort", "put"],
+    ids=[
+        "arange",
+        "ones",
+        "matmul",
+        "cat",
+        "softmax",
+        "where",
+        "sort",
+        "put",
+        "topk",
+        "sort whole",
+    ],
 )
 def test_layers_behind_read_such_a_size_as_any_other(of: Callable[..., Any]) -> None:
     class Model(nn.Module):
@@ -151,6 +164,15 @@ def test_layers_behind_read_such_a_size_as_any_other(of: Callable[..., Any]) -> 
     wanted = of(x)
     got = answers(Model(), x)
     torch.testing.assert_close(got, [wanted] if torch.is_tensor(wanted) else [*wanted])
+
+
+def test_more_elements_than_can_be_compared_stay_in_pytorch() -> None:
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[x > 0].sort()[0]
+
+    with pytest.raises(ConversionError, match="takes up to 400000000 steps"):
+        answers(Model(), torch.randn(20000))
 
 
 def answers(model: nn.Module, *inputs: torch.Tensor) -> list[torch.Tensor]:

@@ -22,9 +22,16 @@ class Bounds:
             dims.dim(name, axis): size for name, shape in shapes for axis, size in enumerate(shape)
         }
 
+        self._of_data: set[str] = set()
+
     def limit(self, size: Dim, most: float) -> None:
-        """Says that a dim is never above ``most``."""
+        """Says that a dim, which only the data tells, is never above ``most``."""
         self._dims[size] = min(most, self._dims.get(size, math.inf))
+        self._of_data.update(dims.tensors_in(size))
+
+    def only_data_tells(self, size: Dim) -> bool:
+        """Whether a size depends on what ``limit`` was told of."""
+        return not self._of_data.isdisjoint(dims.tensors_in(size))
 
     def at_most(self, size: Dim) -> float:
         """The largest a size can be; infinite where nothing tells."""

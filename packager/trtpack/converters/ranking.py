@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 
+from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.network import Tensor
 
 from .context import Context
+from .refusals import Refused
 
 MOST_COMPARISONS = 1 << 28
 """As many comparisons of pairs as one sort may take."""
@@ -28,6 +30,16 @@ def too_many_comparisons(x: Tensor, axis: int) -> str | None:
         f"TensorRT puts at most 3840 elements in order, not {length}, and comparing them with one "
         f"another takes {count} steps"
     )
+
+
+def unless_too_many(ctx: Context, x: Tensor, axis: int) -> None:
+    """Refuses a size that only the data tells, and that may be too large to compare."""
+    length, count = x.shape[axis], ctx.bounds.at_most(dims.product((*x.shape, x.shape[axis])))
+    if ctx.bounds.only_data_tells(length) and count > MOST_COMPARISONS:
+        raise Refused(
+            "TensorRT puts at most 3840 elements in order, and comparing as many as the data may "
+            f"say takes up to {count:.0f} steps; torch._check their number"
+        )
 
 
 def ordered_by_comparing(

@@ -13,7 +13,7 @@ from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
 from .context import Context
-from .ranking import ordered_by_comparing, too_many_comparisons
+from .ranking import ordered_by_comparing, too_many_comparisons, unless_too_many
 from .registry import converter
 from .slicing import part
 
@@ -138,9 +138,11 @@ def ordered(ctx: Context, x: Tensor, k: Dim, dim: int, largest: bool) -> tuple[T
     """The first ``k`` in order; TensorRT wants two dims and one of the last four."""
     rank = x.rank
     axis = dim % max(rank, 1)
-    whole = "INT32" if ctx.has("10.0") else "FLOAT"
-    order = whole if x.dtype in SMALL else x.dtype
+    order = _ordered_type(ctx, x)
+    if ctx.bounds.only_data_tells(k) and ctx.bounds.at_most(k) <= LARGEST_K:
+        return _ordered_of_padded(ctx, x, k, axis, largest)
     if not _has_top_k(x, k) or not (ctx.has("10.0") or order in FLOATS):
+        unless_too_many(ctx, x, axis)
         values, indices = ordered_by_comparing(ctx, ctx.cast(x, order), k, axis, largest=largest)
         return ctx.cast(values, x.dtype), indices
     last = [*(d for d in range(rank) if d != axis), axis]
@@ -153,6 +155,37 @@ def ordered(ctx: Context, x: Tensor, k: Dim, dim: int, largest: bool) -> tuple[T
         back = ctx.permute(out, _inverse(last)) if move else out
         answers.append(ctx.reshape(back, (k,) if rank else ()) if rank < 2 else back)
     return answers[0], answers[1]
+
+
+def _ordered_type(ctx: Context, x: Tensor) -> str:
+    """The type that elements are put in order in."""
+    whole = "INT32" if ctx.has("10.0") else "FLOAT"
+    return whole if x.dtype in SMALL else x.dtype
+
+
+def _ordered_of_padded(
+    ctx: Context, x: Tensor, k: Dim, axis: int, largest: bool
+) -> tuple[Tensor, Tensor]:
+    """The first ``k`` of at most 3840, which only the data tells: those of enough, with the last
+    there can be put behind."""
+    most = int(ctx.bounds.at_most(k))
+    dtype = _ordered_type(ctx, x)
+    filling = ctx.expand(
+        ctx.scalar(_last(dtype, largest), dtype, x.rank),
+        tuple(most if i == axis else size for i, size in enumerate(x.shape)),
+    )
+    padded = ctx.concatenate([ctx.cast(x, dtype), filling], axis)
+    values, places = (part(ctx, t, axis, 0, k) for t in ordered(ctx, padded, most, axis, largest))
+    return ctx.cast(values, x.dtype), places
+
+
+def _last(dtype: str, largest: bool) -> float:
+    """What comes after all others in order."""
+    torch_dtype = getattr(torch, DTYPES[dtype].torch)
+    if dtype in FLOATS:
+        return -torch.inf if largest else torch.inf
+    limits = torch.iinfo(torch_dtype)
+    return limits.min if largest else limits.max
 
 
 def _inverse(order: list[int]) -> list[int]:

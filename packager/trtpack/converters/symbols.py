@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import sympy
@@ -61,6 +62,17 @@ class Symbols:
             symbol = told_by_data(size)
             if symbol is not None and symbol not in self._dims:
                 self._dims[symbol] = dims.dim(name, axis)
+
+    def measured(self, node: fx.Node) -> None:
+        """Takes a size that a node reads off a tensor for the tensor's, whatever its symbol."""
+        if node.target is torch.ops.aten.sym_size.int:
+            source, axis = node.args
+            assert isinstance(source, fx.Node)
+            assert isinstance(axis, int)
+            symbol, size = told_by_data(node.meta["val"]), source.meta["val"].shape[axis]
+            if symbol is not None and not self.knows(symbol):
+                with suppress(UnknownSymbolError):
+                    self._dims[symbol] = self.dim(size)
 
     def learn(
         self, value: torch.Tensor, name: str, shape: Iterable[Dim]
