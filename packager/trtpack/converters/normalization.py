@@ -232,9 +232,10 @@ def _by_statistics(
 ) -> Tensor:
     """One scale and one shift a channel, evaluated now where the statistics are constants.
 
-    Beside float32 statistics a narrower ``x`` is computed in float32, as PyTorch does.
+    Beside float32 statistics a narrower ``x`` is computed in float32, as PyTorch does; so is
+    bfloat16, whose digits are too few for a scale and a shift that nearly cancel.
     """
-    wide = mean.dtype
+    wide = "FLOAT" if x.dtype == "BF16" else mean.dtype
     variance = ctx.elementwise("SUM", ctx.cast(variance, "FLOAT"), eps)
     scale = ctx.unary("RECIP", ctx.unary("SQRT", variance))
     if weight is not None:

@@ -106,6 +106,10 @@ CASES = [
         aten.batch_norm.default,
         *(f16(2, 6, 4, 4), *_parameters(6), *_statistics(6), False, 0.1, 1e-5, True),
     ).float32_only("float32 statistics of a float16 input are the point"),
+    Case(
+        aten.batch_norm.default,
+        *(bf16(4, 6, 9, 9), *(weight(bf16(6, low=0.5)) for _ in range(4)), False, 0.1, 1e-5, True),
+    ),
 ]
 
 
