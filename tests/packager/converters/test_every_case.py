@@ -83,7 +83,7 @@ NEVER_OPEN = {
 
 
 NOT_OPENED = {
-    "int64[4], False, 1, include_last_offset=True": "the last offset has to be the end",
+    "include_last_offset=True": "the last offset has to be the end",
     "upsample_nearest2d.default(float32[2x3x": "the given scales have to lead to the given sizes",
     "topk.default(float32[4000": "among so many numbers some are equal, in any order",
 }
