@@ -314,3 +314,18 @@ def test_the_bundles_own_engine(tmp_path: Path) -> None:
         BundleError, match="cannot read the engine of forward_0 of here here: built on"
     ):
         inspect_engine(bundle, find_segment(bundle, "forward_0", "here"), other)
+
+
+def test_information_that_is_not_quite_json() -> None:
+    text = (
+        '{"Layers": [{\n  "Name": "a "quoted" name",\n  "LayerType": "Scale",\n'
+        '  "Inputs": [\n  {\n    "Name": "x",\n    "Dimensions": [1,2]\n  }],\n'
+        '  "Metadata": "fc (model.py:3)\x1erelu \\"b\\""\n}],\n"Bindings": ["x"\n,"y"\n]}\n'
+    )
+    found = _inspect.read_information(text)
+    assert found["Bindings"] == ["x", "y"]
+    (layer,) = found["Layers"]
+    assert layer["Name"] == 'a "quoted" name'
+    assert layer["Metadata"] == 'fc (model.py:3)\x1erelu "b"'
+    with pytest.raises(json.JSONDecodeError):
+        _inspect.read_information('{"Layers": [')

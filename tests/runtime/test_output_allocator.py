@@ -19,7 +19,7 @@ from trtpack_runtime.engines import LoadContext, _load
 from trtpack_runtime.engines._execute import EngineRunner
 from trtpack_runtime.engines._graph import GraphRunner
 from trtpack_runtime.engines._load import deserialized
-from trtpack_runtime.errors import DeviceError
+from trtpack_runtime.errors import BundleError, DeviceError
 from trtpack_runtime.network import Profile, Tensor
 from trtpack_runtime.program import Segment
 from trtpack_runtime.recorder import Recorder
@@ -133,3 +133,18 @@ def test_an_engine_sized_by_data_runs_without_a_cuda_graph(
     assert isinstance(runner, GraphRunner) != by_data
     said = "segment forward_0 runs without a CUDA graph: sizes within it depend on data"
     assert [str(w.message).startswith(said) for w in told] == [True] * by_data
+
+
+def test_shapes_tensorrt_calls_invalid_are_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def invalid(engine: Engine, name: str) -> Any:
+        raise ValueError("__len__() should return >= 0")
+
+    monkeypatch.setattr(Engine, "create_execution_context", lambda engine: Picking(engine))
+    monkeypatch.setattr(Engine, "get_tensor_shape", invalid)
+    trt = PickingTrt(streams(monkeypatch))
+    told = (*deserialized(trt, memoryview(b"ptrt")), ["x"], ["y"], CPU, {}, ["y"], trt)
+    x = torch.randn(2, 3)
+    (y,) = EngineRunner(*told, {"x": (2, 3)})([x])
+    assert torch.equal(y, x[x > 0])
+    with pytest.raises(BundleError, match="no shape of the engine's input x"):
+        EngineRunner(*told)

@@ -83,9 +83,12 @@ def adaptive_max_pool(
 def _max_by_tables(
     ctx: Context, x: Tensor, sizes: tuple[Dim, ...], counts: tuple[Dim, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Every window gathered along each dim; the index is looked up in the windows' places."""
-    n, lead = len(sizes), x.shape[: x.rank - len(sizes)]
-    inside, places = x, ctx.scalar(0, "INT64", 2 * n)
+    """Every window gathered along each dim; the index is looked up in the windows' places.
+
+    Batch and channels are one dimension, since a gather of TensorRT 8.6 answers at most seven.
+    """
+    n, lead = len(sizes), (dims.product(x.shape[: x.rank - len(sizes)]),)
+    inside, places = ctx.reshape(x, (*lead, *sizes)), ctx.scalar(0, "INT64", 2 * n)
     for i, (size, count) in enumerate(zip(sizes, counts, strict=True)):
         table = elements(ctx, size, count)
         inside = ctx.gather(inside, table, len(lead) + 2 * i)

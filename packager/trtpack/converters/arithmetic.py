@@ -10,15 +10,18 @@ A whole number divided by 0 is an error in PyTorch; TensorRT does not say what i
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from trtpack_runtime.dtypes import DTYPES
+from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
 from .context import Context
 from .pointwise import trunc
 from .promotion import Operand, computed, needs_wider_integers, needs_wider_signed_integers, wide
+from .refusals import Refused
 from .registry import converter
 
 aten = torch.ops.aten
@@ -126,7 +129,20 @@ def fmod(ctx: Context, self: Operand, other: Operand) -> Tensor:
     return _what_is_left(ctx, self, other, _truncated)
 
 
-@converter(aten.pow.Tensor_Tensor, aten.pow.Scalar, when=needs_wider_integers)
+_NO_WHOLE_POWERS = "TensorRT raises whole numbers to powers since 10.0"
+
+
+def _whole_powers(**arguments: Any) -> str | None:
+    """Refuses what ``needs_wider_integers`` does, and kPOW of whole numbers before 10.0."""
+    reason = needs_wider_integers(**arguments)
+    sides = (arguments["self"], arguments["exponent"])
+    meets_float = any(isinstance(s, float) or getattr(s, "dtype", "") in FLOATS for s in sides)
+    if reason or meets_float or arguments["target"].tensorrt_at_least("10.0"):
+        return reason
+    return _NO_WHOLE_POWERS
+
+
+@converter(aten.pow.Tensor_Tensor, aten.pow.Scalar, when=_whole_powers)
 def pow(ctx: Context, self: Operand, exponent: Operand) -> Tensor:
     """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor
     pow.Scalar(Scalar self, Tensor exponent) -> Tensor
@@ -151,6 +167,8 @@ def pow_scalar(ctx: Context, self: Tensor, exponent: float) -> Tensor:
         power = ctx.unary("SQRT", x)
     elif exponent % 1 == 0 and abs(exponent) <= _LARGEST_PRODUCT:
         power = _product(ctx, x, int(abs(exponent)))
+    elif x.dtype not in FLOATS and not ctx.has("10.0"):
+        raise Refused(_NO_WHOLE_POWERS)
     else:
         return ctx.cast(ctx.elementwise("POW", x, exponent), dtype)
     return ctx.cast(ctx.unary("RECIP", power) if exponent < 0 else power, dtype)

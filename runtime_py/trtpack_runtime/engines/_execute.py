@@ -80,12 +80,13 @@ class EngineRunner:
         declared: Mapping[str, str] | None = None,
         by_data: Collection[str] = (),
         trt: Any = None,
+        fixed: Mapping[str, Shape] | None = None,
     ) -> None:
         """Makes room for an engine that ``_load.py`` deserialised.
 
         ``declared`` are the types the caller uses; INT64 stands for INT32 where the engine has
         that. ``by_data`` are the outputs whose size only the data tells; ``trt`` is the TensorRT
-        module, which those need.
+        module, which those need. ``fixed`` are the shapes of inputs that have one only.
 
         Raises:
             BundleError: the engine's tensors are others.
@@ -100,7 +101,7 @@ class EngineRunner:
         self._narrowed = self._narrow_inputs(declared or {})
         self._widened = tuple(self._is_narrow(name, declared or {}) for name in outputs)
         self._wanted = {n: "INT64" if n in self._narrowed else self._types[n] for n in inputs}
-        shapes = {name: _shape(engine, name) for name in inputs}
+        shapes = {name: _shape(engine, name, fixed or {}) for name in inputs}
         self._dynamic = frozenset(name for name, shape in shapes.items() if -1 in shape)
         self._profiles = sorted(self._read_profiles(shapes), key=lambda p: (p.width, p.index))
         first = next(profile for profile in self._profiles if profile.index == 0)
@@ -374,13 +375,21 @@ class EngineRunner:
         return "; ".join(self._log.errors[before:][-3:]) or "it gave no reason"
 
 
-def _shape(engine: Any, name: str) -> Shape:
+def _shape(engine: Any, name: str, fixed: Mapping[str, Shape]) -> Shape:
+    """An input's shape, -1 where it is open.
+
+    TensorRT 8.6 calls it invalid in an engine whose outputs are sized by data and whose inputs have
+    no open size.
+    """
     try:
         return tuple(engine.get_tensor_shape(name))
-    except ValueError as error:  # dimensions that TensorRT marks as invalid
-        raise BundleError(
-            f"TensorRT tells no shape of the engine's input {name}", hint="build the bundle again"
-        ) from error
+    except ValueError as error:  # invalid dimensions: there are -1 of them
+        if name not in fixed:
+            raise BundleError(
+                f"TensorRT tells no shape of the engine's input {name}",
+                hint="build the bundle again",
+            ) from error
+        return fixed[name]
 
 
 def _check_names(engine: Any, wants: set[str]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,32 @@ def _layers(trt: Any, engine: Any) -> list[Any]:
     inspector = engine.create_engine_inspector()
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     try:
-        layers: list[Any] = json.loads(text)["Layers"]
-    except (ValueError, KeyError, TypeError):  # names with a quote are not escaped everywhere
+        layers: list[Any] = read_information(text)["Layers"]
+    except (ValueError, KeyError, TypeError):
         oneline = trt.LayerInformationFormat.ONELINE
         return [
             str(inspector.get_layer_information(index, oneline)).strip()
             for index in range(engine.num_layers)
         ]
     return layers
+
+
+_TEXT = re.compile(r'^(.*?": ")(.*)("[,}\]]*)$', re.MULTILINE)
+_BARE_QUOTE = re.compile(r'(?<!\\)"')
+
+
+def read_information(text: str) -> Any:
+    """The inspector's JSON, one text a line, where TensorRT escapes neither quotes nor the
+    characters that part the metadata of fused layers (8.6).
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        return json.loads(text, strict=False)
+    except ValueError:
+        repaired = _TEXT.sub(lambda m: m[1] + _BARE_QUOTE.sub(r'\\"', m[2]) + m[3], text)
+        return json.loads(repaired, strict=False)
 
 
 def _tensors(engine: Any) -> list[dict[str, Any]]:

@@ -58,9 +58,20 @@ def load_engine(module: str, blob: memoryview | Path | None, context: LoadContex
         declared = {tensor.name: tensor.dtype for tensor in network.inputs}
         declared |= {output: network.tensors[output].dtype for output in network.outputs}
         inputs = [tensor.name for tensor in network.inputs]
+        sizes = {t.name: tuple(d for d in t.shape if isinstance(d, int)) for t in network.inputs}
+        fixed = {t.name: sizes[t.name] for t in network.inputs if len(sizes[t.name]) == t.rank}
         by_data = network.outputs_by_data()
         runner = EngineRunner(
-            runtime, engine, log, inputs, network.outputs, context.device, declared, by_data, trt
+            runtime,
+            engine,
+            log,
+            inputs,
+            network.outputs,
+            context.device,
+            declared,
+            by_data,
+            trt,
+            fixed,
         )
         if not context.options.get("cuda_graphs"):
             return runner

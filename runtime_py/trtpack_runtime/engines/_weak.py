@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ._emit import Emitter
 
 _FLOATS = ("FLOAT", "HALF", "BF16")
-_CONVERTS = frozenset({"cast", "quantize", "dequantize"})
-"""Kinds whose types follow from what they are told anyway."""
+_BY_THEMSELVES = frozenset({"cast", "quantize", "dequantize", "nms"})
+"""Kinds whose types follow from what they are told; 8.6 builds no NMS that is told a precision."""
 _MOVES = frozenset({"shuffle", "slice", "concatenation", "gather", "scatter", "select", "identity"})
 """Kinds that compute nothing, so have no precision."""
 
@@ -32,7 +32,7 @@ def is_mixed(network: Network) -> bool:
 
 def hold_types(emitter: Emitter, part: Any, layer: Layer, network: Network) -> None:
     """Tells TensorRT the precision and the output types of one layer."""
-    if layer.kind in _CONVERTS or layer.regions:
+    if layer.kind in _BY_THEMSELVES or layer.regions:
         return
     precision = _precision(layer, network)
     if precision is not None and layer.kind not in _MOVES:

@@ -21,11 +21,12 @@ from tests.packager.converters.harness import (
 aten = torch.ops.aten
 ANY = dynamic(f32(5, 4), {0: (5, 5, 8)})
 PLACES = given([[3, 0], [1, 4], [2, 2]], torch.int64)
+APART = given([[3, 0], [1, 4], [2, 0]], torch.int64)
 ROWS = given([4, 0, -2], torch.int64)
 PUT = aten.index_put.default
 
 REPLACED = [
-    Case(aten.scatter.src, f32(3, 5), 1, PLACES, f32(3, 2)),
+    Case(aten.scatter.src, f32(3, 5), 1, APART, f32(3, 2)),
     Case(aten.scatter.src, f32(5, 4), 0, given([[3, 0], [1, 4]], torch.int64), f32(3, 4)),
     Case(aten.scatter.src, i64(3, 5), -1, given([[3, 0], [1, 4], [2, 0]], torch.int64), i64(3, 2)),
     Case(aten.scatter.value, f32(3, 5), 1, PLACES, 2.5),
