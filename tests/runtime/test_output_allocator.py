@@ -143,8 +143,8 @@ def test_shapes_tensorrt_calls_invalid_are_the_networks(monkeypatch: pytest.Monk
     monkeypatch.setattr(Engine, "get_tensor_shape", invalid)
     trt = PickingTrt(streams(monkeypatch))
     told = (*deserialized(trt, memoryview(b"ptrt")), ["x"], ["y"], CPU, {}, ["y"], trt)
-    x = torch.randn(2, 3)
-    (y,) = EngineRunner(*told, {"x": (2, 3)})([x])
+    x = torch.randn(1, 3)
+    (y,) = EngineRunner(*told, {"x": (1, 3)})([x])
     assert torch.equal(y, x[x > 0])
     with pytest.raises(BundleError, match="no shape of the engine's input x"):
         EngineRunner(*told)
