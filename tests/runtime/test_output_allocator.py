@@ -136,10 +136,15 @@ def test_an_engine_sized_by_data_runs_without_a_cuda_graph(
 
 
 def test_shapes_tensorrt_calls_invalid_are_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_one_shape(engine: Engine) -> Picking:
+        context = Picking(engine)
+        context.set_input_shape("x", (1, 3))
+        return context
+
     def invalid(engine: Engine, name: str) -> Any:
         raise ValueError("__len__() should return >= 0")
 
-    monkeypatch.setattr(Engine, "create_execution_context", lambda engine: Picking(engine))
+    monkeypatch.setattr(Engine, "create_execution_context", of_one_shape)
     monkeypatch.setattr(Engine, "get_tensor_shape", invalid)
     trt = PickingTrt(streams(monkeypatch))
     told = (*deserialized(trt, memoryview(b"ptrt")), ["x"], ["y"], CPU, {}, ["y"], trt)
