@@ -61,6 +61,7 @@ LACKING: Mapping[str, set[str]] = {
     "8.6": {
         "TensorRT has bfloat16 from 10.0 on",
         "TensorRT computes this in floats only, got int64",
+        "TensorRT raises whole numbers to powers since 10.0",
         "this TensorRT has no top-k of int64",
         _COUNT,
         _VOLUMES,
