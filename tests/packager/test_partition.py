@@ -93,6 +93,18 @@ def test_what_is_sized_by_data_is_within_the_engine_where_tensorrt_has_the_layer
     assert made.refusals == ()
 
 
+def test_a_branch_whose_data_tells_a_size_is_no_engine() -> None:
+    class Choosing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            some, every = lambda x: x[x > 0].sum()[None], lambda x: x.sum()[None]
+            return torch.cond(x.sum() > 0, some, every, (x,))
+
+    captured = lowered(Choosing(), torch.ones(2, 4))
+    made = partition(captured.graph_module, find_target("orin@jetpack-6.0"))
+    (refusal,) = made.refusals
+    assert "its branch has aten.index.Tensor, whose data tells the size" in refusal.reason
+
+
 def test_what_needs_a_size_that_data_in_another_segment_tells_is_no_engine() -> None:
     class Cut(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -67,6 +67,13 @@ def test_bounds_decide(got: list, want: list, bounds: dict | None, failure: str 
     json.dumps(result.to_json(), allow_nan=False)
 
 
+@pytest.mark.parametrize("want", [torch.ones(3), torch.ones(0), torch.ones(0, dtype=torch.int64)])
+def test_every_element_differs_where_data_told_another_size(want: torch.Tensor) -> None:
+    metrics = smoke.compare(torch.ones(2, dtype=want.dtype), want)
+    assert (metrics.rel_l2, metrics.max_abs, metrics.cosine) == (math.inf, math.inf, 0.0)
+    assert metrics.differing == metrics.elements > 0
+
+
 def test_end_states_are_judged_and_the_worst_is_named() -> None:
     sample = smoke.Sample(
         "forward-0", (torch.ones(2),), {"y": torch.ones(2)}, {"cache": torch.tensor([5, 6])}
