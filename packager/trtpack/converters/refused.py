@@ -103,7 +103,6 @@ REASONS: dict[str, str] = {
     "aten::_unique": SIZED_BY_DATA,
     "aten::_unique2": SIZED_BY_DATA,
     "aten::bincount": SIZED_BY_DATA,
-    "aten::nonzero_numpy": SIZED_BY_DATA,
     "aten::unique_consecutive": SIZED_BY_DATA,
     "aten::unique_dim": SIZED_BY_DATA,
     "aten::unique_dim_consecutive": SIZED_BY_DATA,
