@@ -28,6 +28,14 @@ def output_allocator(trt: Any, device: torch.device) -> Any:
             self.shapes: dict[str, tuple[int, ...]] = {}
 
         def reallocate_output(self, name: str, memory: Any, size: int, alignment: int) -> int:
+            return self.given(name, size)
+
+        def reallocate_output_async(
+            self, name: str, memory: Any, size: int, alignment: int, stream: Any
+        ) -> int:
+            return self.given(name, size)
+
+        def given(self, name: str, size: int) -> int:
             try:
                 count = max(int(size), _LEAST_BYTES)
                 self.memory[name] = torch.empty(count, dtype=torch.uint8, device=device)
@@ -35,11 +43,6 @@ def output_allocator(trt: Any, device: torch.device) -> Any:
                 self.memory.pop(name, None)
                 return 0
             return self.memory[name].data_ptr()
-
-        def reallocate_output_async(
-            self, name: str, memory: Any, size: int, alignment: int, stream: Any
-        ) -> int:
-            return self.reallocate_output(name, memory, size, alignment)
 
         def notify_shape(self, name: str, shape: Any) -> None:
             self.shapes[name] = tuple(shape)
