@@ -26,10 +26,11 @@ from trtpack.pipeline import build
 from trtpack.report import BuildReport, Progress
 from trtpack.sources.torchvision_ops import import_torchvision
 from trtpack.target import find_target
+from trtpack_runtime import device, reference
 from trtpack_runtime import network as networks
-from trtpack_runtime import reference
 from trtpack_runtime.bundle import open_bundle
 from trtpack_runtime.check import check_network
+from trtpack_runtime.engines import tensorrt
 
 import_torchvision()
 from torchvision.ops import batched_nms, nms  # noqa: E402
@@ -88,12 +89,34 @@ def test_a_detectors_head_answers_as_the_model_does(tmp_path: Path, target: str)
     assert len(counts) == 3
 
 
+@pytest.mark.gpu
+def test_an_engine_answers_as_many_boxes_as_the_model_does(tmp_path: Path) -> None:
+    here = device.facts()
+    if reason := tensorrt.can_build(here):
+        pytest.skip(reason)
+    torch.manual_seed(1)
+    model = Head().eval()
+    report = made(model, tmp_path / "bundle.tar", "native", strict=True)
+    assert [engine.deferred for engine in report.targets[0].engines] == [None]
+    loaded = trtpack_runtime.load(tmp_path / "bundle.tar", device="cuda")
+    assert not loaded.degraded
+    for x in (torch.randn(60, 8), torch.randn(2, 8), torch.randn(40, 8), unlikely(model)):
+        with torch.no_grad():
+            wanted, got = model(x), loaded(x.cuda())
+        for name in wanted:
+            torch.testing.assert_close(got[name].cpu(), wanted[name], rtol=1e-4, atol=1e-5)
+
+
+def unlikely(model: Head) -> torch.Tensor:
+    """An input without a box."""
+    return -100 * model.score.weight.detach().expand(5, 8)
+
+
 def test_no_box_at_all_is_an_answer(tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = Head().eval()
     made(model, tmp_path / "bundle.tar", "orin@jetpack-6.0")
-    unlikely = -100 * model.score.weight.detach().expand(5, 8)
-    got = trtpack_runtime.load(tmp_path / "bundle.tar")(unlikely)
+    got = trtpack_runtime.load(tmp_path / "bundle.tar")(unlikely(model))
     assert {name: list(value.shape) for name, value in got.items()} == {
         "boxes": [0, 4],
         "scores": [0],
