@@ -13,10 +13,12 @@ import torch
 from trtpack.converters import find, load, registered, registry
 from trtpack.converters.context import Context
 from trtpack.converters.registry import Converter, converter
+from trtpack.sources.torchvision_ops import import_torchvision
 from trtpack_runtime.errors import ConfigError
 from trtpack_runtime.network import Tensor
 
 aten = torch.ops.aten
+import_torchvision()  # whose operators some converters are for
 load()
 LIBRARY = [c for c in registered() if c.function.__module__.startswith("trtpack.")]
 FUNCTIONS = {c.function: c for c in LIBRARY}
