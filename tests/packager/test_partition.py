@@ -11,7 +11,11 @@ from torch import nn
 from torch.export import Dim
 
 from trtpack.capture import Captured, capture
-from trtpack.converters.refusals import NO_LAYER_SIZED_BY_DATA, SIZED_BY_DATA
+from trtpack.converters.refusals import (
+    NO_LAYER_SIZED_BY_DATA,
+    NOT_SIZED_BY_DATA_BEFORE_10,
+    SIZED_BY_DATA,
+)
 from trtpack.lowering import lower
 from trtpack.partition import Plan, partition
 from trtpack.target import find_target
@@ -88,9 +92,17 @@ def test_what_is_sized_by_data_is_within_the_engine_where_tensorrt_has_the_layer
     middle: Any,
 ) -> None:
     captured = lowered(Sandwich(middle), torch.ones(2, 4))
-    made = partition(captured.graph_module, find_target("orin@jetpack-6.0"))
+    made = partition(captured.graph_module, find_target("orin@jetpack-6.2"))
     assert kinds(made) == ["tensorrt"]
     assert made.refusals == ()
+
+
+def test_before_tensorrt_10_what_is_sized_by_data_runs_in_pytorch() -> None:
+    captured = lowered(Sandwich(lambda y: y[y > 0]), torch.ones(2, 4))
+    made = partition(captured.graph_module, find_target("orin@jetpack-6.0"))
+    assert kinds(made) == ["tensorrt", "torch", "tensorrt"]
+    (reason,) = (r.reason for r in made.refusals if r.op == "aten.index.Tensor")
+    assert reason == NOT_SIZED_BY_DATA_BEFORE_10
 
 
 def test_a_branch_whose_data_tells_a_size_is_no_engine() -> None:
@@ -100,7 +112,7 @@ def test_a_branch_whose_data_tells_a_size_is_no_engine() -> None:
             return torch.cond(x.sum() > 0, some, every, (x,))
 
     captured = lowered(Choosing(), torch.ones(2, 4))
-    made = partition(captured.graph_module, find_target("orin@jetpack-6.0"))
+    made = partition(captured.graph_module, find_target("orin@jetpack-6.2"))
     (refusal,) = made.refusals
     assert "its branch has aten.index.Tensor, whose data tells the size" in refusal.reason
 
@@ -112,7 +124,7 @@ def test_what_needs_a_size_that_data_in_another_segment_tells_is_no_engine() -> 
             return (some + torch.unique(some).sum()).exp()
 
     captured = lowered(Cut(), torch.ones(2, 4))
-    made = partition(captured.graph_module, find_target("orin@jetpack-6.0"))
+    made = partition(captured.graph_module, find_target("orin@jetpack-6.2"))
     assert kinds(made) == ["tensorrt", "torch"]
     reasons = {r.op: r.reason for r in made.refusals}
     assert "depends on data outside of its segment" in reasons["aten.exp.default"]

@@ -41,7 +41,8 @@ def nms(ctx: Context, dets: Tensor, scores: Tensor, iou_threshold: float) -> Ten
     Shapes: (N, 4) and (N,) to (count,); N may be dynamic, or as many as data says.
     Dtypes: float16, bfloat16, float32; all in float32.
     Errors: more than 5000 boxes, or no known number of them, are refused, since TensorRT looks
-        only at the 5000 best; so is TensorRT-RTX, which has no such layer.
+        only at the 5000 best; so are TensorRT-RTX, which has no such layer, and TensorRT
+        before 10.
     Source: torchvision.ops.nms, whose boxes have x1 < x2 and y1 < y2; NvInfer.h, INMSLayer.
     """
     count = dets.shape[0]

@@ -47,7 +47,8 @@ def index(ctx: Context, self: Tensor, indices: Indices) -> Tensor:
         those were not side by side. All may be dynamic.
     Dtypes: all; indices int32 or int64, negative ones count from the end; bool ones are masks,
         which pick as many elements as they have true ones.
-    Errors: masks of 0 dims or of uint8 are refused, and all masks on TensorRT-RTX.
+    Errors: masks of 0 dims or of uint8 are refused, and all masks on TensorRT-RTX and before
+        TensorRT 10.
     Source: NumPy's advanced indexing.
     """
     if has_masks(indices):

@@ -61,7 +61,7 @@ def masked_select(ctx: Context, self: Tensor, mask: Tensor) -> Tensor:
 
     Shapes: both broadcast; all may be dynamic. Only the data tells how many elements there are.
     Dtypes: all.
-    Errors: TensorRT-RTX has no layer for it.
+    Errors: TensorRT-RTX, which has no layer for it, and TensorRT before 10 are refused.
     """
     rank = max(self.rank, mask.rank)
     sides = ((1,) * (rank - t.rank) + t.shape for t in (self, mask))

@@ -30,7 +30,8 @@ def nonzero(ctx: Context, self: Tensor) -> Tensor:
 
     Shapes: (d0, ..., dk) to (count, k + 1); all may be dynamic. Only the data tells the count.
     Dtypes: all; the answer is int64.
-    Errors: 0-d tensors are refused, and TensorRT-RTX, which has no such layer.
+    Errors: 0-d tensors are refused, and so are TensorRT-RTX, which has no such layer, and TensorRT
+        before 10.
     Source: NvInfer.h, INonZeroLayer, which answers the transpose.
     """
     return ctx.permute(places(ctx, self), (1, 0))

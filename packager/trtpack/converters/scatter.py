@@ -78,7 +78,8 @@ def index_put(
 
     Shapes: as ``index.Tensor``; values broadcast to what the index would answer.
     Dtypes: all; floats accumulate in float32.
-    Errors: a boolean mask with several values is refused on TensorRT-RTX.
+    Errors: a boolean mask with several values is refused on TensorRT-RTX and before
+        TensorRT 10.
     Source: torch.Tensor.index_put. Of equal indices, any may win unless accumulated.
     """
     if _is_select(indices, values, accumulate):

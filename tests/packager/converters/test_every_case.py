@@ -32,7 +32,7 @@ from tests.packager.converters.harness import (
 )
 from tests.proving.collecting import collect
 from trtpack.convert import ConversionError
-from trtpack.converters.refusals import NO_LAYER_SIZED_BY_DATA
+from trtpack.converters.refusals import NO_LAYER_SIZED_BY_DATA, NOT_SIZED_BY_DATA_BEFORE_10
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +63,7 @@ LACKING: Mapping[str, set[str]] = {
         "TensorRT computes this in floats only, got int64",
         "TensorRT raises whole numbers to powers since 10.0",
         "this TensorRT has no top-k of int64",
+        NOT_SIZED_BY_DATA_BEFORE_10,
         _COUNT,
         _VOLUMES,
     },
