@@ -305,7 +305,7 @@ class Context:
         if shape == x.shape:
             return x
         if self.is_constant(x) and dims.is_static(shape):
-            return self.fold(torch.ops.aten.view.default, x, list(shape), use=_shape_text(shape))
+            return self.fold(aten.reshape.default, x, list(shape), use=_shape_text(shape))
         return self._move(self._moves.get(x.name, Move(x)).reshaped(x, shape))
 
     def permute(self, x: Tensor, order: Sequence[int]) -> Tensor:

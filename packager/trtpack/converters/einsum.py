@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from trtpack_runtime import dims
 from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
@@ -22,7 +23,7 @@ MAX_RANK = 8
 
 
 @dataclass(frozen=True)
-class _Factor:
+class Factor:
     """A tensor with one label for each dim."""
 
     tensor: Tensor
@@ -40,7 +41,9 @@ def einsum(ctx: Context, equation: str, tensors: Sequence[Tensor], path: object)
     TensorRT's einsum takes two tensors and lower-case letters, no ellipsis and no diagonal: those
     are written out, more tensors are multiplied one after the other.
 
-    Whole numbers, which it does not take, are multiplied and summed element by element.
+    Whole numbers, which it does not take, are multiplied and summed element by element. Before
+    TensorRT 10 it rounds float32 to float16 in an engine that has both (measured on 8.6): products
+    of matrices take its place.
 
     Shapes: any ranks; labels may have dynamic sizes. Whole numbers: at most 8 labels in a product.
     Dtypes: float16, bfloat16, float32, int32, int64.
@@ -52,7 +55,7 @@ def einsum(ctx: Context, equation: str, tensors: Sequence[Tensor], path: object)
     ]
     broadcast = {n for each in sizes for n in each if any(s.get(n, 1) != 1 for s in sizes)}
     factors = [
-        _distinct(ctx, _without_ones(ctx, _Factor(t, labels), broadcast))
+        _distinct(ctx, _without_ones(ctx, Factor(t, labels), broadcast))
         for t, labels in zip(tensors, terms, strict=True)
     ]
     left = factors[0]
@@ -61,14 +64,17 @@ def einsum(ctx: Context, equation: str, tensors: Sequence[Tensor], path: object)
         if i == len(factors):
             break
         kept = tuple(dict.fromkeys(n for n in (*left.labels, *right.labels) if n in later))
-        left = _Factor(_product(ctx, [left, right], kept), kept)
+        left = Factor(sum_of_products(ctx, [left, right], kept), kept)
     last = [left, *factors[1:][-1:]]
-    return _product(ctx, last, wanted)
+    return sum_of_products(ctx, last, wanted)
 
 
-def _product(ctx: Context, factors: Sequence[_Factor], wanted: tuple[str, ...]) -> Tensor:
+def sum_of_products(ctx: Context, factors: Sequence[Factor], wanted: Sequence[str]) -> Tensor:
+    """One tensor or the product of two, with the labels ``wanted``, summed over all others."""
     if factors[0].tensor.dtype not in FLOATS:
-        return _whole_product(ctx, factors, wanted)
+        return _by_elements(ctx, factors, wanted)
+    if not ctx.has("10.0"):
+        return _matrix_product(ctx, [_summed(ctx, f, factors, wanted) for f in factors], wanted)
     names = dict.fromkeys(n for f in factors for n in f.labels)
     letter = {n: chr(ord("a") + i) for i, n in enumerate(names)}
     terms = [
@@ -78,8 +84,47 @@ def _product(ctx: Context, factors: Sequence[_Factor], wanted: tuple[str, ...]) 
     return ctx.add("einsum", {"inputs": tuple(f.tensor for f in factors)}, equation=equation)
 
 
-def _whole_product(ctx: Context, factors: Sequence[_Factor], wanted: tuple[str, ...]) -> Tensor:
-    """The same of whole numbers, the labels that are summed over behind all others."""
+def _matrix_product(ctx: Context, factors: Sequence[Factor], wanted: Sequence[str]) -> Tensor:
+    """The same by a product of matrices, as torch.einsum has it; every label is wanted or shared.
+
+    Labels of both tensors that stay are the batch, the others of the first are rows, those of the
+    second columns.
+    """
+    left, right = factors[0], factors[-1]
+    inner = [n for n in left.labels if n not in wanted]
+    if not inner:
+        return _by_elements(ctx, factors, wanted)
+    batch = [n for n in left.labels if n in right.labels and n in wanted]
+    rows = [n for n in left.labels if n not in right.labels]
+    columns = [n for n in right.labels if n not in left.labels]
+    a, b = _matrices(ctx, left, batch, rows, inner), _matrices(ctx, right, batch, inner, columns)
+    sizes = {n: s for f in factors for n, s in zip(f.labels, f.tensor.shape, strict=True)}
+    made = [*batch, *rows, *columns]
+    product = ctx.reshape(ctx.matmul(a, b), [sizes[n] for n in made])
+    return ctx.permute(product, [made.index(n) for n in wanted])
+
+
+def _matrices(ctx: Context, factor: Factor, *groups: Sequence[str]) -> Tensor:
+    """A tensor with one dim for each group of its labels."""
+    sizes = dict(zip(factor.labels, factor.tensor.shape, strict=True))
+    x = ctx.permute(factor.tensor, [factor.labels.index(n) for group in groups for n in group])
+    return ctx.reshape(x, [dims.product([sizes[n] for n in group]) for group in groups])
+
+
+def _summed(
+    ctx: Context, factor: Factor, factors: Sequence[Factor], wanted: Sequence[str]
+) -> Factor:
+    """A tensor summed over the labels that stand nowhere else."""
+    kept = {*wanted, *(n for f in factors if f is not factor for n in f.labels)}
+    alone = [i for i, n in enumerate(factor.labels) if n not in kept]
+    if not alone:
+        return factor
+    x = ctx.reduce("SUM", factor.tensor, alone, keep_dims=False)
+    return Factor(x, tuple(n for n in factor.labels if n in kept))
+
+
+def _by_elements(ctx: Context, factors: Sequence[Factor], wanted: Sequence[str]) -> Tensor:
+    """The same element by element, the labels that are summed over behind all others."""
     names = list(dict.fromkeys((*wanted, *(n for f in factors for n in f.labels))))
     if len(names) > MAX_RANK:
         raise Refused(f"a product of whole numbers has {len(names)} labels, beyond {MAX_RANK}")
@@ -119,15 +164,15 @@ def _parsed(equation: str, ranks: Sequence[int]) -> tuple[list[tuple[str, ...]],
     return [labels(t, n) for t, n in zip(terms, hidden, strict=True)], labels(right, width)
 
 
-def _without_ones(ctx: Context, factor: _Factor, broadcast: set[str]) -> _Factor:
+def _without_ones(ctx: Context, factor: Factor, broadcast: set[str]) -> Factor:
     """Dims of size 1 left out where another tensor has more under the same label."""
     pairs = list(zip(factor.labels, factor.tensor.shape, strict=True))
     kept = [(n, size) for n, size in pairs if size != 1 or n not in broadcast]
     tensor = ctx.reshape(factor.tensor, [size for _, size in kept])
-    return _Factor(tensor, tuple(n for n, _ in kept))
+    return Factor(tensor, tuple(n for n, _ in kept))
 
 
-def _distinct(ctx: Context, factor: _Factor) -> _Factor:
+def _distinct(ctx: Context, factor: Factor) -> Factor:
     """A label that stands twice is a diagonal."""
     x, labels = factor.tensor, factor.labels
     while repeated := next((n for n in labels if labels.count(n) > 1), None):
@@ -135,4 +180,4 @@ def _distinct(ctx: Context, factor: _Factor) -> _Factor:
         second = labels.index(repeated, first + 1)
         x = diagonal(ctx, x, 0, first, second)
         labels = (*(n for i, n in enumerate(labels) if i not in (first, second)), repeated)
-    return _Factor(x, labels)
+    return Factor(x, labels)

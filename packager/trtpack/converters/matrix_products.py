@@ -12,6 +12,7 @@ from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
 
 from .context import Context
+from .einsum import Factor, sum_of_products
 from .promotion import needs_wider_integers
 from .refusals import unless_floats
 from .registry import converter
@@ -154,8 +155,8 @@ def trilinear(
     )
     wanted = "".join(chr(ord("a") + d) for d in dims if d not in sumdim)
     kept = "".join(sorted({*first, *second} & {*third, *wanted}))
-    pair = ctx.add("einsum", {"inputs": (i1, i2)}, equation=f"{first},{second}->{kept}")
-    return ctx.add("einsum", {"inputs": (pair, i3)}, equation=f"{kept},{third}->{wanted}")
+    pair = sum_of_products(ctx, [Factor(i1, (*first,)), Factor(i2, (*second,))], kept)
+    return sum_of_products(ctx, [Factor(pair, (*kept,)), Factor(i3, (*third,))], wanted)
 
 
 def _times(ctx: Context, x: Tensor, factor: float) -> Tensor:
