@@ -14,6 +14,7 @@ from torch import fx
 
 from trtpack_runtime import dims
 from trtpack_runtime.dtypes import by_torch
+from trtpack_runtime.engines._weak import rounded
 from trtpack_runtime.errors import InternalError, NetworkError
 from trtpack_runtime.network import Network, Profile, Tensor
 from trtpack_runtime.recorder import Recorder
@@ -31,6 +32,12 @@ from .converters.symbols import Symbols, UnknownSymbolError
 from .lowering.inline_sizes import SIZES
 from .options import SizeRange
 from .target import Target
+
+ROUNDED = (
+    "TensorRT 8 computes it in float16 at times in an engine that has float16 besides float32, "
+    "whatever it is told"
+)
+"""Why loops, conditionals and some layers in float32 stay in PyTorch before TensorRT 10."""
 
 Ranges = Mapping[str, SizeRange]
 """The sizes that each size symbol of a graph takes."""
@@ -118,11 +125,21 @@ class _Conversion:
         outputs = self._outputs()
         names = [name for name in outputs if isinstance(name, str)]
         network = self.recorder.finish(names, self._profiles())
+        self._hold(network)
         used = {constant.data for constant in network.constants.values()}
         used.update(p.name for p in outputs if isinstance(p, Passed) and p.kind == "constant")
         return ConvertedSegment(
             network, {k: self.constants.values[k] for k in sorted(used)}, tuple(outputs)
         )
+
+    def _hold(self, network: Network) -> None:
+        """Refuses the first node whose layers the target's TensorRT rounds to float16."""
+        if self.context.has("10.0"):
+            return
+        for layer in rounded(network):
+            nodes = self.graph_module.graph.nodes
+            node = next(n for n in nodes if n.name == node_of(layer.name))
+            raise self._refused(node, ROUNDED)
 
     def _nodes(self) -> None:
         for node in self.graph_module.graph.nodes:
@@ -200,7 +217,12 @@ class _Conversion:
         ctx, (then, otherwise) = self.context, networks
         condition = ctx.reshape(self.values[node.args[0]], ())  # type: ignore[index]
         given = {"condition": condition, "captured": tuple(regions[0].outside) or None}
-        return ctx.add_all("branch", given, {"then": then, "otherwise": otherwise})
+        made = ctx.add_all("branch", given, {"then": then, "otherwise": otherwise})
+        wanted = (result.dtype for result in ctx.results)
+        return tuple(
+            ctx.as_bytes(value) if dtype == "UINT8" else value
+            for value, dtype in zip(made, wanted, strict=True)
+        )
 
     def _branch(self, branch: fx.GraphModule, region: Region, node: fx.Node) -> Network:
         inner = copy.copy(self)

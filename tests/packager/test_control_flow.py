@@ -14,6 +14,7 @@ import trtpack_runtime
 from tests.packager.converters import engine
 from trtpack.branches import COND
 from trtpack.capture import Captured, capture
+from trtpack.convert import ROUNDED
 from trtpack.converters.symbols import Symbols
 from trtpack.errors import CaptureError
 from trtpack.lowering import lower
@@ -118,6 +119,40 @@ def agree(made: Planned, model: nn.Module, batches: tuple[int, ...]) -> None:
             wanted = [wanted] if isinstance(wanted, Tensor) else wanted
             for name, want in zip(made.plan.outputs, wanted, strict=True):
                 torch.testing.assert_close(found[name], want, rtol=1e-5, atol=1e-5)
+
+
+class Both(nn.Module):
+    """A loop and a conditional in float32 beside something in float16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.narrow = nn.RNN(5, 2, batch_first=True), nn.Linear(5, 4).half()
+
+    def forward(self, x: Tensor, choice: Tensor) -> tuple[Tensor, Tensor]:
+        (y,) = torch.cond(choice.sum() > 0, lambda x: (x * 2,), lambda x: (x - 1,), (x,))
+        return self.rnn(y)[0], self.narrow(x.half())
+
+
+def test_loops_and_conditionals_in_float32_are_not_beside_float16_before_tensorrt_10() -> None:
+    whole = planned(captured(Both()), "orin@jetpack-6.2")
+    assert [segment.kind for segment in whole.plan.segments] == ["tensorrt"]
+    made = planned(captured(Both()), "orin@jetpack-6.0")
+    reasons = {refusal.op: refusal.reason for refusal in made.plan.refusals}
+    assert reasons == {"cond": ROUNDED, "aten.rnn_tanh.input": ROUNDED}
+    kinds = {la.kind for done in made.converted.values() for la in done.network.every_layer()}
+    assert "matrix_multiply" in kinds
+    assert kinds.isdisjoint({"scan", "branch"})
+
+
+def test_loops_and_conditionals_of_one_type_stay_before_tensorrt_10() -> None:
+    for model in (Speaking(), Speaking().half()):
+        dtype = next(model.parameters()).dtype
+        made = plan(
+            lower(capture(model.eval(), (torch.randn(2, 3, 4, dtype=dtype),))),
+            find_target("orin@jetpack-6.0"),
+            Options(("orin@jetpack-6.0",), min_block_size=1),
+        )
+        assert made.plan.refusals == ()
 
 
 @pytest.mark.parametrize(

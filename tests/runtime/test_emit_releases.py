@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.proving.trial import layer_trials
 from tests.runtime.emission import bytes_of, emitted, missing
 from tests.runtime.layer_cases import VARIANTS, Case
 from tests.runtime.networks import NETWORKS
@@ -21,6 +22,7 @@ from tests.runtime.trt_double import RELEASES, controls, double, releases
 from trtpack_runtime.dims import dim
 from trtpack_runtime.engines._build import BuildOptions, build_plan
 from trtpack_runtime.engines._emit import emit
+from trtpack_runtime.engines._weak import rounded
 from trtpack_runtime.errors import EngineBuildError
 from trtpack_runtime.network import Layer, Network, Profile, Tensor
 from trtpack_runtime.recorder import Recorder
@@ -138,6 +140,55 @@ def test_8_6_is_held_to_the_declared_types() -> None:
     assert parts["top"].precision is trt.DataType.FLOAT
     assert [t["dtype"] for t in record["outputs"]] == ["HALF", "INT32"]
     assert record["creation"] == ["EXPLICIT_BATCH"]
+
+
+def _moves(dtype: str) -> Network:
+    """A layer in HALF, and one of each kind that only moves or chooses numbers of ``dtype``."""
+    recorder = Recorder()
+    x = recorder.input(Tensor("x", dtype, (2, 3)))
+    half = recorder.input(Tensor("half", "HALF", (2, 3)))
+    (is_more,) = recorder.add(
+        "elementwise", {"input1": x, "input2": x}, {"op": "GREATER"}, name="is more"
+    )
+    cut = {"start": (0, 0), "shape": (2, 2), "stride": (1, 1), "mode": "STRICT_BOUNDS"}
+    added = [
+        recorder.add(kind, operands, attributes, name=kind)[0]
+        for kind, operands, attributes in (
+            ("slice", {"input": x}, cut),
+            ("concatenation", {"inputs": (x, x)}, {"axis": 0}),
+            ("shuffle", {"input": x}, {"first_transpose": (1, 0)}),
+            ("select", {"condition": is_more, "then_input": x, "else_input": x}, {}),
+            ("unary", {"input": half}, {"op": "SQRT"}),
+        )
+    ]
+    return recorder.finish([tensor.name for tensor in added], [])
+
+
+@pytest.mark.parametrize("dtype", ["FLOAT", "HALF"])
+def test_8_6_is_told_where_float_is_moved_beside_half(dtype: str) -> None:
+    trt = double("8.6")
+    build_plan(trt, _moves(dtype), {}, BuildOptions())
+    (definition,) = controls(trt).networks
+    told = {layer.name for layer in definition._layers if layer._is_set("precision")}
+    moves = {"slice", "concatenation", "shuffle"}
+    assert told & {*moves, "select"} == (moves if dtype == "FLOAT" else set())
+    for layer in definition._layers:
+        if layer.name in {*moves, "select"}:
+            assert layer.get_output_type(0) is getattr(trt.DataType, dtype)
+            assert layer.name not in told or layer.precision is trt.DataType.FLOAT
+
+
+def test_regions_and_einsum_in_float_are_rounded_beside_half() -> None:
+    for case, dtype in VARIANTS:
+        made = case.network(dtype, dynamic=False)
+        assert list(rounded(made)) == [] or "HALF" in made.every_dtype()
+    beside = {t.subject: list(rounded(t.network)) for t in layer_trials() if "beside" in t.name}
+    assert {kind for kind, found in beside.items() if found} == {
+        "branch",
+        "einsum",
+        "grid_sample",
+        "scan",
+    }
 
 
 @pytest.mark.parametrize("release", [r for r in ALL if r != "8.6"])

@@ -11,6 +11,7 @@ of top-k, nor for what computes shapes).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from trtpack_runtime.network import Layer, Network
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
 _FLOATS = ("FLOAT", "HALF", "BF16")
 _BY_THEMSELVES = frozenset({"cast", "quantize", "dequantize", "nms"})
 """Kinds whose types follow from what they are told; 8.6 builds no NMS that is told a precision."""
-_MOVES = frozenset({"shuffle", "slice", "concatenation", "gather", "scatter", "select", "identity"})
-"""Kinds that compute nothing, so have no precision."""
+_MOVES = frozenset({"shuffle", "slice", "concatenation", "gather", "scatter", "identity"})
+"""Kinds that compute nothing: 8.6 moves FLOAT in HALF where it is not told FLOAT (measured)."""
+_UNTOLD = "select"
+"""A kind that computes nothing, and that 8.6 rounds where it is told FLOAT (measured)."""
+_ROUNDED = frozenset({"einsum", "grid_sample"})
+"""Kinds that 8.6 computes in HALF at times, whatever it is told (measured)."""
 
 
 def is_mixed(network: Network) -> bool:
@@ -30,17 +35,37 @@ def is_mixed(network: Network) -> bool:
     return not network.every_dtype().isdisjoint({"HALF", "BF16", "INT8", "FP8"})
 
 
+def rounded(network: Network) -> Iterator[Layer]:
+    """The layers in FLOAT that TensorRT 8.6 rounds to HALF whatever it is told (measured).
+
+    They are some kinds, and those that own regions, since nothing within is held to its type. A
+    network without HALF has none.
+    """
+    if "HALF" not in network.every_dtype():
+        return
+    for layer in network.layers:
+        types = {dtype for region in layer.regions.values() for dtype in region.every_dtype()}
+        if layer.kind in _ROUNDED:
+            types.update(network.tensors[name].dtype for name in layer.outputs)
+        if "FLOAT" in types:
+            yield layer
+
+
 def hold_types(emitter: Emitter, part: Any, layer: Layer, network: Network) -> None:
     """Tells TensorRT the precision and the output types of one layer."""
     if layer.kind in _BY_THEMSELVES or layer.regions:
         return
     precision = _precision(layer, network)
-    if precision is not None and layer.kind not in _MOVES:
+    if precision is not None and _is_told(layer.kind, precision):
         part.precision = emitter.dtype(precision)
     for index, name in enumerate(layer.outputs):
         declared = network.tensors[name].dtype
         if declared in _FLOATS:
             part.set_output_type(index, emitter.dtype(declared))
+
+
+def _is_told(kind: str, precision: str) -> bool:
+    return kind != _UNTOLD and (kind not in _MOVES or precision == "FLOAT")
 
 
 def _precision(layer: Layer, network: Network) -> str | None:
