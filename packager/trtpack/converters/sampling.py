@@ -8,24 +8,33 @@ from dataclasses import dataclass
 
 import torch
 
+from trtpack.target import Target
 from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.network import Tensor
 
 from .context import Context
-from .refusals import unless_floats
+from .refusals import first_reason, unless_floats
 from .registry import converter
 
 aten = torch.ops.aten
-_NEAREST = 1
+_NEAREST, _BICUBIC = 1, 2
 _ZEROS, _REFLECTION = 0, 2
+WRONG_BICUBIC = "some of the kernels that TensorRT 8 has for bicubic sampling answer wrong values"
+
+
+def _sampled(
+    *, input: Tensor, grid: Tensor, interpolation_mode: int = 0, target: Target, **_: object
+) -> str | None:
+    is_wrong = interpolation_mode == _BICUBIC and not target.tensorrt_at_least("10.0")
+    return first_reason(unless_floats(input=input, grid=grid), WRONG_BICUBIC if is_wrong else None)
 
 
 @converter(
     aten.grid_sampler.default,
     aten.grid_sampler_2d.default,
     aten.grid_sampler_3d.default,
-    when=unless_floats,
+    when=_sampled,
 )
 def grid_sampler(
     ctx: Context,
@@ -39,15 +48,17 @@ def grid_sampler(
     align_corners) -> Tensor
 
     Before TensorRT 11, which samples volumes too, the corners around a point of a volume are
-    gathered.
+    gathered; before TensorRT 10 those of an image too, since some kernels of 8.6 take wrong values
+    for what lies outside, and some round float32 to float16 in an engine that has both (measured).
 
     Shapes: (N, C, H, W) at (N, h, w, 2), (N, C, D, H, W) at (N, d, h, w, 3); any dim may be
         dynamic.
     Dtypes: float16, bfloat16, float32.
+    Errors: before TensorRT 10 bicubic sampling is refused.
     Source: torch.nn.functional.grid_sample.
     """
-    if input.rank == 5 and not ctx.has("11.0"):
-        return _in_volume(ctx, input, grid, interpolation_mode, padding_mode, align_corners)
+    if not ctx.has("11.0" if input.rank == 5 else "10.0"):
+        return _gathered(ctx, input, grid, interpolation_mode, padding_mode, align_corners)
     return ctx.add(
         "grid_sample",
         {"input": input, "grid": grid},
@@ -65,25 +76,27 @@ class _Corner:
     weight: Tensor
 
 
-def _in_volume(
+def _gathered(
     ctx: Context, x: Tensor, grid: Tensor, mode: int, padding: int, aligned: bool
 ) -> Tensor:
+    """The corners around every point, each times how much it counts."""
     batch, channels, *sizes = x.shape
-    points = dims.product(grid.shape[1:4])
+    points, rank = dims.product(grid.shape[1:-1]), len(sizes)
     flat = ctx.reshape(x, (batch, channels, dims.product(x.shape[2:])))
-    rows = ctx.reshape(ctx.cast(grid, "FLOAT"), (batch, points, 3))
+    rows = ctx.reshape(ctx.cast(grid, "FLOAT"), (batch, points, rank))
     corners = []
     for i, size in enumerate(sizes):  # the last coordinate of a point is along the first dim
-        at = ctx.slice(rows, (0, 0, 2 - i), (batch, points, 1))
+        at = ctx.slice(rows, (0, 0, rank - 1 - i), (batch, points, 1))
         place = _place(ctx, ctx.reshape(at, (batch, 1, points)), size, padding, aligned)
         corners.append(_corners(ctx, place, size, mode, padding))
     total: Tensor | None = None
-    for depth, row, column in itertools.product(*corners):
-        index = _joined(ctx, _joined(ctx, depth.place, row.place, sizes[1]), column.place, sizes[2])
+    for first, *others in itertools.product(*corners):
+        index, weight = first.place, first.weight
+        for corner, size in zip(others, sizes[1:], strict=True):
+            index = _joined(ctx, index, corner.place, size)
+            weight = ctx.elementwise("PROD", weight, corner.weight)
         index = ctx.expand(index, (batch, channels, points))
         value = ctx.cast(ctx.gather(flat, index, 2, mode="ELEMENT"), "FLOAT")
-        weight = ctx.elementwise("PROD", depth.weight, row.weight)
-        weight = ctx.elementwise("PROD", weight, column.weight)
         part = ctx.elementwise("PROD", value, weight)
         total = part if total is None else ctx.elementwise("SUM", total, part)
     assert total is not None

@@ -33,6 +33,7 @@ from tests.packager.converters.harness import (
 from tests.proving.collecting import collect
 from trtpack.convert import ConversionError
 from trtpack.converters.refusals import NO_LAYER_SIZED_BY_DATA, NOT_SIZED_BY_DATA_BEFORE_10
+from trtpack.converters.sampling import WRONG_BICUBIC
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +65,7 @@ LACKING: Mapping[str, set[str]] = {
         "TensorRT raises whole numbers to powers since 10.0",
         "this TensorRT has no top-k of int64",
         NOT_SIZED_BY_DATA_BEFORE_10,
+        WRONG_BICUBIC,
         _COUNT,
         _VOLUMES,
     },

@@ -8,7 +8,8 @@ import itertools
 import pytest
 import torch
 
-from tests.packager.converters.harness import Case, Checker, dynamic, f32, kinds
+from tests.packager.converters.harness import Case, Checker, dynamic, f32, kinds, refusal
+from trtpack.converters.sampling import WRONG_BICUBIC
 
 aten = torch.ops.aten
 IMAGE, VOLUME = f32(2, 3, 5, 6), f32(2, 3, 3, 4, 5)
@@ -27,6 +28,14 @@ SAMPLES = [
         0,
         0,
         True,
+    ),
+    Case(
+        aten.grid_sampler_2d.default,
+        dynamic(IMAGE, {0: (1, 2, 4), 2: (1, 5, 7), 3: (1, 6, 9)}),
+        dynamic(GRID, {0: (1, 2, 4), 1: (1, 4, 6)}),
+        0,
+        2,
+        False,
     ),
     *(
         Case(aten.grid_sampler_3d.default, VOLUME, POINTS, mode, padding, aligned)
@@ -53,3 +62,17 @@ def test_volumes_are_sampled_by_a_layer_from_tensorrt_11_on() -> None:
     case = Case(aten.grid_sampler_3d.default, VOLUME, POINTS, 0, 0, True)
     assert kinds(case) == ["grid_sample"]
     assert "grid_sample" not in kinds(case, "orin@jetpack-6.2")
+
+
+def test_images_are_sampled_by_a_layer_from_tensorrt_10_on() -> None:
+    for mode, padding in itertools.product((0, 1), (0, 1, 2)):
+        case = Case(aten.grid_sampler_2d.default, IMAGE, GRID, mode, padding, True)
+        assert kinds(case, "orin@jetpack-6.2") == ["grid_sample"]
+        assert "grid_sample" not in kinds(case, "orin@jetpack-6.0")
+
+
+def test_bicubic_sampling_stays_in_pytorch_before_tensorrt_10() -> None:
+    for padding in (0, 1, 2):
+        told = (aten.grid_sampler_2d.default, IMAGE, GRID, 2, padding, False)
+        assert refusal(*told, target="orin@jetpack-6.0") == WRONG_BICUBIC
+        assert refusal(*told, target="orin@jetpack-6.2") is None
