@@ -353,6 +353,26 @@ def test_tensorrt_rtx_has_no_timing_cache() -> None:
     assert tuned(double("rtx-1.7"), b"anything") == (None, None)
 
 
+def test_what_8_6_says_of_its_own_caches_is_no_error() -> None:
+    trt = double("8.6")
+    known, _ = tuned(trt, None)
+    assert known is not None
+    made, refused = NETWORKS["residual"](), []
+    emitted, _ = prepare(
+        trt,
+        made,
+        zeros(made),
+        BuildOptions(),
+        tactics=known,
+        on_refused_tactics=refused.append,
+    )
+    assert (refused, emitted.log.errors) == ([], [])
+    assert "Myelin error" in emitted.log.tail()[-1]
+    measured = controls(trt).measured
+    assert tuned(trt, known)[0] == known
+    assert controls(trt).measured == measured
+
+
 # the worker's task
 
 

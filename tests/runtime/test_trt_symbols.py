@@ -42,6 +42,7 @@ ONLY_WHERE = {
     "query": "queryKeys",
     "tacticHash": "queryKeys",
     "timingMSec": "queryKeys",
+    "TimingCacheValue": "update",
     "precision": "not causal_kind",
     "set_output_type": "not causal_kind",
     "add_plugin_v2": "not ComputeCapability",

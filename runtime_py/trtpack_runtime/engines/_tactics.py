@@ -16,7 +16,7 @@ from trtpack_runtime.errors import EngineBuildError
 
 from ._child import ask
 from ._cuda import started
-from ._timing import read_entries, write_entries
+from ._timing import read_entries, take_cache, write_entries
 
 _HINT = "measure anew: build without the caches of other builds"
 _COMBINED = "combined"
@@ -39,17 +39,21 @@ def run(
     editable = getattr(trt.BuilderFlag, "EDITABLE_TIMING_CACHE", None)
     if editable is not None:
         config.set_flag(editable)
-    caches, before = [], len(log.errors)
+    caches = []
     for index in range(job["count"]):
-        cache = config.create_timing_cache((folder / f"cache.{index}").read_bytes())
-        sound = cache is not None and len(log.errors) == before
-        if not sound or not config.set_timing_cache(cache, False):
-            raise EngineBuildError(_told(index, log.errors[before:]), hint=_HINT)
+        cache, problem, _ = take_cache(config, log, (folder / f"cache.{index}").read_bytes())
+        if problem is not None:
+            raise EngineBuildError(f"timing cache {index} {problem}", hint=_HINT)
         caches.append(cache)
     first, *others = caches
     for index, other in enumerate(others, 1):
-        if not first.combine(other, False) or len(log.errors) > before:
-            raise EngineBuildError(_told(index, log.errors[before:]), hint=_HINT)
+        before = len(log.errors)
+        if not first.combine(other, False):
+            said = "; ".join(log.errors[before:]) or "TensorRT gave no reason"
+            raise EngineBuildError(
+                f"timing cache {index} does not go together with the first: {said}", hint=_HINT
+            )
+        del log.errors[before:]
     if job["op"] == "edit":
         write_entries(trt, first, job["entries"])
     if job["op"] != "read":
@@ -115,8 +119,3 @@ def _asked(
         inputs={f"cache.{index}": blob for index, blob in enumerate(blobs)},
         outputs=outputs,
     )
-
-
-def _told(index: int, errors: Sequence[str]) -> str:
-    said = "; ".join(errors[-3:])
-    return f"timing cache {index} is damaged, or of another TensorRT or GPU: {said}".rstrip(": ")

@@ -14,7 +14,7 @@ from typing import Any
 from trtpack_runtime.errors import EngineBuildError
 
 from ._emit import Emitted
-from ._log import log_of
+from ._log import Log, log_of
 from ._release import is_rtx
 
 _HINT = "build without --locked, or give the timing cache of this GPU and this TensorRT"
@@ -51,25 +51,33 @@ def use_tactics(
 
 
 def _taken(emitted: Emitted, config: Any, tactics: bytes, *, strict: bool) -> str | None:
-    """Gives TensorRT a cache; what is wrong with it, None where nothing is.
+    """Gives TensorRT a cache; what is wrong with it, None where nothing is."""
+    _, problem, said = take_cache(config, emitted.log, tactics, strict=strict)
+    if problem is None and said:
+        emitted.log.take("WARNING", f"TensorRT took the timing cache, and said: {said}")
+    return problem
+
+
+def take_cache(
+    config: Any, log: Log, tactics: bytes, *, strict: bool = False
+) -> tuple[Any, str | None, str]:
+    """Gives TensorRT a cache: the cache, what is wrong with it (None where nothing is), and what
+    TensorRT said of it, which leaves the log's errors.
 
     TensorRT 8.6 complains of the code generator's part of every cache it wrote itself, and then
     uses the rest: unless ``strict``, what it takes is taken.
     """
-    errors = emitted.log.errors
-    before, problem = len(errors), None
+    before, problem = len(log.errors), None
     cache = config.create_timing_cache(tactics)
-    if cache is None or (strict and len(errors) > before):
+    if cache is None or (strict and len(log.errors) > before):
         problem = "is damaged, or of another TensorRT"
-    elif not config.set_timing_cache(cache, False) or (strict and len(errors) > before):
+    elif not config.set_timing_cache(cache, False) or (strict and len(log.errors) > before):
         problem = "is of another GPU or another TensorRT"
-    said = "; ".join(errors[before:])
-    del errors[before:]  # they are no errors of the build
-    if problem is None:
-        if said:
-            emitted.log.take("WARNING", f"TensorRT took the timing cache, and said: {said}")
-        return None
-    return f"{problem} ({said})" if said else problem
+    said = "; ".join(log.errors[before:])
+    del log.errors[before:]
+    if problem is not None and said:
+        problem = f"{problem} ({said})"
+    return cache, problem, said
 
 
 def tactics_of(trt: Any, config: Any) -> bytes | None:

@@ -266,6 +266,8 @@ class ConfigOf:
                 return None
             stored = json.loads(blob[len(_CACHE) :])
             entries, device = stored["entries"], stored["device"]
+            if self._trt.__version__.startswith("8."):  # of every cache that it wrote itself
+                self._log("ERROR", "deserializeFromBuffer: Myelin error from unknown graph")
         return self._trt.ITimingCache._made(
             log=self._log, entries=entries, device=device, config=self
         )
