@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .verdict import (
+    MIN_COSINE,
     MODES,
     Found,
     Results,
@@ -131,9 +132,15 @@ def _exceptions(results: Results) -> list[str]:
         reason = found.get("not_exportable")
         if reason:
             why = f"; {WHY_NOT_EXPORTABLE[name]}" if name in WHY_NOT_EXPORTABLE else ""
-            said.append(f"- {name}, {mode}: torch.export cannot take it: {_code(reason)}{why}.")
+            cannot = "eager PyTorch or torch.export cannot take it"
+            said.append(f"- {name}, {mode}: {cannot}: {_code(reason)}{why}.")
         elif tried(found) and verdict(found, mode) != "ok":
             said.append(f"- {name}, {mode}: {_code(verdict(found, mode))}.")
+        elif found.get("cosine", 1.0) < MIN_COSINE and mode == "float16":
+            said.append(
+                f"- {name}, float16: the model is not made for float16: eager PyTorch's cosine "
+                f"with float32 is {found['own_cosine']:.5f}, the network's {found['cosine']:.5f}."
+            )
     return said or ["None."]
 
 

@@ -77,7 +77,10 @@ def test_an_engine_that_was_not_built_is_told() -> None:
 def test_models_that_cannot_be_exported_are_named_and_not_judged() -> None:
     results = {"a/static": {"not_exportable": "a guard", "seconds": {}}, "b/static": whole()}
     assert failing(results) == []
-    assert "- a, static: torch.export cannot take it: `a guard`." in table.markdown(results)
+    assert (
+        "- a, static: eager PyTorch or torch.export cannot take it: `a guard`."
+        in table.markdown(results)
+    )
 
 
 def test_batches_are_made_of_the_example() -> None:
@@ -88,3 +91,14 @@ def test_batches_are_made_of_the_example() -> None:
     assert floats.shape == (3, 3)
     assert integers.shape == (3, 3)
     assert not torch.equal(floats[0], floats[2])
+
+
+def test_a_model_that_float16_does_not_suit_is_held_to_eager_float16() -> None:
+    halves = whole(cosine=0.95, own_cosine=0.97)
+    assert verdict.wrong(halves, "float16") is None
+    assert verdict.wrong(halves | {"cosine": 0.93}, "float16") == (
+        "cosine 0.93000, at least 0.94000 is wanted"
+    )
+    assert "is wanted" in str(verdict.wrong(halves | {"own_cosine": 1.0}, "float16"))
+    page = table.markdown({"a/float16": halves})
+    assert "not made for float16: eager PyTorch's cosine with float32 is 0.97000" in page

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from tests.packager.converters.engine import build
 from tests.zoo import MODELS
-from tests.zoo.agreement import agreement
+from tests.zoo.agreement import agreement, answers_of, own_cosine
 from tests.zoo.batches import at_batch, batch_sizes
 from tests.zoo.verdict import MODES
 from trtpack.capture import capture
@@ -91,6 +91,8 @@ class _Trial:
         exported = self._exported(model, args)
         if exported is None:
             return
+        if self.mode == "float16":
+            self.found["own_cosine"] = own_cosine(model, self.eager, args)
         self.found["operators"] = operators(exported.graph)
         yield
         lowered, planned = self._converted(exported, args)
@@ -114,6 +116,9 @@ class _Trial:
     def _exported(self, model: torch.nn.Module, args: tuple[Any, ...]) -> Any:
         shapes = self.shapes if self.mode == "dynamic" else None
         try:
+            if self.mode == "float16":  # what is traced without numbers may not run with them
+                with torch.no_grad():
+                    answers_of(model, args)
             with torch.no_grad(), unchanged_buffers(model), self._timed("export"):
                 return torch.export.export(
                     model, copied((args, {}))[0], dynamic_shapes=shapes, strict=False
