@@ -66,7 +66,7 @@ def einsum(ctx: Context, equation: str, tensors: Sequence[Tensor], path: object)
         kept = tuple(dict.fromkeys(n for n in (*left.labels, *right.labels) if n in later))
         left = Factor(sum_of_products(ctx, [left, right], kept), kept)
     last = [left, *factors[1:][-1:]]
-    return sum_of_products(ctx, last, wanted)
+    return ctx.cast(sum_of_products(ctx, last, wanted), ctx.result.dtype)
 
 
 def sum_of_products(ctx: Context, factors: Sequence[Factor], wanted: Sequence[str]) -> Tensor:

@@ -12,6 +12,7 @@ from tests.packager.converters.harness import (
     Input,
     dynamic,
     f32,
+    i32,
     i64,
     kinds,
     refusal,
@@ -45,6 +46,7 @@ CASES = [
     Case(EINSUM, "bii,...k->k...i", [i64(2, 3, 3), i64(5, 4)]),
     Case(EINSUM, "ab,bc,cd->da", [i64(2, 3), i64(3, 1), i64(4, 5)]),
     Case(EINSUM, "ij->", [dynamic(i64(2, 3), {0: (1, 2, 4)})]),
+    Case(EINSUM, "...ik,...j->ij", [i32(1, 2, 3), i32(3)]),
     Case(
         EINSUM,
         "bqd,bkd->bqk",
