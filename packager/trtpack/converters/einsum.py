@@ -54,8 +54,9 @@ def einsum(ctx: Context, equation: str, tensors: Sequence[Tensor], path: object)
         dict(zip(labels, t.shape, strict=True)) for labels, t in zip(terms, tensors, strict=True)
     ]
     broadcast = {n for each in sizes for n in each if any(s.get(n, 1) != 1 for s in sizes)}
+    dtype = ctx.result.dtype  # int64 where PyTorch sums int32
     factors = [
-        _distinct(ctx, _without_ones(ctx, Factor(t, labels), broadcast))
+        _distinct(ctx, _without_ones(ctx, Factor(ctx.cast(t, dtype), labels), broadcast))
         for t, labels in zip(tensors, terms, strict=True)
     ]
     left = factors[0]
@@ -66,7 +67,7 @@ def einsum(ctx: Context, equation: str, tensors: Sequence[Tensor], path: object)
         kept = tuple(dict.fromkeys(n for n in (*left.labels, *right.labels) if n in later))
         left = Factor(sum_of_products(ctx, [left, right], kept), kept)
     last = [left, *factors[1:][-1:]]
-    return ctx.cast(sum_of_products(ctx, last, wanted), ctx.result.dtype)
+    return sum_of_products(ctx, last, wanted)
 
 
 def sum_of_products(ctx: Context, factors: Sequence[Factor], wanted: Sequence[str]) -> Tensor:
