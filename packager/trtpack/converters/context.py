@@ -3,23 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
-from torch._ops import OpOverload
 
 from trtpack.target import Target
-from trtpack_runtime import dims, recipes
+from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
-from trtpack_runtime.dtypes import DTYPES, by_torch
-from trtpack_runtime.layers import FLOATS, INTS
-from trtpack_runtime.network import Network, Tensor
+from trtpack_runtime.dtypes import DTYPES
+from trtpack_runtime.layers import FLOATS
+from trtpack_runtime.network import Tensor
 from trtpack_runtime.recorder import Recorder
 
 from .bounds import Bounds
 from .constants import Constants
 from .moves import Move
+from .recording import Recording
 
 Axes = int | Sequence[int]
 
@@ -38,7 +38,7 @@ _BINARY = {
 }
 
 
-class Context:
+class Context(Recording):
     """The recorder of one segment, with the conveniences every converter needs.
 
     ``target`` decides which layers exist; ``results`` are the types and shapes PyTorch gives the
@@ -53,48 +53,8 @@ class Context:
         constants: Constants,
         bounds: Bounds | None = None,
     ) -> None:
-        self.target, self.bounds = target, bounds or Bounds()
-        self.results: tuple[Tensor, ...] = ()
-        self.scope, self.origin = "", ""
-        self._recorder = recorder
-        self._never_negative: set[str] = set()
-        self._made_of: dict[str, Tensor] = {}
+        super().__init__(target, recorder, constants, bounds)
         self._moves: dict[str, Move] = {}
-        self._constants = constants
-
-    @property
-    def result(self) -> Tensor:
-        """What PyTorch says the node's first output is; its name means nothing."""
-        return self.results[0]
-
-    def has(self, release: str) -> bool:
-        """Whether the target's TensorRT is at least ``release``, such as ``"10.8"``."""
-        return self.target.tensorrt_at_least(release)
-
-    def add(self, kind: str, operands: dict[str, Any], **attributes: Any) -> Tensor:
-        """Adds a layer of any kind and answers its first output."""
-        return self.add_all(kind, operands, **attributes)[0]
-
-    def add_all(
-        self,
-        kind: str,
-        operands: dict[str, Any],
-        regions: Mapping[str, Network] | None = None,
-        /,
-        **attributes: Any,
-    ) -> tuple[Tensor, ...]:
-        """Adds a layer of any kind and answers all its outputs."""
-        outputs = self._recorder.add(
-            kind,
-            operands,
-            attributes,
-            name=self.scope or kind,
-            origin=self.origin,
-            regions=regions,
-        )
-        if self._counts_up(kind, operands, attributes):
-            self._never_negative.update(t.name for t in outputs)
-        return outputs
 
     def region(self) -> tuple[Context, Recorder]:
         """A context and a recorder for a network that a layer of this one will own."""
@@ -103,66 +63,7 @@ class Context:
         inner.scope, inner.origin = self.scope, self.origin
         return inner, recorder
 
-    def is_never_negative(self, tensor: Tensor) -> bool:
-        """Whether a tensor of indices is known to count from the start only."""
-        if self.is_constant(tensor):
-            return bool((self.value(tensor) >= 0).all())
-        return tensor.name in self._never_negative
-
-    def _counts_up(self, kind: str, operands: dict[str, Any], attributes: dict[str, Any]) -> bool:
-        if kind == "fill":
-            return all(at_least_zero(v) for v in (attributes["alpha"], *attributes["beta"]))
-        if kind in ("non_zero", "nms"):
-            return True
-        if kind not in ("shuffle", "cast", "gather", "slice") or operands.get("fill"):
-            return False
-        return operands["input"].dtype in INTS and self.is_never_negative(operands["input"])
-
-    # constants
-
-    def is_constant(self, tensor: Tensor) -> bool:
-        """Whether a tensor's value is known now."""
-        return self._recorder.is_constant(tensor)
-
-    def value(self, tensor: Tensor) -> torch.Tensor:
-        """The value of a constant, in the constant's shape."""
-        assert dims.is_static(tensor.shape)
-        return self._constants.values[tensor.name].reshape(tensor.shape)
-
-    def constant(self, value: torch.Tensor, name: str) -> Tensor:
-        """A constant that follows from no parameter, such as a mask or a table of indices."""
-        value = value.detach().contiguous()
-        stored = self._constants.put_table(f"{self.scope}|{name}", value)
-        return self._recorder.constant(by_torch(value.dtype).name, tuple(value.shape), stored)
-
-    def fold(self, op: OpOverload, tensor: Tensor, *args: Any, use: str) -> Tensor:
-        """``op(tensor, *args)`` evaluated now; the recipe is kept so that weights can be refitted.
-
-        ``use`` names the derived constant: ``<parameter>|<use>``. ``args`` may be constants too.
-        """
-        operands = (tensor, *args)
-        value = op(*(self.value(a) if isinstance(a, Tensor) else a for a in operands)).contiguous()
-        dtype, shape = by_torch(value.dtype).name, tuple(value.shape)
-        if self._constants.tables.issuperset(a.name for a in operands if isinstance(a, Tensor)):
-            stored = self._constants.put_table(f"{tensor.name}|{use}", value)
-            return self._recorder.constant(dtype, shape, stored)
-        sources = [self._recipe(a) if isinstance(a, Tensor) else a for a in operands]
-        recipe = recipes.call(op, sources, {})
-        stored = self._constants.put(f"{tensor.name}|{use}", value, recipe)
-        return self._recorder.constant(dtype, shape, stored, recipe)
-
-    def _recipe(self, constant: Tensor) -> recipes.Recipe:
-        return self._constants.recipes.get(constant.name, {"constant": constant.name})
-
-    def scalar(self, value: float | int | bool, dtype: str, rank: int = 0) -> Tensor:
-        """A one-element constant of ``rank`` dims, each of size 1."""
-        shape = (1,) * rank
-        number = torch.tensor(value).to(getattr(torch, DTYPES[dtype].torch)).reshape(shape)
-        recipe = recipes.call(torch.ops.aten.full.default, [shape, value], {"dtype": number.dtype})
-        text = "x".join(["literal", dtype, repr(value), str(rank)])
-        return self._recorder.constant(
-            dtype, shape, self._constants.put_table(text, number, recipe)
-        )
+    # sizes
 
     def size(self, value: Dim, dtype: str = "INT64", rank: int = 0) -> Tensor:
         """A size as a one-element tensor of ``rank`` dims, each of size 1."""
@@ -191,30 +92,6 @@ class Context:
         return self._recorder.constant(dtype, shape, stored)
 
     # types and ranks
-
-    def cast(self, x: Tensor, dtype: str) -> Tensor:
-        """``x`` as ``dtype``; ``x`` itself where it already is.
-
-        TensorRT has UINT8 only at a network's borders: what reads a UINT8 made inside gets the
-        numbers it was made of.
-        """
-        if x.dtype == dtype:
-            return x
-        x = self._made_of.get(x.name, x)
-        if x.dtype == dtype:
-            return x
-        if self.is_constant(x) and x.dtype in DTYPES:
-            torch_dtype = getattr(torch, DTYPES[dtype].torch)
-            return self.fold(
-                torch.ops.prims.convert_element_type.default, x, torch_dtype, use=dtype.lower()
-            )
-        if dtype == "UINT8" and x.dtype in INTS:
-            over = self.elementwise("PROD", self.elementwise("FLOOR_DIV", x, 256), 256)
-            x = self.cast(self.elementwise("SUB", x, over), "INT32")
-        made = self.add("cast", {"input": x}, to_type=dtype)
-        if dtype == "UINT8":
-            self._made_of[made.name] = self.cast(x, "INT32")
-        return made
 
     def operand(self, value: Tensor | Dim | float, dtype: str, rank: int = 0) -> Tensor:
         """A tensor, size or Python number as a tensor of ``dtype`` and at least ``rank`` dims."""
@@ -319,11 +196,16 @@ class Context:
         return self._move(self._moves.get(x.name, Move(x)).permuted(order))
 
     def _move(self, move: Move) -> Tensor:
-        """One layer for a chain of moves; those it replaces go where nothing else reads them."""
+        """One layer for a chain of moves; those it replaces go where nothing else reads them.
+
+        A chain of UINT8 goes on where its numbers are read.
+        """
         if move.changes_nothing:
             return move.source
         made = self.add("shuffle", {"input": move.source}, **move.attributes)
         self._moves[made.name] = move
+        numbers = self.numbers(move.source)
+        self._moves[self.numbers(made).name] = replace(move, source=numbers)
         return made
 
     def slice(
@@ -376,13 +258,6 @@ class Context:
     def in_float32(self, x: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """``compute`` in FLOAT, the answer cast back to ``x``'s type."""
         return self.cast(compute(self.cast(x, "FLOAT")), x.dtype)
-
-
-def at_least_zero(value: Dim | float) -> bool:
-    """Whether a number, or a size expression whatever its sizes, is 0 or more."""
-    if isinstance(value, dims.Expr):
-        return all(coefficient > 0 for _, coefficient in value.terms)
-    return value >= 0
 
 
 def normalized(axes: Axes, rank: int) -> tuple[int, ...]:

@@ -25,11 +25,12 @@ class Region:
     """A region under construction; ``ctx`` records its layers.
 
     Tensors from outside are read by way of ``bring``; ``outside`` are those, for the layer that
-    will own the region.
+    will own the region. A UINT8 goes in and out as its numbers in FLOAT.
     """
 
     def __init__(self, ctx: Context) -> None:
         self.ctx, self._recorder = ctx.region()
+        self._around = ctx
         self.outside: list[Tensor] = []
         self._brought: dict[str, Tensor] = {}
 
@@ -41,6 +42,8 @@ class Region:
         """A tensor from outside, as an input of the region; a constant is itself."""
         if self.ctx.is_constant(tensor):
             return tensor
+        if tensor.dtype == "UINT8":
+            return self.ctx.as_bytes(self.bring(self._around.cast(tensor, "FLOAT")))
         if tensor.name not in self._brought:
             self._brought[tensor.name] = self.input(tensor)
             self.outside.append(tensor)
@@ -48,9 +51,10 @@ class Region:
 
     def finish(self, outputs: Sequence[Tensor]) -> Network:
         """The region with these outputs; one that no layer within made gets a layer."""
+        values = [self.ctx.cast(t, "FLOAT") if t.dtype == "UINT8" else t for t in outputs]
         names = [
             t.name if self._recorder.makes(t) else self.ctx.add("identity", {"input": t}).name
-            for t in outputs
+            for t in values
         ]
         return self._recorder.finish_region(names)
 

@@ -90,10 +90,8 @@ def expand(ctx: Context, self: Tensor, **_: object) -> Tensor:
     """expand(Tensor(a) self, SymInt[] size, *, bool implicit=False) -> Tensor(a)
 
     Shapes: dims of size 1 are repeated, leading dims added; sizes may be expressions.
-    Dtypes: all; uint8 by int32, since TensorRT has it only at a network's borders.
+    Dtypes: all.
     """
-    if self.dtype == "UINT8":
-        return ctx.cast(ctx.expand(ctx.cast(self, "INT32"), ctx.result.shape), "UINT8")
     return ctx.expand(self, ctx.result.shape)
 
 

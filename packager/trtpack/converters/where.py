@@ -2,7 +2,7 @@
 """Choosing elements by a condition.
 
 Shapes: any that broadcast, dynamic dims included.
-Dtypes: all but uint8; the condition may be a number, which is true where it is not zero.
+Dtypes: all; the condition may be a number, which is true where it is not zero.
 """
 
 from __future__ import annotations
