@@ -173,6 +173,8 @@ def test_8_6_is_told_where_float_is_moved_beside_half(dtype: str) -> None:
     moves = {"slice", "concatenation", "shuffle"}
     assert told & {*moves, "select"} == (moves if dtype == "FLOAT" else set())
     for layer in definition._layers:
+        if layer.name.startswith("constant"):
+            assert layer.precision is layer.get_output_type(0) is trt.DataType.FLOAT
         if layer.name in {*moves, "select"}:
             assert layer.get_output_type(0) is getattr(trt.DataType, dtype)
             assert layer.name not in told or layer.precision is trt.DataType.FLOAT

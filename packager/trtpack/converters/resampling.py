@@ -6,7 +6,11 @@ The formulas are PyTorch's, in float32, as its kernels have them.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Literal
+
+import torch
 
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.network import Tensor
@@ -42,9 +46,9 @@ def antialiased(
 ) -> Tensor:
     """The same with a filter as wide as ``step`` where it is above 1, and weights that sum to 1."""
     have = x.shape[axis]
-    apart = step if isinstance(step, Tensor) else _step(ctx, have, want, step)
+    apart = [step] if isinstance(step, Tensor) else _step(ctx, have, want, step)
     apart = _copying(ctx, have, want, apart)
-    wide = ctx.elementwise("MAX", apart, 1.0)
+    wide = ctx.elementwise("MAX", _sum(ctx, apart), 1.0)
     at = ctx.elementwise("SUB", _centres(ctx, want, apart), 0.5)
     distance = ctx.elementwise("DIV", _apart(ctx, have, 0, at), wide)
     weights = _hat(ctx, distance) if filter == "LINEAR" else _cubic(ctx, distance, -0.5)
@@ -61,22 +65,40 @@ def corner_step(ctx: Context, have: Dim, want: Dim) -> Tensor:
     return ctx.select(several, apart, ctx.scalar(0.0, "FLOAT", 2))
 
 
-def _step(ctx: Context, have: Dim, want: Dim, step: float | None) -> Tensor:
-    if step is not None:
-        return ctx.scalar(step, "FLOAT", 2)
-    return ctx.elementwise("DIV", ctx.size(have, "FLOAT", 2), ctx.size(want, "FLOAT", 2))
+def _step(ctx: Context, have: Dim, want: Dim, step: float | None) -> list[Tensor]:
+    """What sums to the step.
+
+    Before TensorRT 10 a number is two that float16 has: 8.6 stores a constant of float32 in float16
+    at times (measured), and far from the start a step that is a little off is off by much.
+    """
+    if step is None:
+        return [ctx.elementwise("DIV", ctx.size(have, "FLOAT", 2), ctx.size(want, "FLOAT", 2))]
+    if ctx.has("10.0"):
+        return [ctx.scalar(step, "FLOAT", 2)]
+    first = torch.tensor(step).half().item()
+    rest = torch.tensor(step - first).half().item()
+    return [ctx.scalar(part, "FLOAT", 2) for part in (first, rest) if part]
 
 
-def _copying(ctx: Context, have: Dim, want: Dim, step: Tensor) -> Tensor:
+def _copying(ctx: Context, have: Dim, want: Dim, step: Sequence[Tensor]) -> list[Tensor]:
     """A step of 1 where the size stays: PyTorch then copies, whatever the scale."""
     same = ctx.elementwise("EQUAL", ctx.size(have, rank=2), ctx.size(want, rank=2))
-    return ctx.select(same, ctx.scalar(1.0, "FLOAT", 2), step)
+    copied = [1.0, *[0.0] * (len(step) - 1)]
+    return [
+        ctx.select(same, ctx.scalar(c, "FLOAT", 2), part)
+        for c, part in zip(copied, step, strict=True)
+    ]
 
 
-def _centres(ctx: Context, want: Dim, step: Tensor) -> Tensor:
+def _centres(ctx: Context, want: Dim, step: Sequence[Tensor]) -> Tensor:
     """(1, want): the middle of every new element, counted in old ones."""
     place = ctx.cast(ctx.ramp((1, want), (0, 1)), "FLOAT")
-    return ctx.elementwise("PROD", ctx.elementwise("SUM", place, 0.5), step)
+    middle = ctx.elementwise("SUM", place, 0.5)
+    return _sum(ctx, [ctx.elementwise("PROD", middle, part) for part in step])
+
+
+def _sum(ctx: Context, parts: Sequence[Tensor]) -> Tensor:
+    return functools.reduce(functools.partial(ctx.elementwise, "SUM"), parts)
 
 
 def _apart(ctx: Context, have: Dim, first: int, at: Tensor) -> Tensor:

@@ -21,13 +21,20 @@ aten = torch.ops.aten
 _NEAREST, _BICUBIC = 1, 2
 _ZEROS, _REFLECTION = 0, 2
 WRONG_BICUBIC = "some of the kernels that TensorRT 8 has for bicubic sampling answer wrong values"
+_LARGEST = 2048
+TOO_LARGE = f"TensorRT 8 stores sizes in float16 at times, which has not all above {_LARGEST}"
 
 
 def _sampled(
     *, input: Tensor, grid: Tensor, interpolation_mode: int = 0, target: Target, **_: object
 ) -> str | None:
-    is_wrong = interpolation_mode == _BICUBIC and not target.tensorrt_at_least("10.0")
-    return first_reason(unless_floats(input=input, grid=grid), WRONG_BICUBIC if is_wrong else None)
+    reason = unless_floats(input=input, grid=grid)
+    if reason or target.tensorrt_at_least("10.0"):
+        return reason
+    is_large = any(isinstance(n, int) and n > _LARGEST for n in input.shape[2:])
+    return first_reason(
+        WRONG_BICUBIC if interpolation_mode == _BICUBIC else None, TOO_LARGE if is_large else None
+    )
 
 
 @converter(
@@ -54,7 +61,7 @@ def grid_sampler(
     Shapes: (N, C, H, W) at (N, h, w, 2), (N, C, D, H, W) at (N, d, h, w, 3); any dim may be
         dynamic.
     Dtypes: float16, bfloat16, float32.
-    Errors: before TensorRT 10 bicubic sampling is refused.
+    Errors: before TensorRT 10 bicubic sampling is refused, and so are fixed sizes above 2048.
     Source: torch.nn.functional.grid_sample.
     """
     if not ctx.has("11.0" if input.rank == 5 else "10.0"):

@@ -32,7 +32,7 @@ from ._log import Log
 from ._memory import weights_at
 from ._release import is_rtx
 from ._shapes import Shapes
-from ._weak import hold_types, is_mixed
+from ._weak import hold_constant, hold_types, is_mixed
 
 Weights = Mapping[str, Any]
 """Stored name -> an object with the buffer protocol, or with ``.buffer`` that has it."""
@@ -291,6 +291,8 @@ class Emitter:
         weights = self._of(constant)
         added = self.made(self.definition.add_constant(constant.shape, weights))
         self.name(added, f"constant {name}")
+        if self._mixed:
+            hold_constant(self, added, constant, self._network)
         return added.get_output(0)
 
     def _operand(self, layer: Layer, name: str) -> Any:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from trtpack_runtime.network import Layer, Network
+from trtpack_runtime.network import Constant, Layer, Network
 
 if TYPE_CHECKING:
     from ._emit import Emitter
@@ -62,6 +62,22 @@ def hold_types(emitter: Emitter, part: Any, layer: Layer, network: Network) -> N
         declared = network.tensors[name].dtype
         if declared in _FLOATS:
             part.set_output_type(index, emitter.dtype(declared))
+
+
+def hold_constant(emitter: Emitter, part: Any, constant: Constant, network: Network) -> None:
+    """Tells TensorRT to keep a constant in FLOAT, which 8.6 stored in HALF at times (measured).
+
+    Scales of quantization are weights to it, whatever is told.
+    """
+    scales = {
+        name
+        for layer in network.layers
+        if layer.kind in ("quantize", "dequantize")
+        for name in layer.operand_names()
+    }
+    if constant.dtype == "FLOAT" and constant.name not in scales:
+        part.precision = emitter.dtype(constant.dtype)
+        part.set_output_type(0, emitter.dtype(constant.dtype))
 
 
 def _is_told(kind: str, precision: str) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tests.packager.converters.harness import (
     Checker,
     SizeOf,
     bf16,
+    converted,
     dynamic,
     f32,
     kinds,
@@ -125,3 +127,13 @@ def test_resizing_is_one_layer() -> None:
 def test_a_size_that_whole_numbers_do_not_scale_stays_in_pytorch() -> None:
     reason = refusal(aten.upsample_nearest2d.vec, ANY, None, [2.0, 0.7])
     assert reason == "a size times 0.7 rounds in floating point as no quotient of numbers does"
+
+
+@pytest.mark.parametrize("op", [aten.upsample_bilinear2d.vec, aten.upsample_bicubic2d.vec])
+def test_a_step_survives_constants_in_float16_before_tensorrt_10(op: Any) -> None:
+    """TensorRT 8.6 stores constants of float32 in float16 at times."""
+    case = Case(op, dynamic(f32(1, 1, 40, 30), {2: (4, 40, 50)}), None, False, [1.3, 1.7])
+    made = converted(case, "orin@jetpack-6.0")
+    numbers = [value for value in made.constants.values() if value.numel() == 1]
+    assert numbers
+    assert all(torch.equal(value.half().float(), value) for value in numbers)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.packager.converters.harness import Case, Checker, dynamic, f32, kinds, refusal
-from trtpack.converters.sampling import WRONG_BICUBIC
+from trtpack.converters.sampling import TOO_LARGE, WRONG_BICUBIC
 
 aten = torch.ops.aten
 IMAGE, VOLUME = f32(2, 3, 5, 6), f32(2, 3, 3, 4, 5)
@@ -75,4 +75,11 @@ def test_bicubic_sampling_stays_in_pytorch_before_tensorrt_10() -> None:
     for padding in (0, 1, 2):
         told = (aten.grid_sampler_2d.default, IMAGE, GRID, 2, padding, False)
         assert refusal(*told, target="orin@jetpack-6.0") == WRONG_BICUBIC
+        assert refusal(*told, target="orin@jetpack-6.2") is None
+
+
+def test_sizes_that_float16_lacks_stay_in_pytorch_before_tensorrt_10() -> None:
+    for size, reason in ((2048, None), (2049, TOO_LARGE)):
+        told = (aten.grid_sampler_2d.default, f32(1, 1, 2, size), f32(1, 1, 2, 2), 0, 0, False)
+        assert refusal(*told, target="orin@jetpack-6.0") == reason
         assert refusal(*told, target="orin@jetpack-6.2") is None
