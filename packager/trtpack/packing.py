@@ -80,7 +80,8 @@ def write_weights(
 ) -> Stored:
     """Writes the weight store, without a copy in memory."""
     path = folder / "weights.safetensors"
-    write_safetensors(path, (StoredTensor(name, tensor) for name, tensor in store.items()))
+    tensors = (StoredTensor(name, tensor) for name, tensor in store.items())
+    write_safetensors(path, tensors, same=store.same)
     return Stored(store, names, path)
 
 

@@ -75,7 +75,7 @@ def assemble(
             name: store.put(name, attribute(captured.graph_module, name))
             for name in _read_by_recipes(done)
         }
-        network = networks[segment.name] = _stored(done, store, sources)
+        network = networks[segment.name] = _stored(done, derived, sources)
         check_network(network)
         member = f"networks/{network.digest()}.json"
         segments.append(program.Segment(segment.name, "network", inputs, outputs, network=member))
@@ -101,6 +101,7 @@ class _Derived:
     def __init__(self, captured: Captured, store: WeightStore) -> None:
         self._module, self._store = captured.graph_module, store
         self._known: Mapping[str, dict[str, Any]] = self._module.meta.get("recipes", {})
+        self._weights = frozenset((*captured.parameters, *captured.buffers))
         self.recipes: dict[str, Any] = {}
 
     def put(self, name: str, value: torch.Tensor | None = None) -> str:
@@ -114,19 +115,25 @@ class _Derived:
         return self._put(name, done.constants[name], recipe)
 
     def _put(self, name: str, value: torch.Tensor, recipe: Mapping[str, Any] | None) -> str:
-        stored = self._store.put(name, value, follows=_follows(recipe))
+        stored = self._store.put(name, value, follows=self._follows(name, recipe))
         if recipe is not None:
             read = {n: self._store.put(n, self._read(n)) for n in recipe_format.sources(recipe)}
             self.recipes[stored] = renamed_constants(recipe, read)
         return stored
 
+    def put_view(self, name: str, value: torch.Tensor, recipe: Mapping[str, Any] | None) -> str:
+        """Stores a network's constant, which is a view of what is stored."""
+        follows = self._follows(name, recipe)
+        return self._store.put(name, value, any_shape=True, follows=follows)
+
+    def _follows(self, name: str, recipe: Mapping[str, Any] | None) -> str:
+        """A text for what a constant follows from."""
+        if recipe is None:
+            return name if name in self._weights else ""
+        return json.dumps(recipe, sort_keys=True)
+
     def _read(self, name: str) -> torch.Tensor:
         return attribute(self._module, name)
-
-
-def _follows(recipe: Mapping[str, Any] | None) -> str:
-    """A text for what a constant follows from."""
-    return "" if recipe is None else json.dumps(recipe, sort_keys=True)
 
 
 def _source(passed: Passed, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> str:
@@ -159,11 +166,11 @@ def _read_by_recipes(done: ConvertedSegment) -> list[str]:
     return list(dict.fromkeys(name for r in recipes for name in recipe_format.sources(r)))
 
 
-def _stored(done: ConvertedSegment, store: WeightStore, sources: Mapping[str, str]) -> Network:
+def _stored(done: ConvertedSegment, derived: _Derived, sources: Mapping[str, str]) -> Network:
     """The network with its constants under the names they are stored by."""
     recipes = {c.data: c.recipe for c in done.network.constants.values()}
     names = {
-        name: store.put(name, value, any_shape=True, follows=_follows(recipes.get(name)))
+        name: derived.put_view(name, value, recipes.get(name))
         for name, value in done.constants.items()
     }
     read = {**names, **sources}

@@ -16,16 +16,17 @@ from trtpack_runtime.dtypes import by_torch
 class WeightStore:
     """Named tensors, each content once.
 
-    Tensors of equal bytes, type and shape share one stored name (tied weights, a mask per layer).
-    Of those with one value everywhere, such as biases of zeros, only tables and what follows from
-    the same weights do: others are equal by chance, and new weights may differ. Tensors are
-    referenced, never copied.
+    Tensors of equal bytes, type and shape that follow from the same share one stored name (tied
+    weights, tables). Others of equal bytes have names of their own in ``same``, since new weights
+    may differ: biases of zeros, a mask per layer. Tensors are referenced, never copied.
     """
 
     def __init__(self) -> None:
         self._tensors: dict[str, torch.Tensor] = {}
         self._by_content: dict[tuple[str, str, str, tuple[int, ...]], str] = {}
         self._by_bytes: dict[tuple[str, str, str], str] = {}
+        self._alike: dict[tuple[str, str, tuple[int, ...] | None], str] = {}
+        self._same: dict[str, str] = {}
         self._by_memory: dict[tuple[int, torch.dtype, tuple[int, ...], tuple[int, ...]], str] = {}
         self._digests: dict[str, str] = {}
 
@@ -42,17 +43,27 @@ class WeightStore:
         if tensor.numel() and memory in self._by_memory:
             return self._by_memory[memory]
         digest = content_digest(tensor)
-        raw = (digest, str(tensor.dtype), follows if _is_uniform(tensor) else "")
-        content = (*raw, tuple(tensor.shape))
-        stored = self._by_content.get(content)
+        raw, shape = (digest, str(tensor.dtype), follows), tuple(tensor.shape)
+        stored = self._by_content.get((*raw, shape))
         if stored is None and any_shape:
             stored = self._by_bytes.get(raw)
-        if stored is None:
-            stored = self._unique(name)
-            self._tensors[stored] = tensor
-            self._by_content[content] = stored
-            self._by_bytes.setdefault(raw, stored)
-            self._digests[stored] = digest
+        if stored is not None:
+            return stored
+        stored = self._unique(name)
+        alike = self._alike.get((*raw[:2], shape))
+        if alike is None and any_shape:
+            alike = self._alike.get((*raw[:2], None))
+        if alike is None:
+            self._alike[*raw[:2], shape] = stored
+            self._alike.setdefault((*raw[:2], None), stored)
+        else:
+            self._same[stored] = alike
+            tensor = tensor if tensor.shape == self._tensors[alike].shape else self._tensors[alike]
+        self._tensors[stored] = tensor
+        self._by_content[*raw, tuple(tensor.shape)] = stored
+        self._by_bytes.setdefault(raw, stored)
+        self._digests[stored] = digest
+        if tuple(tensor.shape) == shape:
             self._by_memory[memory] = stored  # the store keeps it, so its address stays its own
         return stored
 
@@ -61,13 +72,18 @@ class WeightStore:
         return self._digests[stored]
 
     def items(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Stored name and tensor, in the order they were put."""
-        yield from self._tensors.items()
+        """Stored name and tensor of each content, in the order they were put."""
+        yield from ((n, tensor) for n, tensor in self._tensors.items() if n not in self._same)
+
+    @property
+    def same(self) -> Mapping[str, str]:
+        """Stored names of tensors that have no bytes of their own -> the name that has them."""
+        return dict(self._same)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all stored tensors."""
-        return sum(t.numel() * t.element_size() for t in self._tensors.values())
+        return sum(t.numel() * t.element_size() for _, t in self.items())
 
     def _unique(self, name: str) -> str:
         candidate, n = name, 1
@@ -109,15 +125,6 @@ def _flat_bytes(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor's elements as bytes; an expanded one of one element is contiguous with stride 0."""
     whole = tensor.detach().contiguous()
     return whole.as_strided((whole.numel(),), (1,)).view(torch.uint8)
-
-
-def _is_uniform(tensor: torch.Tensor) -> bool:
-    """Whether all elements have the same bytes."""
-    if not tensor.numel():
-        return True
-    flat = _flat_bytes(tensor).view(tensor.numel(), -1)
-    first = flat[0]
-    return torch.equal(first, flat[-1]) and bool((flat == first).all())
 
 
 def content_digest(tensor: torch.Tensor) -> str:

@@ -70,10 +70,15 @@ class Placed(Mapping[str, torch.Tensor]):
     ) -> None:
         self._stored, self._move = stored, move
         self.moved: dict[str, torch.Tensor] = {}
+        self._by_memory: dict[tuple[int, torch.dtype, torch.Size], torch.Tensor] = {}
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if name not in self.moved:
-            self.moved[name] = self._move(self._stored[name])
+            tensor = self._stored[name]
+            memory = (tensor.data_ptr(), tensor.dtype, tensor.shape)  # names of equal tensors
+            if memory not in self._by_memory or not tensor.numel():
+                self._by_memory[memory] = self._move(tensor)
+            self.moved[name] = self._by_memory[memory]
         return self.moved[name]
 
     def move_all(self) -> None:

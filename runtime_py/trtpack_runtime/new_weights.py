@@ -136,7 +136,9 @@ def write_stored(
     for index, member in enumerate(bundle.manifest.weights.members):
         files[member] = folder / f"weights-{index}"
         views = bundle.tensors(member)
-        write_safetensors(files[member], (_New(n, v, values) for n, v in views.items()))
+        same = {n: v.same_as for n, v in views.items() if v.same_as and values.agree(n, v.same_as)}
+        own = (_New(n, v, values) for n, v in views.items() if n not in same)
+        write_safetensors(files[member], own, same=same)
     return files, values.changed
 
 
@@ -190,6 +192,10 @@ class _Values(Mapping[str, torch.Tensor]):
         if name not in self.changed:
             return _stored(self.bundle, self._stored, name).buffer
         return StoredTensor(name, self[name]).buffer
+
+    def agree(self, first: str, second: str) -> bool:
+        """Whether two tensors that were equal still are."""
+        return self.changed.isdisjoint((first, second)) or _equal(self[first], self[second])
 
     def check(self) -> None:
         """BundleError where one stored tensor would need two values, or its value is not known."""

@@ -4,7 +4,9 @@
 The format is https://github.com/huggingface/safetensors#format. Files written here are read by any
 other reader: the header is padded so that the data starts at a multiple of 64 bytes, and where a
 tensor's size would leave the next one misaligned a ``U8`` tensor of zeros called ``__padding__.N``
-fills the gap, since the format allows no holes. This reader leaves those out.
+fills the gap, since the format allows no holes. This reader leaves those out. The format allows no
+overlap either: names of equal tensors that are stored once stand in the metadata, under
+``trtpack.same``.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -37,6 +39,7 @@ BITS: Mapping[str, int] = {
 
 _PADDING = "__padding__."
 _METADATA = "__metadata__"
+_SAME = "trtpack.same"
 _MAX_HEADER_BYTES = 100_000_000  # the limit of other readers
 _NUMPY = {
     "BOOL": "bool", "I8": "int8", "U8": "uint8", "I16": "int16", "U16": "uint16", "I32": "int32",
@@ -63,12 +66,16 @@ class TensorSource(Protocol):
 
 @dataclass(frozen=True)
 class TensorView:
-    """A stored tensor; ``buffer`` is its bytes, usually a part of a mapped file."""
+    """A stored tensor; ``buffer`` is its bytes, usually a part of a mapped file.
+
+    ``same_as`` is the name of the tensor whose bytes it shares, where it has none of its own.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     buffer: memoryview = field(repr=False)
+    same_as: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -104,14 +111,22 @@ class TensorView:
 class Encoded:
     """A safetensors file yet to be written: ``size`` is known, the bytes come piece by piece.
 
-    Nothing but the piece at hand is held; the tensors' memory is handed out as it is.
+    Nothing but the piece at hand is held; the tensors' memory is handed out as it is. ``same`` are
+    further names of these tensors: name -> the tensor's own.
     """
 
     def __init__(
-        self, tensors: Iterable[TensorSource], metadata: Mapping[str, str] | None = None
+        self,
+        tensors: Iterable[TensorSource],
+        metadata: Mapping[str, str] | None = None,
+        same: Mapping[str, str] | None = None,
     ) -> None:
         self._tensors = tuple(tensors)
-        self._header = _header(self._tensors, metadata or {})
+        named = {_SAME: json.dumps(same, sort_keys=True, ensure_ascii=False)} if same else {}
+        self._header = _header(self._tensors, {**(metadata or {}), **named})
+        lost = {*(same or {}).values()} - {tensor.name for tensor in self._tensors}
+        if lost:
+            raise InternalError(f"there is no tensor {min(lost)} to be the same as")
         ends = sum(_aligned(_nbytes(t.dtype, t.shape)) for t in self._tensors)
         self.size = len(self._header) + ends
 
@@ -130,14 +145,17 @@ class Encoded:
 
 
 def write_safetensors(
-    path: Path, tensors: Iterable[TensorSource], metadata: Mapping[str, str] | None = None
+    path: Path,
+    tensors: Iterable[TensorSource],
+    metadata: Mapping[str, str] | None = None,
+    same: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a file, atomically.
+    """Writes a file, atomically; ``same`` as ``Encoded`` has it.
 
     Raises:
         ConfigError: the disk refuses; what was at ``path`` is kept.
     """
-    encoded = Encoded(tensors, metadata)
+    encoded = Encoded(tensors, metadata, same)
     try:
         with replaced(path) as file:
             for piece in encoded.pieces():
@@ -194,6 +212,10 @@ def parse(data: memoryview, where: str) -> dict[str, TensorView]:
             views[name] = TensorView(name, dtype, shape, data[start + begin : start + end])
     if start + position != len(data):
         _refuse(where, "has bytes after its last tensor", wants=start + position, has=len(data))
+    for name, own in _same(header, where).items():
+        if own not in views or name in header:
+            _refuse(where, f"tensor {name} cannot be the same as {own}")
+        views[name] = replace(views[own], name=name, same_as=own)
     return views
 
 
@@ -202,6 +224,17 @@ def metadata(data: memoryview, where: str) -> dict[str, str]:
     found = _read_header(data, where)[0].get(_METADATA, {})
     _check_metadata(found, where)
     return dict(found)
+
+
+def _same(header: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Further names of tensors: name -> the tensor's own."""
+    try:
+        found = json.loads(header.get(_METADATA, {}).get(_SAME, "{}"))
+    except (ValueError, RecursionError) as error:
+        _refuse(where, f"has a malformed {_SAME}: {error}", cause=error)
+    if not isinstance(found, dict) or not all(isinstance(own, str) for own in found.values()):
+        _refuse(where, f"has a {_SAME} that holds more than names")
+    return found
 
 
 def _aligned(size: int) -> int:

@@ -86,6 +86,57 @@ def test_a_bundle_computes_what_the_model_with_the_new_weights_does(
             assert torch.equal(loaded.state_dict()[name], value)
 
 
+class Fresh(nn.Module):
+    """As it is initialised: a batch norm changes nothing, biases are zero, two layers are equal."""
+
+    first: torch.Tensor
+    second: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 16, 3), nn.BatchNorm2d(16, eps=1e-12)
+        self.one, self.two = nn.Linear(16, 16), nn.Linear(16, 16)
+        self.two.load_state_dict(self.one.state_dict())
+        nn.init.zeros_(self.conv.bias)
+        for name in ("first", "second"):
+            self.register_buffer(name, torch.arange(16.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.conv(x)).relu().mean((2, 3))
+        return self.two(self.one(y + self.first).tanh() * self.second)
+
+
+@pytest.mark.parametrize(
+    ("target", "engine"),
+    [("cpu", "reference"), pytest.param("cpu", None, marks=pytest.mark.slow), ("orin", None)],
+)
+def test_what_is_equal_only_in_a_fresh_model_comes_apart(
+    tmp_path: Path, target: str, engine: str | None
+) -> None:
+    torch.manual_seed(0)
+    old, x = Fresh().eval(), torch.randn(2, 4, 8, 8)
+    path, file = tmp_path / "bundle.tar", tmp_path / "new.safetensors"
+    options = Options(targets=(target,), output=path, min_block_size=1, engine=engine)
+    build((old, (x,)), options, Progress())
+    before = open_bundle(path).weights
+    assert {before[name].same_as for name in ("conv.weight", "one.weight", "first")} == {None}
+    assert (before["two.weight"].same_as, before["second"].same_as) == ("one.weight", "first")
+    new = {
+        name: torch.rand_like(value) + 0.5 if value.is_floating_point() else value
+        for name, value in old.state_dict().items()
+    }
+    write_safetensors(file, [StoredTensor(name, value) for name, value in new.items()])
+    updated = update_weights(open_bundle(path), file, path)
+    old.load_state_dict(new)
+    loaded = trtpack_runtime.load(path, build=False)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), old(x), rtol=1e-4, atol=1e-4)
+    for name, value in new.items():
+        assert torch.equal(loaded.state_dict()[name], value)
+    after = updated.bundle.weights
+    assert {after[name].same_as for name in new} == {None}
+
+
 def test_a_compiled_variant_goes_on_with_large_weights(tmp_path: Path) -> None:
     """AOTInductor reads them from the bundle; its small ones are part of the code."""
     torch.manual_seed(0)

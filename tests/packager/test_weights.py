@@ -18,13 +18,23 @@ def test_equal_contents_are_stored_once() -> None:
     store.put("a", torch.ones(2, 3))
     assert store.put("b", torch.ones(2, 3)) == "a"
     assert store.nbytes == 24
-    store.put("c", torch.arange(4.0), follows="c")
-    assert store.put("d", torch.arange(4.0), follows="d") == "c"
 
 
 def test_one_expanded_element_has_its_bytes() -> None:
     assert bytes(raw_bytes(torch.tensor(2.5).expand(1))) == bytes(raw_bytes(torch.tensor([2.5])))
     assert bytes(raw_bytes(torch.zeros(0, 3))) == b""
+
+
+def test_equal_weights_have_names_of_their_own_and_the_same_bytes() -> None:
+    store = WeightStore()
+    names = [store.put(name, torch.arange(4.0), follows=name) for name in "abc"]
+    names.append(store.put("d", torch.arange(4.0).reshape(1, 4), any_shape=True, follows="made"))
+    assert names == ["a", "b", "c", "d"]
+    assert store.same == {"b": "a", "c": "a", "d": "a"}
+    assert [name for name, _ in store.items()] == ["a"]
+    assert store.nbytes == 16
+    assert len({store.digest(name) for name in names}) == 1
+    assert store.put("d", torch.arange(4.0).reshape(4, 1), any_shape=True, follows="made") == "d"
 
 
 def test_weights_that_are_all_zeros_or_ones_stay_apart() -> None:

@@ -155,6 +155,18 @@ def test_no_more_than_one_tensor_is_held(tmp_path: Path) -> None:
     assert peak < 2.5 * (4 << 20)
 
 
+def test_further_names_share_the_bytes_of_a_tensor() -> None:
+    data = b"".join(Encoded([view("a", "F32", 3)], same={"b": "a", "c": "a"}).pieces())
+    plain = b"".join(Encoded([view("a", "F32", 3)]).pieces())
+    found = parse(memoryview(data), "file")
+    assert [(v.name, v.same_as) for v in found.values()] == [("a", None), ("b", "a"), ("c", "a")]
+    assert bytes(found["c"].buffer) == bytes(found["a"].buffer)
+    assert found["b"].shape == (3,)
+    assert len(data) - len(plain) < 2 * ALIGNMENT
+    with pytest.raises(InternalError, match="no tensor x to be the same as"):
+        Encoded([view("a", "F32", 3)], same={"b": "x"})
+
+
 def test_memory_is_handed_out_not_copied() -> None:
     big = TensorView("big", "U8", (1 << 24,), memoryview(bytearray(1 << 24)))
     tracemalloc.start()
@@ -194,6 +206,14 @@ MALFORMED = [
     ),
     (raw({"__metadata__": {"a": 1}}), "more than strings"),
     (raw({"__metadata__": []}), "more than strings"),
+    (raw({"__metadata__": {"trtpack.same": "{"}}), "malformed trtpack.same"),
+    (raw({"__metadata__": {"trtpack.same": "[]"}}), "more than names"),
+    (raw({"__metadata__": {"trtpack.same": '{"a": 1}'}}), "more than names"),
+    (raw({"__metadata__": {"trtpack.same": '{"a": "b"}'}}), "a cannot be the same as b"),
+    (
+        raw({"a": item("U8", [0], 0, 0), "__metadata__": {"trtpack.same": '{"a": "a"}'}}),
+        "a cannot be the same as a",
+    ),
 ]
 
 

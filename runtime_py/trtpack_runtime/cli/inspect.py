@@ -109,7 +109,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     }
     weights = bundle.weights
     value["weights"]["tensors"] = len(weights)
-    value["weights"]["bytes"] = sum(view.nbytes for view in weights.values())
+    value["weights"]["bytes"] = sum(v.nbytes for v in weights.values() if not v.same_as)
     for name, variant in manifest.variants.items():
         value["variants"][name]["segments"] = {
             method: [

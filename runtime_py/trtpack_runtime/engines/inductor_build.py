@@ -174,6 +174,9 @@ def _build(request: Mapping[str, Any]) -> dict[str, Any]:
     names = constant_names(graph)
     stored = {k: v for p in request["weights"] for k, v in open_safetensors(Path(p)).items()}
     constants = {short: stored[name].tensor() for name, short in names.items()}
+    for name, short in names.items():
+        if stored[name].same_as is not None:  # the compiler takes one address for one constant
+            constants[short] = constants[short].clone()
     module = aten.decode(_renamed(graph, names), constants)
     inputs = [
         Tensor(i["name"], i["dtype"], tuple(dims.from_json(d) for d in i["shape"]))
