@@ -23,6 +23,7 @@ from .module import BundleModule
 from .own_engines import own_engines
 from .progress import OnProgress
 from .resolve import Choice, check_requirements, choose, resolve, untrusted_members
+from .segments import TENSORRT_KINDS
 
 _GPU = "cuda"
 
@@ -48,7 +49,7 @@ def load(
 
     Args:
         path: the bundle.
-        device: where to run; the CPU unless the variant's engines need a GPU.
+        device: where to run; the CPU unless the variant is for a GPU and PyTorch can use one.
         target: take this variant instead of the best one.
         strict: fail rather than run in PyTorch what no engine here fits.
         trust: load machine code that another machine built.
@@ -77,7 +78,7 @@ def load(
     own = own_engines(bundle, here, stores.engines, untrusted, build=build)
     candidates = resolve(bundle.manifest, here, untrusted, own)
     choice = choose(bundle.manifest, candidates, here, target=target, strict=strict)
-    where = wanted or torch.device(_GPU if _needs_gpu(bundle, choice) else "cpu")
+    where = wanted or _default_device(bundle, choice)
 
     def made(now: Choice, own: Mapping[str, Finished], failed: Mapping[str, str]) -> BundleModule:
         return BundleModule(
@@ -126,10 +127,14 @@ def _gpu_problem() -> str | None:
     return None
 
 
-def _needs_gpu(bundle: Bundle, choice: Choice) -> bool:
-    """Whether the engines that will run are for a GPU."""
-    kinds = {e.kind for e in bundle.manifest.variants[choice.variant].engines.values()}
-    return not choice.degraded and bool(kinds & {"tensorrt", "tensorrt-rtx"})
+def _default_device(bundle: Bundle, choice: Choice) -> torch.device:
+    """The GPU for engines that need one, and for the portable form of a GPU's variant where PyTorch
+    can use a GPU."""
+    variant = bundle.manifest.variants[choice.variant]
+    on_engines = any(engine.kind in TENSORRT_KINDS for engine in variant.engines.values())
+    if on_engines and (not choice.degraded or torch.cuda.is_available()):
+        return torch.device(_GPU)
+    return torch.device("cpu")
 
 
 def _usable(device: torch.device | str) -> torch.device:

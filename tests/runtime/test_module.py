@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from tests.runtime import handmade
-from trtpack_runtime import load
+from trtpack_runtime import load, loading
 from trtpack_runtime.errors import BundleError, ConfigError, InputMismatchError, SmokeFailure
 from trtpack_runtime.loading import DegradedWarning
 from trtpack_runtime.module import BundleModule
@@ -135,6 +135,20 @@ def test_a_variant_that_does_not_fit_runs_degraded_and_says_so(bundle: Path) -> 
     with pytest.raises(BundleError, match="orin: needs an NVIDIA GPU") as caught:
         load(bundle, target="orin", strict=True)
     assert caught.value.exit_code == 5
+
+
+def test_the_portable_form_of_a_gpus_variant_runs_on_the_gpu_where_there_is_one(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "_GPU", "meta")  # stands for a GPU
+    with pytest.warns(DegradedWarning):
+        assert load(bundle, target="orin").device.type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.warns(DegradedWarning):
+        assert load(bundle, target="orin").device.type == "meta"
+    with pytest.warns(DegradedWarning):
+        assert load(bundle, target="orin", device="cpu").device.type == "cpu"
+    assert load(bundle, target="cpu").device.type == "cpu"
 
 
 def test_an_unknown_variant_suggests_the_nearest(bundle: Path) -> None:

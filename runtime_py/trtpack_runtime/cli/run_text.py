@@ -44,7 +44,8 @@ def loaded(results: Results, verbose: bool) -> str:
         lines.append(wrapped(clean(f"{name} runs in PyTorch, slower than an engine: {reason}")))
     if verbose:
         lines += ["segments", columns((s.name, s.kind) for s in module.segments(results.method))]
-    lines.append(f"loaded in {results.load_seconds:.2f} s, runs on {module.device}")
+    way = " in PyTorch" if choice.degraded else ""
+    lines.append(f"loaded in {results.load_seconds:.2f} s, runs on {module.device}{way}")
     return "\n".join(lines)
 
 
