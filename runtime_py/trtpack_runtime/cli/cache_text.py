@@ -16,6 +16,11 @@ from .text import clean, columns, plural, size, wrapped
 
 SHORT_KEY = 12
 _SHOWN = 20
+_CONDITIONS = {
+    "sm_mhz": ("SM clock", "MHz"),
+    "memory_mhz": ("memory clock", "MHz"),
+    "power_limit_w": ("power limit", "W"),
+}
 _NOT_RUN = "not yet: edited or imported, and no build here has begun with it since"
 
 
@@ -80,7 +85,7 @@ def tactics_text(tactics: Tactics, stores: Stores, *, everything: bool) -> str:
         ("for", str(tactics.key)),
         ("size", size(len(tactics.blob))),
         *([("written", ago(time.time() - kept))] if kept is not None else []),
-        *((name.replace("_", " "), _plain(v)) for name, v in tactics.provenance.items()),
+        *(_condition(name, value) for name, value in tactics.provenance.items()),
         *([] if tactics.measured else [("run here", _NOT_RUN)]),
         ("tactics", count_text(tactics)),
     ]
@@ -99,6 +104,12 @@ def tactics_text(tactics: Tactics, stores: Stores, *, everything: bool) -> str:
     if len(shown) < len(entries):
         lines.append(f"  and {len(entries) - len(shown)} faster ones, see them with --all")
     return "\n".join(line for line in lines if line)
+
+
+def _condition(name: str, value: Any) -> tuple[str, str]:
+    """What the tactics were measured under: a name and a value with its unit."""
+    label, unit = _CONDITIONS.get(name, (name.replace("_", " "), ""))
+    return label, f"{_plain(value)} {unit}".rstrip()
 
 
 def differences_text(first: Tactics, found: Sequence[Difference], *, everything: bool) -> str:
