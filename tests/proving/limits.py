@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from tests.runtime.emission import missing
 from tests.runtime.trt_double import releases
+from trtpack_runtime.engines._weak import rounded
 from trtpack_runtime.layers import KINDS
 from trtpack_runtime.network import Layer, Network
 
@@ -26,6 +27,8 @@ def why_not(network: Network, version: str, *, rtx: bool = False) -> str | None:
     """
     here = numbers(version)
     for layer in network.layers:
+        if here < (10, 0) and (why := _fails_before_10(network, layer)):
+            return f"{why} (measured on 8.6)"
         if rtx and not KINDS[layer.kind].rtx:
             return f"TensorRT-RTX has no {layer.kind}"
         if rtx and layer.kind == "deconvolution_nd" and _types(network, layer) == {"BF16"}:
@@ -39,11 +42,30 @@ def why_not(network: Network, version: str, *, rtx: bool = False) -> str | None:
             continue
         if network.tensor(first).dtype in _WHOLE:
             return f"{layer.kind} takes whole numbers since TensorRT {whole}"
+    if here < (10, 0) and (layer := next(rounded(network), None)):
+        return f"TensorRT 8 rounds {layer.kind} in FLOAT beside HALF (measured on 8.6)"
     known = [name for name in releases() if name[0].isdigit() and numbers(name) <= here]
     if not known:
         return None
     lacking = missing(max(known, key=numbers), network)
     return f"TensorRT {version} has {lacking}" if lacking else None
+
+
+def _fails_before_10(network: Network, layer: Layer) -> str | None:
+    """What a layer does in engines of TensorRT 8, which converters therefore do not make of it."""
+    given = layer.attributes
+    if layer.kind == "elementwise" and given["op"] == "POW" and _types(network, layer) <= _WHOLE:
+        return "TensorRT 8 raises no whole numbers to powers"
+    if layer.kind == "grid_sample":
+        way = given["interpolation_mode"], given["sample_mode"]
+        if way[0] == "CUBIC" or way == ("LINEAR", "FILL"):
+            return f"some kernels of TensorRT 8 sample {', '.join(way)} wrong"
+    if KINDS[layer.kind].sized_by_data and network.is_static:
+        return "TensorRT 8 makes no execution context of what data sizes where inputs are fixed"
+    if layer.kind == "deconvolution_nd" and given["num_groups"] > 1:
+        is_half = "HALF" in _types(network, layer)
+        return "TensorRT 8 lacks some deconvolutions of groups in HALF" if is_half else None
+    return None
 
 
 def _types(network: Network, layer: Layer) -> set[str]:

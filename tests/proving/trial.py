@@ -72,7 +72,17 @@ def layer_trials() -> list[Trial]:
     ways = {
         (case.kind, *_choices(case)): case for case in reversed(CASES) if "FLOAT" in case.dtypes
     }
-    return [*alone, *map(_beside_half, reversed(ways.values()))]
+    return [*alone, *map(_beside_half, [*reversed(ways.values()), _BY_A_CONSTANT])]
+
+
+_BY_A_CONSTANT = Case(
+    "elementwise",
+    {"input1": x(2, 3), "input2": x(2, 3, constant=True)},
+    {"op": "PROD"},
+    lambda input1, input2: input1 * input2,
+    label="by a constant",
+)
+"""TensorRT 8.6 stores constants in HALF at times."""
 
 
 def _choices(case: Case) -> tuple[str, ...]:
