@@ -109,7 +109,7 @@ def _matrices(ctx: Context, factor: Factor, *groups: Sequence[str]) -> Tensor:
     """A tensor with one dim for each group of its labels."""
     sizes = dict(zip(factor.labels, factor.tensor.shape, strict=True))
     x = ctx.permute(factor.tensor, [factor.labels.index(n) for group in groups for n in group])
-    return ctx.reshape(x, [dims.product([sizes[n] for n in group]) for group in groups])
+    return ctx.reshape(x, [dims.product(tuple(sizes[n] for n in group)) for group in groups])
 
 
 def _summed(
