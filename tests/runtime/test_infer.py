@@ -101,6 +101,12 @@ CONV = {
             "does not broadcast with input1 x",
         ),
         (
+            "cast",
+            {"input": Tensor("b", "UINT8", (4,))},
+            {"to_type": "INT32"},
+            "UINT8 is cast from and to FLOAT and HALF, got UINT8 to INT32",
+        ),
+        (
             "softmax",
             {"input": X},
             {"axes": (3,)},

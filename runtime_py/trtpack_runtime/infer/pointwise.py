@@ -22,6 +22,7 @@ from .rules import (
 
 _BOOL = frozenset({"BOOL"})
 _SIGNED = NUMBERS | {"INT8"}
+_BESIDE_UINT8 = {"FLOAT", "HALF"}
 _UNARY_TYPES = {"NOT": _BOOL, "ABS": _SIGNED, "NEG": _SIGNED, "SIGN": _SIGNED}
 _ELEMENTWISE_TYPES = {
     "AND": _BOOL,
@@ -80,6 +81,9 @@ def cast(input: Tensor, to_type: str) -> Results:
     require(
         to_type != "FP8" and input.dtype != "FP8", "FP8 comes from quantize, goes to dequantize"
     )
+    types = {input.dtype, to_type}
+    met = "UINT8" not in types or not _BESIDE_UINT8.isdisjoint(types)
+    require(met, f"UINT8 is cast from and to FLOAT and HALF, got {input.dtype} to {to_type}")
     return [(to_type, input.shape)]
 
 

@@ -124,6 +124,10 @@ CHAINS: dict[str, tuple[Callable[[Tensor], Any], list[str]]] = {
     "sum": (lambda x: (x.flip(1) + x).flip(2), []),
     "mask": (lambda x: (x > 9).to(torch.uint8).flip(1) * x.flip(1), []),
     "palette": (lambda x: torch.arange(256).float()[x.flip(1).long()], []),
+    "cond": (
+        lambda x: torch.cond(x[0, 0, 0, 0] > 3, lambda y: y.flip(1), lambda y: y + y, (x,)).float(),
+        [],
+    ),
 }
 """What is done to a frame, and the layers it becomes where they are worth a look."""
 
