@@ -79,7 +79,7 @@ def test_everything_is_listed_and_shown(trtpack: Any, stores: Stores, engine: st
         "2 kB",
         "built just now",
         "used just now",
-        "resnet18 forward_0 for h200: tensorrt 10.16.2 on NVIDIA H200",
+        "resnet18 forward_0 for h200: TensorRT 10.16.2 on NVIDIA H200",
     ]
     assert lines[3] == "2 timing caches, 4 kB"
     assert f" opaque {ORIN}" in " ".join(listed.split())
@@ -99,6 +99,15 @@ def test_everything_is_listed_and_shown(trtpack: Any, stores: Stores, engine: st
     assert "tells single tactics from 10.8 on" in trtpack("show", ORIN.digest[:12]).out
     value = json.loads(trtpack("show", KEY.digest, "--json").out)
     assert [entry["key"] for entry in value["tactics"]] == ["a", "b"]
+
+
+def test_what_tactics_were_measured_under_is_shown_with_units(trtpack: Any, stores: Stores) -> None:
+    noted = {"driver": "550.1", "sm_mhz": 1980, "memory_mhz": 3201, "power_limit_w": 700}
+    stores.tactics.put(KEY, replace(tactics("a"), provenance=noted))
+    shown = [line.split("  ") for line in trtpack("show", KEY.digest).out.splitlines()]
+    told = {line[0]: line[-1].strip() for line in shown}
+    assert (told["SM clock"], told["memory clock"]) == ("1980 MHz", "3201 MHz")
+    assert (told["power limit"], told["driver"]) == ("700 W", "550.1")
 
 
 def test_an_empty_cache_is_no_error(trtpack: Any) -> None:
@@ -409,6 +418,6 @@ def test_a_shell_completes_keys(
     argument = command.show.params[0]
     found = argument.shell_complete(click.Context(command.show), "3f")
     assert [(item.value, item.help) for item in found] == [
-        ("3f2a00000000", "resnet18 forward_0 for h200: tensorrt 10.16.2 on NVIDIA H200")
+        ("3f2a00000000", "resnet18 forward_0 for h200: TensorRT 10.16.2 on NVIDIA H200")
     ]
     assert len(argument.shell_complete(click.Context(command.show), "")) == 2

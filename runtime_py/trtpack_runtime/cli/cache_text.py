@@ -16,6 +16,7 @@ from .text import clean, columns, plural, size, wrapped
 
 SHORT_KEY = 12
 _SHOWN = 20
+_BUILDERS = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX", "inductor": "PyTorch"}
 _CONDITIONS = {
     "sm_mhz": ("SM clock", "MHz"),
     "memory_mhz": ("memory clock", "MHz"),
@@ -132,9 +133,10 @@ def differences_text(first: Tactics, found: Sequence[Difference], *, everything:
 
 
 def of_text(entry: StoredEngine) -> str:
-    """``resnet18 forward_0 for orin: tensorrt 10.3.0 on NVIDIA H200``."""
+    """``resnet18 forward_0 for orin: TensorRT 10.3.0 on NVIDIA H200``."""
     about, record = entry.about, entry.record
     kind = str(about.get("kind") or "engine")
+    kind = _BUILDERS.get(kind, kind)
     version = record.get("tensorrt") or record.get("tensorrt_rtx") or record.get("torch") or ""
     where = f" on {record['device']}" if record.get("device") else ""
     names = " ".join(str(about[name]) for name in ("model", "segment") if about.get(name))
