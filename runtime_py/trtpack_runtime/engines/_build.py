@@ -182,12 +182,12 @@ def _plan_of(network: Network, emitted: Emitted, config: Any) -> Any:
 
 
 def _no_engine(network: Network, emitted: Emitted) -> EngineBuildError | DeviceError:
-    said = emitted.log.errors[-3:] or emitted.log.tail(3) or ["it gave no reason"]
+    said = emitted.errors[-3:] or emitted.log.tail(3) or ["it gave no reason"]
     # without a GPU, TensorRT-RTX builds and complains about CUDA all the same
-    machine = None if is_rtx(emitted.trt) else device_error(emitted.log.errors[-3:])
+    machine = None if is_rtx(emitted.trt) else device_error(emitted.errors[-3:])
     if machine is not None:
         return machine
-    layers = layers_named(network, emitted.log.errors[-_LOOKED_AT:])
+    layers = layers_named(network, emitted.errors[-_LOOKED_AT:])
     text = "TensorRT built no engine" + _places(network, layers) + ": " + "; ".join(said)
     return EngineBuildError(text, hint=_HINT, layers=layers)
 

@@ -28,7 +28,7 @@ from trtpack_runtime.network import Constant, Layer, Network, Tensor
 from . import _by_data, _plugins, _regions
 from ._cuda import started
 from ._layers import EMITTERS
-from ._log import Log
+from ._log import Log, log_of
 from ._memory import weights_at
 from ._release import is_rtx
 from ._shapes import Shapes
@@ -57,6 +57,13 @@ class Emitted:
     strong: bool = True
     """Whether TensorRT follows the network's types by itself."""
     kept: list[Any] = field(default_factory=list)
+    others_errors: int = 0
+    """How many errors the log, which a process has one of, holds of what was emitted before."""
+
+    @property
+    def errors(self) -> list[str]:
+        """What TensorRT complained of since this was begun."""
+        return self.log.errors[self.others_errors :]
 
 
 def emit(
@@ -86,9 +93,10 @@ def emit(
     """
     if strong is None:
         strong = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    others_errors = len(log_of(trt).errors)
     log, builder = started(trt, "Builder")
     definition = builder.create_network(_creation_flags(trt, strong))
-    emitted = Emitted(trt, builder, definition, log, strong, [weights])
+    emitted = Emitted(trt, builder, definition, log, strong, [weights], others_errors)
     emitter = Emitter(emitted, network, weights)
     for tensor in network.inputs:
         emitter.add_input(tensor)
