@@ -137,7 +137,7 @@ def left_behind(folder: Path) -> list[str]:
             "choose refittable",
         ),
         ("m.py:net -t orin --locked", 2, "no tactics to lock orin to", "--tactics"),
-        ("m.py:net -t orin --tactics m.py", 2, "does not tell which GPU", "lock.json beside it"),
+        ("m.py:net -t orin --tactics m.py", 2, "there is no m.py.lock.json", "lock.json beside it"),
         ("m.py:net -t cpu --weights w.pt", 2, "there is no weights file w.pt", "--weights"),
         ("m.py:net -t cpu --meta m.py", 2, "m.py is not JSON", "correct the file"),
         ("m.py:net -t cpu -o none/b.tar", 2, "there is no folder .*none", "--output"),

@@ -60,7 +60,8 @@ def test_refused(tried: Any) -> None:
     found = tried(lambda x: torch.linalg.qr(x).Q, X)
     assert (found.state, found.reason) == (
         "refused",
-        "aten.linalg_qr: TensorRT has no decompositions of matrices",
+        "aten.linalg_qr: TensorRT has no layer that factors matrices, and a factorisation orders rows "
+        "and ends its steps by their values",
     )
 
 
