@@ -58,11 +58,8 @@ def test_right(tried: Any, call: Any, tensors: tuple[T, ...], dynamic: bool) -> 
 
 def test_refused(tried: Any) -> None:
     found = tried(lambda x: torch.linalg.qr(x).Q, X)
-    assert (found.state, found.reason) == (
-        "refused",
-        "aten.linalg_qr: TensorRT has no layer that factors matrices, and a factorisation orders rows "
-        "and ends its steps by their values",
-    )
+    assert found.state == "refused"
+    assert found.reason.startswith("aten.linalg_qr: TensorRT has no layer that factors matrices")
 
 
 @pytest.mark.parametrize(
