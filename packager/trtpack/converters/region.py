@@ -13,12 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.network import Network, Tensor
 
 from .context import Context
+from .refusals import Refused
 
 Step = Callable[["Region", list[Tensor], list[Tensor]], Sequence[Tensor]]
+
+
+_OPEN_BYTES = (
+    "within a conditional or a loop TensorRT would read the open sizes of a uint8 tensor there, "
+    "which it has at a network's borders only"
+)
 
 
 class Region:
@@ -43,6 +51,8 @@ class Region:
         if self.ctx.is_constant(tensor):
             return tensor
         if tensor.dtype == "UINT8":
+            if not dims.is_static(tensor.shape):
+                raise Refused(_OPEN_BYTES)
             return self.ctx.as_bytes(self.bring(self._around.cast(tensor, "FLOAT")))
         if tensor.name not in self._brought:
             self._brought[tensor.name] = self.input(tensor)
