@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frame of the runtime benchmark: rows outlive their process, what falls short is told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.acceptance.runtime import PARTS, page
+from tests.acceptance.runtime.__main__ import main
+from tests.acceptance.runtime.results import Part, Results
+from tests.acceptance.runtime.row import Row, Settings, at_most
+from tests.acceptance.table import Bar
+
+
+def fast(name: str = "one") -> Row:
+    return Row(name, {"call, µs": 12.345}, (at_most(f"{name}: call", 12.345, 15, "µs"),))
+
+
+def whole(*rows: Row) -> Part:
+    return Part("Overhead", {row.name: row for row in rows}, whole=True)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_is_there(name: str) -> None:
+    part = import_module(f"tests.acceptance.runtime.{name}")
+    assert part.TITLE
+    assert callable(part.rows)
+
+
+@pytest.fixture
+def part(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A part with three rows that dies at the second as often as ``dies`` says."""
+
+    def rows(settings: Settings) -> Iterator[Row]:
+        for name in "abc":
+            if settings.wants(name):
+                if name == "b" and made.dies:
+                    made.dies -= 1
+                    raise RuntimeError("no GPU")
+                yield fast(name)
+
+    made = SimpleNamespace(TITLE="A toy", rows=rows, dies=1)
+    monkeypatch.setitem(sys.modules, "tests.acceptance.runtime.toy", made)
+    return made
+
+
+@pytest.mark.usefixtures("part")
+def test_rows_outlive_a_part_that_dies_and_are_not_measured_twice(tmp_path: Path) -> None:
+    known, told, kept = Part(), tmp_path / "settings", tmp_path / "rows"
+
+    def run() -> None:
+        kept.unlink(missing_ok=True)
+        settings = Settings("cpu", tmp_path, frozenset(known.rows))
+        told.write_text(json.dumps(settings.to_json()))
+        main("toy", told, kept)
+
+    with pytest.raises(RuntimeError, match="no GPU"):
+        run()
+    known.take(kept.read_text().splitlines())
+    assert (list(known.rows), known.whole) == (["a"], False)
+    run()
+    assert '"a"' not in kept.read_text()
+    known.take(kept.read_text().splitlines())
+    assert (list(known.rows), known.whole, known.title) == (["a", "b", "c"], True, "A toy")
+
+
+def test_a_line_that_was_cut_off_is_left_out() -> None:
+    part = Part()
+    part.take([json.dumps(fast().to_json()), json.dumps(fast("two").to_json())[:20]])
+    assert list(part.rows) == ["one"]
+    assert not part.whole
+
+
+def test_results_are_the_same_after_they_were_kept(tmp_path: Path) -> None:
+    kept = Results({"GPU": "H200"}, {"overhead": whole(fast(), Row("two", notes=("why",)))})
+    kept.write(tmp_path / "out" / "runtime.json")
+    assert Results.read(tmp_path / "out" / "runtime.json") == kept
+    assert Results.read(tmp_path / "nothing") == Results()
+
+
+def test_what_falls_short_does_not_hold() -> None:
+    assert whole(fast()).holds
+    assert not whole(Row("slow", bars=(at_most("call", 15.1, 15, "µs"),))).holds
+    assert not Part("Overhead", {"one": fast()}, whole=False).holds
+    assert not Part("Overhead", {"one": fast()}, whole=True, error="died").holds
+
+
+def test_a_part_for_a_terminal() -> None:
+    slow = Row("two", {"call, µs": 20.0, "models": 3}, (Bar("all right", "2 of 3", False),))
+    assert page.text(whole(fast(), slow)).splitlines() == [
+        "Overhead",
+        "     call, µs  models",
+        "one  12.35",
+        "two  20        3",
+        "ok    one: call <= 15 µs: 12.35 µs",
+        "FAIL  all right: 2 of 3",
+    ]
+
+
+def test_the_page_tells_what_was_measured_and_what_was_not() -> None:
+    kept = Results({"GPU": "H200"}, {"overhead": whole(Row("one", {"n": 1}, notes=("Left: x.",)))})
+    lines = page.markdown(kept, ("overhead", "resnet")).splitlines()
+    assert "- GPU: H200" in lines
+    assert lines[lines.index("## Overhead") + 2 :] == [
+        "|  | n |",
+        "| --- | --- |",
+        "| one | 1 |",
+        "",
+        "Left: x.",
+        "",
+        "## resnet",
+        "",
+        "Not measured yet.",
+    ]
