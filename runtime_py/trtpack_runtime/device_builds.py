@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from .bundle import Bundle
+from .engine_file import UnreadableEngineError
 from .engines import Verdict
-from .execution import UnreadableEngineError
 from .finish import Finished, Workshop, finish_variant
 from .resolve import Choice
 from .segment_jobs import buildable

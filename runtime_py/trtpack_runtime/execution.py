@@ -5,18 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from . import dims, network
+from . import network, wiring
 from .bundle import Bundle
+from .engine_file import OwnFile, UnreadableEngineError, own_blob
 from .engines import LoadContext, Runner, engine
 from .errors import BundleError
 from .ledger import carries_code
 from .manifest import EngineRef
-from .mapping import mapped
 from .program import Program, Segment
 from .resolve import Choice
 
@@ -36,25 +35,6 @@ class LoadedSegment:
 
 Watch = Callable[[LoadedSegment], Runner]
 """Answers what is called in place of a segment's ``run``."""
-
-
-class OwnFile(Protocol):
-    """An engine that this machine built itself, in place of one of the bundle."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def path(self) -> Path: ...
-    @property
-    def record(self) -> Mapping[str, Any]: ...
-
-
-class UnreadableEngineError(BundleError):
-    """An engine that this machine built itself cannot be loaded; ``segment`` is whose it is."""
-
-    def __init__(self, segment: str, cause: BundleError) -> None:
-        super().__init__(f"segment {segment}: {cause.message}", hint=cause.hint)
-        self.segment = segment
 
 
 class Placed(Mapping[str, torch.Tensor]):
@@ -131,7 +111,7 @@ class Segments:
         for name, constant in (program.constants or {}).items():
             values[name] = stored[constant].clone()
         segments = self.methods[program.method]
-        last = _last_uses(segments, _kept(program))
+        last = wiring.last_uses(segments, wiring.kept(program))
         for i, segment in enumerate(segments):
             results = segment.run([values[name] for name in segment.inputs])
             values.update(zip(segment.outputs, results, strict=True))
@@ -165,7 +145,7 @@ def load_segments(
     refs = bundle.manifest.variants[choice.variant].engines
     methods = {}
     for program in programs:
-        _check(program, constants)
+        wiring.check(program, constants)
         for name in (program.constants or {}).values():
             constants[name]  # a Placed one moves now, not at the first call
         loaded = []
@@ -197,7 +177,7 @@ def _load(
     kind, blob = "reference", None
     record: Mapping[str, Any] = {}
     if own is not None:
-        kind, blob, record, trust = own.kind, _own_blob(segment, own), own.record, True
+        kind, blob, record, trust = own.kind, own_blob(segment.name, own), own.record, True
     elif ref is not None and ref.member is not None and usable:
         # one that carries code is usable only where it is trusted
         trust = trust or carries_code(ref)
@@ -216,7 +196,7 @@ def _load(
         if own is None:
             raise
         raise UnreadableEngineError(segment.name, error) from error
-    inputs, outputs = _order(segment, portable)
+    inputs, outputs = wiring.order(segment, portable)
     return LoadedSegment(
         segment.name,
         kind,
@@ -226,77 +206,7 @@ def _load(
     )
 
 
-def _own_blob(segment: Segment, own: OwnFile) -> memoryview:
-    """The engine's file, mapped; it may be pruned from its store at any time."""
-    try:
-        return mapped(own.path).toreadonly()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        cause = BundleError(f"cannot read {own.path}: {reason}", hint="run it again")
-        raise UnreadableEngineError(segment.name, cause) from error
-
-
-def _order(
-    segment: Segment, portable: network.Network | None
-) -> tuple[Sequence[str], Sequence[str]]:
-    """The segment's own input and output names in the engine's order."""
-    if portable is not None:
-        inputs, outputs = [t.name for t in portable.inputs], list(portable.outputs)
-    else:
-        assert segment.graph is not None
-        inputs, outputs = list(segment.graph["inputs"]), list(segment.graph["outputs"])
-    if set(inputs) != set(segment.inputs) or set(outputs) != set(segment.outputs):
-        raise _malformed(f"the tensors of segment {segment.name} are not those of its graph")
-    return inputs, outputs
-
-
-def _check(program: Program, constants: Mapping[str, torch.Tensor]) -> None:
-    """Every value is defined once, and before it is used."""
-    known = {name for name in program.inputs if name is not None}
-    known |= {slot.input for slot in program.state} | set(program.constants or {})
-    for stored in (program.constants or {}).values():
-        if stored not in constants:
-            raise _malformed(f"there is no tensor {stored!r}")
-    for segment in program.segments:
-        for name in segment.inputs.values():
-            if name not in known:
-                raise _malformed(f"segment {segment.name} reads {name!r} before it is computed")
-        known |= set(segment.outputs.values())
-    for name in _kept(program):
-        if name not in known:
-            raise _malformed(f"the value {name!r} is never computed")
-
-
-def _kept(program: Program) -> set[str]:
-    """The values that are wanted after the last segment."""
-    outputs = {output for output in program.outputs if isinstance(output, str)}
-    return outputs | {slot.output for slot in program.state}
-
-
-def _last_uses(segments: Sequence[LoadedSegment], kept: set[str]) -> dict[int, list[str]]:
-    """Which values are no longer needed after each segment."""
-    last: dict[str, int] = {}
-    for i, segment in enumerate(segments):
-        last.update(dict.fromkeys((*segment.inputs, *segment.outputs), i))
-    uses: dict[int, list[str]] = {}
-    for name, i in last.items():
-        if name not in kept:
-            uses.setdefault(i, []).append(name)
-    return uses
-
-
 def _output(
     output: Any, values: Mapping[str, torch.Tensor], sizes: Mapping[str, tuple[int, ...]]
 ) -> Any:
-    match output:
-        case str():
-            return values[output]
-        case {"constant": value}:
-            return value
-        case {"size": size}:
-            return dims.evaluate(dims.from_json(size), lambda name, axis: sizes[name][axis])
-    raise _malformed(f"{output!r} is no output")
-
-
-def _malformed(reason: str) -> BundleError:
-    return BundleError(f"malformed program: {reason}", hint="build the bundle again")
+    return values[output] if isinstance(output, str) else wiring.plain_output(output, sizes)

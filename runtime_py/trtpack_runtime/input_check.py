@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
-from . import dims
 from .dtypes import DTYPES
 from .errors import InputMismatchError
+from .input_shapes import check_count, check_rank, check_sizes
 from .manifest import TensorSpec
 
 _TORCH = {name: getattr(torch, row.torch) for name, row in DTYPES.items()}
@@ -23,11 +23,7 @@ def check_inputs(
     Raises:
         InputMismatchError: names the input and dimension, what was wanted and what was given.
     """
-    if len(wanted) != len(given):
-        raise InputMismatchError(
-            f"wanted {len(wanted)} inputs ({', '.join(w.name for w in wanted)}), got {len(given)}",
-            hint="see the inputs with trtpack inspect",
-        )
+    check_count(wanted, len(given))
     sizes = {w.name: tuple(g.shape) for w, g in zip(wanted, given, strict=True)
              if isinstance(g, torch.Tensor)}  # fmt: skip
     for spec, value in zip(wanted, given, strict=True):
@@ -37,7 +33,7 @@ def check_inputs(
                 hint="convert it with torch.as_tensor",
             )
         _check_kind(spec, value, device)
-        _check_sizes(spec, value, sizes)
+        check_sizes(spec, value.shape, sizes)
 
 
 def _check_kind(spec: TensorSpec, value: torch.Tensor, device: torch.device) -> None:
@@ -51,49 +47,7 @@ def _check_kind(spec: TensorSpec, value: torch.Tensor, device: torch.device) -> 
             f"input {spec.name}: it is on {value.device}, the bundle on {device}",
             hint=f"move it with {spec.name}.to({str(device)!r}), or the bundle with .to()",
         )
-    if value.dim() != len(spec.shape):
-        raise InputMismatchError(
-            f"input {spec.name}: wanted {len(spec.shape)} dimensions {_shape(spec)}, "
-            f"got {value.dim()} {list(value.shape)}",
-            hint="add or remove dimensions, such as the batch",
-        )
-
-
-def _check_sizes(spec: TensorSpec, value: torch.Tensor, sizes: dict[str, tuple[int, ...]]) -> None:
-    for axis, (size, wanted) in enumerate(zip(value.shape, spec.shape, strict=True)):
-        where = f"input {spec.name}: dimension {axis} is {size}, wanted"
-        if isinstance(wanted, int):
-            if size != wanted:
-                raise InputMismatchError(
-                    f"{where} {wanted}", hint=f"give {spec.name} the shape {_shape(spec)}"
-                )
-            continue
-        if spec.min is not None and spec.max is not None:
-            low, high = spec.min[axis], spec.max[axis]
-            if not low <= size <= high:
-                raise InputMismatchError(
-                    f"{where} {low} to {high}",
-                    hint=f"build the bundle with a range for {spec.name} that includes {size}",
-                )
-        if wanted is not None:
-            same = dims.evaluate(wanted, lambda name, i: sizes[name][i])
-            if same != size:
-                raise InputMismatchError(
-                    f"{where} {same}, which is {wanted}",
-                    hint="make the sizes of the inputs agree",
-                )
-
-
-def _shape(spec: TensorSpec) -> str:
-    parts = []
-    for axis, size in enumerate(spec.shape):
-        if isinstance(size, int):
-            parts.append(str(size))
-        elif spec.min is not None and spec.max is not None:
-            parts.append(f"{spec.min[axis]}..{spec.max[axis]}")
-        else:
-            parts.append("any")
-    return f"[{', '.join(parts)}]"
+    check_rank(spec, value.shape)
 
 
 def _name(dtype: torch.dtype) -> str:
