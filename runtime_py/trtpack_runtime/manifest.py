@@ -12,54 +12,36 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import dims
 from .checked_json import MalformedError, Place, canonical, parse
-from .dims import Dim
-from .dtypes import DTYPES
 from .errors import BundleError, ConfigError
+from .manifest_methods import (
+    Border,
+    Golden,
+    Limits,
+    Method,
+    TensorSpec,
+    method_json,
+    read_dtype,
+    read_method,
+)
+from .manifest_variants import EngineRef, Variant, read_digest, read_variant, variant_json
 from .tar_layout import FORMAT, Entry, check_name
+
+__all__ = [
+    "Border",
+    "EngineRef",
+    "Golden",
+    "Limits",
+    "Manifest",
+    "Method",
+    "StateTensor",
+    "TensorSpec",
+    "Variant",
+    "Weights",
+]
 
 _SCHEMA = re.compile(r"trtpack\.bundle/(\d+)")
 _REQUIREMENT = re.compile(r"format:1|torch>=\d+(\.\d+)*|module:[^\W\d]\w*(\.[^\W\d]\w*)*")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """An input or output of a method.
-
-    ``dtype`` is TensorRT's name. A dim is a number, an expression over the inputs' dims, or None
-    where only the data tells it. ``min``, ``opt`` and ``max`` are shapes; None for a fixed shape.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[Dim | None, ...]
-    min: tuple[int, ...] | None = None
-    opt: tuple[int, ...] | None = None
-    max: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Golden:
-    """A stored call: a safetensors member and its tensors' names, each in the method's order."""
-
-    member: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    states: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Method:
-    """An entry point. ``in_tree`` and ``out_tree`` are the structures of ``treespec.py``."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    in_tree: Any
-    out_tree: Any
-    golden: tuple[Golden, ...] = ()
-    tolerance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,36 +61,6 @@ class Weights:
     members: tuple[str, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
     buffers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class EngineRef:
-    """A segment's engine: a member with its compatibility record, or why there is none yet.
-
-    ``options`` is what a device builds it with, and ``content`` a digest of what it computes: its
-    network and the weights that reads (``engine_store.content_of``).
-    """
-
-    kind: str
-    member: str | None = None
-    record: Mapping[str, Any] = field(default_factory=dict)
-    deferred: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    content: str | None = None
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What the bundle has for one target: method -> program member, segment -> engine.
-
-    ``caches`` holds under ``timing`` what the tactic search found: ``member``, its readable twin
-    ``lock`` where there is one, and the ``key`` of the devices it is good for.
-    """
-
-    target: Mapping[str, Any]
-    programs: Mapping[str, str]
-    engines: Mapping[str, EngineRef]
-    caches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -159,7 +111,7 @@ class Manifest:
             "name": self.name,
             "requires": list(self.requires),
             "members": [{"name": e.name, "size": e.size, "sha256": e.sha256} for e in self.members],
-            "methods": {name: _method_json(method) for name, method in self.methods.items()},
+            "methods": {name: method_json(method) for name, method in self.methods.items()},
             "state": [
                 {"name": s.name, "dtype": s.dtype, "shape": list(s.shape), "initial": s.initial}
                 for s in self.state
@@ -169,15 +121,7 @@ class Manifest:
                 "parameters": dict(self.weights.parameters),
                 "buffers": dict(self.weights.buffers),
             },
-            "variants": {
-                name: {
-                    "target": dict(v.target),
-                    "programs": dict(v.programs),
-                    "engines": {k: _engine_json(e) for k, e in v.engines.items()},
-                    **({"caches": {k: dict(c) for k, c in v.caches.items()}} if v.caches else {}),
-                }
-                for name, v in self.variants.items()
-            },
+            "variants": {name: variant_json(v) for name, v in self.variants.items()},
             "report": dict(self.report),
             "metadata": dict(self.metadata),
         }
@@ -254,10 +198,10 @@ def _read(top: Place) -> Manifest:
         producer=top["producer"].string(),
         requires=top["requires"].each(_requirement),
         members=members,
-        methods=top["methods"].mapping(_method),
+        methods=top["methods"].mapping(read_method),
         state=top["state"].each(_state),
         weights=_weights(top["weights"]),
-        variants=top["variants"].mapping(_variant),
+        variants=top["variants"].mapping(read_variant),
         report=report.object() if report else {},
         metadata=metadata.object() if metadata else {},
     )
@@ -278,158 +222,21 @@ def _entry(place: Place) -> Entry:
     name = place["name"].string()
     if reason := check_name(name):
         raise MalformedError(f"{place.path}.name {name!r} {reason}")
-    return Entry(name, place["size"].integer(), _digest(place["sha256"]))
-
-
-def _method(place: Place) -> Method:
-    golden, tolerance = place.get("golden"), place.get("tolerance")
-    return Method(
-        inputs=place["inputs"].each(_tensor),
-        outputs=place["outputs"].each(_tensor),
-        in_tree=place["in_tree"].value,
-        out_tree=place["out_tree"].value,
-        golden=golden.each(_golden) if golden else (),
-        tolerance=tolerance.mapping(lambda p: p.object()) if tolerance else {},
-    )
-
-
-def _golden(place: Place) -> Golden:
-    states = place.get("states")
-    return Golden(
-        place["member"].string(),
-        _strings(place["inputs"]),
-        _strings(place["outputs"]),
-        _strings(states) if states else (),
-    )
-
-
-def _tensor(place: Place) -> TensorSpec:
-    shape = place["shape"].each(_dim)
-    ranges = [_numbers(found) if (found := place.get(k)) else None for k in ("min", "opt", "max")]
-    for key, sizes in zip(("min", "opt", "max"), ranges):  # noqa: B905 both have three
-        if sizes is not None and len(sizes) != len(shape):
-            place[key].wrong(f"{len(shape)} sizes")
-    return TensorSpec(place["name"].string(), _dtype(place["dtype"]), shape, *ranges)
-
-
-def _dim(place: Place) -> Dim | None:
-    if place.value is None:
-        return None
-    try:
-        size = dims.from_json(place.value)
-    except (ValueError, TypeError, ZeroDivisionError):
-        place.wrong("a size expression")
-    if isinstance(size, int) and size < 0:
-        place.wrong("a size from 0")
-    return size
+    return Entry(name, place["size"].integer(), read_digest(place["sha256"]))
 
 
 def _state(place: Place) -> StateTensor:
     return StateTensor(
         place["name"].string(),
-        _dtype(place["dtype"]),
-        _numbers(place["shape"]),
+        read_dtype(place["dtype"]),
+        place["shape"].each(Place.integer),
         place["initial"].string(),
     )
 
 
 def _weights(place: Place) -> Weights:
     return Weights(
-        _strings(place["members"]),
+        place["members"].each(Place.string),
         place["parameters"].mapping(Place.string),
         place["buffers"].mapping(Place.string),
     )
-
-
-def _variant(place: Place) -> Variant:
-    target = place["target"]
-    target["name"].string()
-    target["kind"].string()
-    caches = place.get("caches")
-    return Variant(
-        target.object(),
-        place["programs"].mapping(Place.string),
-        place["engines"].mapping(_engine),
-        caches.mapping(_cache) if caches else {},
-    )
-
-
-def _engine(place: Place) -> EngineRef:
-    member, record, deferred = (place.get(key) for key in ("member", "record", "deferred"))
-    options, content = place.get("options"), place.get("content")
-    return EngineRef(
-        place["kind"].string(),
-        member.string() if member else None,
-        record.object() if record else {},
-        deferred.string() if deferred else None,
-        options.object() if options else {},
-        _digest(content) if content else None,
-    )
-
-
-def _cache(place: Place) -> dict[str, Any]:
-    lock = place.get("lock")
-    return {
-        "member": place["member"].string(),
-        "lock": lock.string() if lock else None,
-        "key": dict(place["key"].object()),
-    }
-
-
-def _digest(place: Place) -> str:
-    text = place.string()
-    if not _DIGEST.fullmatch(text):
-        place.wrong("a sha256 in lower-case hex")
-    return text
-
-
-def _strings(place: Place) -> tuple[str, ...]:
-    return place.each(Place.string)
-
-
-def _numbers(place: Place) -> tuple[int, ...]:
-    return place.each(Place.integer)
-
-
-def _dtype(place: Place) -> str:
-    return place.string(among=DTYPES)
-
-
-def _tensor_json(tensor: TensorSpec) -> dict[str, Any]:
-    ranges = {"min": tensor.min, "opt": tensor.opt, "max": tensor.max}
-    return {
-        "name": tensor.name,
-        "dtype": tensor.dtype,
-        "shape": [None if d is None else dims.to_json(d) for d in tensor.shape],
-        **{key: list(sizes) for key, sizes in ranges.items() if sizes is not None},
-    }
-
-
-def _method_json(method: Method) -> dict[str, Any]:
-    return {
-        "inputs": [_tensor_json(t) for t in method.inputs],
-        "outputs": [_tensor_json(t) for t in method.outputs],
-        "in_tree": method.in_tree,
-        "out_tree": method.out_tree,
-        "golden": [
-            {
-                "member": g.member,
-                "inputs": list(g.inputs),
-                "outputs": list(g.outputs),
-                "states": list(g.states),
-            }
-            for g in method.golden
-        ],
-        "tolerance": {name: dict(bounds) for name, bounds in method.tolerance.items()},
-    }
-
-
-def _engine_json(engine: EngineRef) -> dict[str, Any]:
-    found = {
-        "member": engine.member,
-        "record": dict(engine.record),
-        "deferred": engine.deferred,
-        "options": dict(engine.options),
-        "content": engine.content,
-    }
-    return {"kind": engine.kind, **{key: value for key, value in found.items() if value}}
