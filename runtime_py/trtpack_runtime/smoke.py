@@ -11,104 +11,35 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
 from .bundle import Bundle
-from .errors import BundleError, SmokeFailure
+from .errors import BundleError
 from .manifest import Method
+from .smoke_report import (
+    DEFAULT_TOLERANCE,
+    Comparison,
+    Metrics,
+    SmokeReport,
+    Tolerance,
+    broken_bound,
+    ratio,
+)
 
-Tolerance = Mapping[str, Any]
-DEFAULT_TOLERANCE: Mapping[str, Tolerance] = {
-    "float64": {"rel_l2": 1e-4, "cosine": 0.999},
-    "float32": {"rel_l2": 1e-3, "cosine": 0.999},
-    "float16": {"rel_l2": 2e-2, "cosine": 0.999},
-    "bfloat16": {"rel_l2": 5e-2, "cosine": 0.99},
-}
-"""What an output without a tolerance of its own is judged by; other types by equality."""
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """How far an output is from the stored one; ``differing`` counts elements not equal."""
-
-    max_abs: float
-    rel_l2: float
-    cosine: float
-    differing: int
-    elements: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One output of one sample, judged; ``failure`` is None or says which bound does not hold."""
-
-    sample: str
-    output: str
-    dtype: str
-    metrics: Metrics | None
-    failure: str | None
-
-    @property
-    def is_float(self) -> bool:
-        """Whether errors of size matter, not only equality."""
-        return self.dtype.startswith(("float", "bfloat", "complex"))
-
-    @property
-    def badness(self) -> float:
-        """How far off it is, for ranking: 0 is perfect, infinite without anything to compare."""
-        metrics = self.metrics
-        if metrics is None:
-            return math.inf
-        if not self.is_float:
-            return metrics.differing / max(metrics.elements, 1)
-        return max(metrics.rel_l2, 1 - metrics.cosine)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; figures that are not finite as strings."""
-        metrics = None if self.metrics is None else asdict(self.metrics)
-        for name, value in (metrics or {}).items():
-            if not math.isfinite(value):
-                metrics = {**(metrics or {}), name: repr(value)}
-        return {**asdict(self), "metrics": metrics}
-
-
-@dataclass(frozen=True)
-class SmokeReport:
-    """All outputs of all samples."""
-
-    comparisons: tuple[Comparison, ...]
-
-    def __add__(self, other: SmokeReport) -> SmokeReport:
-        return SmokeReport(self.comparisons + other.comparisons)
-
-    @property
-    def passed(self) -> bool:
-        """Whether every output is within its tolerance."""
-        return not self.failed
-
-    @property
-    def failed(self) -> tuple[Comparison, ...]:
-        """The outputs outside their tolerance."""
-        return tuple(c for c in self.comparisons if c.failure is not None)
-
-    @property
-    def worst(self) -> Comparison | None:
-        """The output furthest off: a failed one if there is any."""
-        return max(self.failed or self.comparisons, key=lambda c: c.badness, default=None)
-
-    def raise_for_failure(self) -> None:
-        """Raises SmokeFailure that names the worst output, if any output failed."""
-        worst = self.worst
-        if self.passed or worst is None:
-            return
-        raise SmokeFailure(
-            f"{len(self.failed)} of {len(self.comparisons)} outputs wrong, worst is "
-            f"{worst.output!r} of {worst.sample}: {worst.failure}",
-            hint="build again for this device, or run with --verbose to see every output",
-        )
+__all__ = [
+    "DEFAULT_TOLERANCE",
+    "Comparison",
+    "Metrics",
+    "Sample",
+    "SmokeReport",
+    "compare",
+    "golden_samples",
+    "judge",
+    "replay",
+    "without_tf32",
+]
 
 
 @dataclass(frozen=True)
@@ -198,7 +129,7 @@ def judge(
         return Comparison(sample, output, dtype, None, failure)
     metrics = compare(got, want)
     bounds = DEFAULT_TOLERANCE.get(dtype, {"equal": True}) if tolerance is None else tolerance
-    return Comparison(sample, output, dtype, metrics, _broken_bound(metrics, bounds))
+    return Comparison(sample, output, dtype, metrics, broken_bound(metrics, bounds))
 
 
 def compare(got: torch.Tensor, want: torch.Tensor) -> Metrics:
@@ -224,25 +155,11 @@ def compare(got: torch.Tensor, want: torch.Tensor) -> Metrics:
     error = a - b
     return Metrics(
         max_abs=float(error.abs().max()) if error.numel() else 0.0,
-        rel_l2=_ratio(float(error.norm()), float(b.norm())),
+        rel_l2=ratio(float(error.norm()), float(b.norm())),
         cosine=_cosine(a, b),
         differing=differing,
         elements=same.numel(),
     )
-
-
-def _broken_bound(metrics: Metrics, bounds: Tolerance) -> str | None:
-    if bounds.get("equal") and metrics.differing:
-        return f"{metrics.differing} of {metrics.elements} elements differ, none may"
-    for name, text, value in (
-        ("rel_l2", "relative L2 error", metrics.rel_l2),
-        ("max_abs", "largest absolute error", metrics.max_abs),
-    ):
-        if bounds.get(name) is not None and not value <= bounds[name]:
-            return f"{text} {value:.3g}, at most {bounds[name]:g} is allowed"
-    if bounds.get("cosine") is not None and not metrics.cosine >= bounds["cosine"]:
-        return f"cosine similarity {metrics.cosine:.6f}, at least {bounds['cosine']:g} is wanted"
-    return None
 
 
 def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -250,12 +167,6 @@ def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
     if norms == 0:
         return 1.0 if bool((a == b).all()) else 0.0
     return max(-1.0, min(1.0, float(a @ b) / norms))
-
-
-def _ratio(error: float, size: float) -> float:
-    if error == 0:
-        return 0.0
-    return error / size if size else math.inf
 
 
 def _described(tensor: torch.Tensor) -> str:
