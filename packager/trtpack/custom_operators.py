@@ -10,7 +10,7 @@ from typing import Any
 
 from torch._library.custom_ops import OPDEFS
 
-from trtpack_runtime import aten
+from .aten_encoding import operators
 
 _BUILT_IN = frozenset({"aten", "prims", "prim", "sym", "getitem"})
 _SOURCE_PREFIX = "_trtpack_source_"
@@ -18,7 +18,7 @@ _SOURCE_PREFIX = "_trtpack_source_"
 
 def required_modules(graph: Mapping[str, Any]) -> list[str]:
     """The modules a stored ATen graph needs, sorted."""
-    found = {providing_module(operator) for operator in aten.operators(graph)}
+    found = {providing_module(operator) for operator in operators(graph)}
     return sorted(name for name in found if name is not None)
 
 

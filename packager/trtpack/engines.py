@@ -248,7 +248,7 @@ def _depends_on(made: BuiltEngine, job: Job, target: Target, bench: Bench) -> di
 def _build_inductor(
     job: Job, weights: Path, path: Path, on_progress: OnProgress
 ) -> Mapping[str, Any]:
-    from trtpack_runtime.engines.inductor_build import build_in_child
+    from .inductor_build import build_in_child
 
     assert job.segment.graph is not None
     on_progress("compiling C++")

@@ -15,7 +15,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 import trtpack
-from trtpack_runtime import aten, dims, program, treespec
+from trtpack_runtime import dims, program, treespec
 from trtpack_runtime.archive_writer import Member
 from trtpack_runtime.bundle import write_bundle
 from trtpack_runtime.dtypes import by_torch
@@ -24,6 +24,7 @@ from trtpack_runtime.manifest import Manifest
 from trtpack_runtime.safetensors import write_safetensors
 from trtpack_runtime.tactics import Tactics, to_lock
 
+from .aten_encoding import needs_newer_torch
 from .capture import Captured, attribute, returned
 from .convert import signature
 from .converters.symbols import Symbols, UnknownSymbolError
@@ -299,7 +300,7 @@ def _requires(variants: Sequence[Variant]) -> list[str]:
         for segment in variant.assembled.program.segments:
             if segment.graph is None:
                 continue
-            needs.update(aten.needs_newer_torch(segment.graph))
+            needs.update(needs_newer_torch(segment.graph))
             needs.update(f"module:{name}" for name in required_modules(segment.graph))
     return sorted(needs)
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from trtpack_runtime import aten, dims, program
+from trtpack_runtime import dims, program
 from trtpack_runtime import recipes as recipe_format
 from trtpack_runtime.check import check_network
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.errors import CompileError
 from trtpack_runtime.network import Network
 
+from .aten_encoding import encode
 from .branches import is_graph
 from .capture import Captured, attribute
 from .convert import ConvertedSegment, Passed
@@ -150,7 +151,7 @@ def _aten(segment: PlannedSegment, derived: _Derived) -> dict[str, Any]:
         except UnknownSymbolError:
             return None
 
-    graph = aten.encode(module, segment.inputs, dim_of)
+    graph = encode(module, segment.inputs, dim_of)
     names = {
         str(n.target): derived.put(str(n.target), attribute(module, str(n.target)))
         for n in module.graph.nodes

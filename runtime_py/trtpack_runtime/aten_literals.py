@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from .dtypes import DTYPES, by_torch
+from .dtypes import DTYPES
 from .errors import BundleError
 
-_SYMBOLIC: Mapping[str, Callable[..., Any]] = {
+SYMBOLIC: Mapping[str, Callable[..., Any]] = {
     "sym.add": operator.add,
     "sym.sub": operator.sub,
     "sym.mul": operator.mul,
@@ -40,7 +40,6 @@ _SYMBOLIC: Mapping[str, Callable[..., Any]] = {
     "sym.gt": operator.gt,
     "sym.ge": operator.ge,
 }
-SYMBOLIC_NAMES: Mapping[Any, str] = {function: name for name, function in _SYMBOLIC.items()}
 
 COND: Any = torch.ops.higher_order.cond
 _PLAIN: Mapping[str, Callable[..., Any]] = {"getitem": operator.getitem, "cond": COND}
@@ -49,9 +48,6 @@ _REFUSED = frozenset({"aten.from_file.default"})
 """Operators that reach outside the program's tensors; a bundle is data and may not hold them."""
 
 _OP_NAME = re.compile(r"\w+\.\w+\.\w+")
-
-UNKNOWN = object()
-"""What ``to_json`` answers for a value that is no literal."""
 
 
 def operator_named(name: str) -> Callable[..., Any]:
@@ -62,8 +58,8 @@ def operator_named(name: str) -> Callable[..., Any]:
     """
     if name in _PLAIN:
         return _PLAIN[name]
-    if name in _SYMBOLIC:
-        return _SYMBOLIC[name]
+    if name in SYMBOLIC:
+        return SYMBOLIC[name]
     if not _OP_NAME.fullmatch(name) or name in _REFUSED:
         raise BundleError(
             f"a bundle may not call {name!r}", hint="use bundles from a source you trust"
@@ -82,31 +78,8 @@ def operator_named(name: str) -> Callable[..., Any]:
     raise BundleError(f"PyTorch {torch.__version__} has no operator {name} here", hint=hint)
 
 
-def to_json(value: Any) -> Any:
-    """A literal argument as JSON, or ``UNKNOWN``."""
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case float():
-            return value if math.isfinite(value) else {"float": repr(value)}
-        case complex():
-            return {"complex": [to_json(value.real), to_json(value.imag)]}
-        case torch.device():
-            return {"device": True}
-        case torch.memory_format() | torch.layout():
-            kind = "layout" if isinstance(value, torch.layout) else "memory_format"
-            return {kind: str(value).removeprefix("torch.")}
-        case torch.dtype():
-            name = str(value).removeprefix("torch.")
-            try:
-                return {"dtype": by_torch(value).name}
-            except KeyError:
-                return {"dtype": name}
-    return UNKNOWN
-
-
 def from_json(value: Mapping[str, Any]) -> Any:
-    """The inverse of ``to_json`` for the literals that are objects; ValueError for others."""
+    """A literal that is a JSON object; ValueError for others."""
     match value:
         case {"float": str(text)}:
             return float(text)

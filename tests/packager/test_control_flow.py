@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import trtpack_runtime
 from tests.packager.converters import engine
+from trtpack import aten_encoding
 from trtpack.branches import COND
 from trtpack.capture import Captured, capture
 from trtpack.convert import ROUNDED
@@ -207,10 +208,10 @@ def test_a_stored_graph_has_its_conditionals(model: nn.Module) -> None:
     graph_module = captured(model, dynamic=True).graph_module
     lowered = [n for n in graph_module.graph.nodes if n.target is COND]
     assert len(lowered) == 1
-    stored = aten.encode(graph_module, ["a", "b"], Symbols.of(graph_module).dim)
+    stored = aten_encoding.encode(graph_module, ["a", "b"], Symbols.of(graph_module).dim)
     run = aten.decode(stored, dict(graph_module.named_buffers()))
-    assert aten.needs_newer_torch(stored) == []
-    assert "cond" not in aten.operators(stored)
+    assert aten_encoding.needs_newer_torch(stored) == []
+    assert "cond" not in aten_encoding.operators(stored)
     for sign in (1, -1):
         x, choice = torch.randn(4, 3, 5), torch.ones(2) * sign
         wanted = model(x, choice)
@@ -230,8 +231,8 @@ def test_a_graph_within_a_stored_graph_is_checked_for_old_pytorch() -> None:
         "kwargs": {},
     }
     graph: dict[str, Any] = {"nodes": [cond]}
-    assert aten.operators(graph) == {"aten.not_there.default": 1}
-    assert len(aten.needs_newer_torch(graph)) == 1
+    assert aten_encoding.operators(graph) == {"aten.not_there.default": 1}
+    assert len(aten_encoding.needs_newer_torch(graph)) == 1
 
 
 @pytest.mark.slow

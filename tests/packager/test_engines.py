@@ -233,7 +233,7 @@ def test_what_the_compiler_prints_goes_to_the_log(
         rest["log"]("a compiler's warning")
         return {}
 
-    monkeypatch.setattr("trtpack_runtime.engines.inductor_build.build_in_child", compiled)
+    monkeypatch.setattr("trtpack.inductor_build.build_in_child", compiled)
     monkeypatch.setattr("trtpack.engines.shutil.which", lambda _: "/usr/bin/c++")
     shown: list[str] = []
     caplog.set_level("DEBUG")

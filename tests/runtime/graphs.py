@@ -13,7 +13,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils._sympy.functions import FloorDiv
 
-from trtpack_runtime import aten, dims
+from trtpack import aten_encoding
+from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
 
 
@@ -59,10 +60,10 @@ def stored(
     graph_module, constants = exported(module, args, dynamic)
     count = sum(node.op == "placeholder" for node in graph_module.graph.nodes)
     names = [f"x{i}" for i in range(count)]
-    return aten.encode(graph_module, names, dim_of(graph_module)), constants
+    return aten_encoding.encode(graph_module, names, dim_of(graph_module)), constants
 
 
-def dim_of(graph_module: fx.GraphModule) -> aten.DimOf:
+def dim_of(graph_module: fx.GraphModule) -> aten_encoding.DimOf:
     """Symbolic sizes as expressions over the placeholders."""
     known: dict[sympy.Symbol, Dim] = {}
     for node in graph_module.graph.nodes:

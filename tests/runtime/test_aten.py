@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.runtime.graphs import dim_of, exported, stored
+from trtpack import aten_encoding
+from trtpack.schemas import lacking
 from trtpack_runtime import aten
 from trtpack_runtime.errors import BundleError, CompileError
-from trtpack_runtime.schemas import lacking
 
 
 class Conv(nn.Module):
@@ -95,8 +96,8 @@ def test_decoded_graph_exports_again_and_encodes_to_itself(
     again, kept = exported(decoded, make(2), (dynamic,))
     assert kept.keys() == constants.keys()
     names = [n.name for n in again.graph.nodes if n.op == "placeholder"]
-    repeated = aten.encode(again, names, dim_of(again))
-    assert sorted(aten.operators(repeated)) == sorted(aten.operators(graph))
+    repeated = aten_encoding.encode(again, names, dim_of(again))
+    assert sorted(aten_encoding.operators(repeated)) == sorted(aten_encoding.operators(graph))
 
 
 def test_constants_are_the_given_tensors() -> None:
@@ -115,7 +116,7 @@ def test_a_derived_name_is_kept() -> None:
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1.0, 2, True, complex(1, -2)])
 def test_literals_survive_json(value: Any) -> None:
-    encoded = json.loads(json.dumps(aten.aten_literals.to_json(value), allow_nan=False))
+    encoded = json.loads(json.dumps(aten_encoding.literal(value), allow_nan=False))
     back = aten.aten_literals.from_json(encoded) if isinstance(encoded, dict) else encoded
     assert type(back) is type(value)
     assert repr(back) == repr(value)
@@ -184,12 +185,12 @@ def test_another_format_is_refused() -> None:
 def test_python_calls_are_not_stored() -> None:
     graph_module = torch.fx.symbolic_trace(nn.Sequential(nn.ReLU()))
     with pytest.raises(CompileError, match="call_module node is no operator"):
-        aten.encode(graph_module, ["x"])
+        aten_encoding.encode(graph_module, ["x"])
 
 
 def test_torch_2_3_has_what_a_cnn_needs() -> None:
     graph, _ = stored(Conv(), (torch.randn(1, 3, 8, 8),))
-    assert aten.needs_newer_torch(graph) == []
+    assert aten_encoding.needs_newer_torch(graph) == []
 
 
 @pytest.mark.parametrize(
@@ -207,6 +208,8 @@ def test_newer_operators_are_told(node: str, kwargs: dict[str, Any], reason: str
     graph = _graph([("y", node, [{"value": "x"}] * 3)])
     graph["nodes"][0]["kwargs"] = kwargs
     assert lacking(graph) == [reason]
-    assert aten.needs_newer_torch(graph) == [f"torch>={'.'.join(torch.__version__.split('.')[:2])}"]
+    assert aten_encoding.needs_newer_torch(graph) == [
+        f"torch>={'.'.join(torch.__version__.split('.')[:2])}"
+    ]
     graph["nodes"][0]["op"] = "my_ops.twist.default"
-    assert aten.needs_newer_torch(graph) == []
+    assert aten_encoding.needs_newer_torch(graph) == []

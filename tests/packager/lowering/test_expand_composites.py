@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from trtpack import aten_encoding
 from trtpack.capture import capture
 from trtpack.converters.symbols import Symbols
 from trtpack.lowering import lower
 from trtpack.partition import Plan, partition
+from trtpack.schemas import lacking
 from trtpack.target import find_target
-from trtpack_runtime import aten
-from trtpack_runtime.schemas import lacking
 
 from .test_recognise_rotary import HALF, Turn, by_halves, by_neighbours
 
@@ -64,7 +64,7 @@ def test_expanded_graphs_of_open_sizes_suit_the_oldest_pytorch(name: str) -> Non
         MODELS[name](torch.float32), torch.randn(2, 3, 5, 8), dynamic=True
     ).segments
     module = segment.graph_module
-    graph = aten.encode(module, segment.inputs, Symbols.of(module).dim)
+    graph = aten_encoding.encode(module, segment.inputs, Symbols.of(module).dim)
     assert lacking(graph) == []
 
 

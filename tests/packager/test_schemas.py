@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from trtpack_runtime import schemas
-from trtpack_runtime.schemas import Argument
+from trtpack import schemas
+from trtpack.schemas import Argument
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "snapshot_schemas"
 YAML = """\

@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from trtpack_runtime import dims
 from trtpack_runtime.dtypes import DTYPES
+from trtpack_runtime.engines.inductor import MODEL_NAME, constant_names, cpu_flags
 from trtpack_runtime.errors import EngineBuildError, TrtpackError
 from trtpack_runtime.network import Profile, Tensor
-
-from .inductor import MODEL_NAME, constant_names
 
 if TYPE_CHECKING:
     import torch
@@ -236,8 +235,6 @@ def _renamed(graph: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
 
 def _record(package: Path, names: set[str]) -> dict[str, Any]:
     import torch
-
-    from .inductor import cpu_flags
 
     loader = torch._C._aoti.AOTIModelPackageLoader(str(package), MODEL_NAME, False, 1, -1)
     unknown = sorted(set(loader.get_constant_fqns()) - names)
