@@ -4,7 +4,7 @@
 The weights stay outside the library: it reads them where the bundle is mapped (only vectors of a
 few numbers become part of its code). The library belongs to one PyTorch release, one operating
 system and a set of CPU instructions: its record names them.
-``inductor_build.py`` compiles it, in a process of its own.
+The packager compiles it, in a process of its own.
 """
 
 from __future__ import annotations
