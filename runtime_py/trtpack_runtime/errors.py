@@ -89,6 +89,10 @@ class DeviceError(TrtpackError):
     exit_code = 6
 
 
+class BusyError(TrtpackError):
+    """A pool has as many requests as it takes; one may have room later."""
+
+
 class SmokeFailure(TrtpackError):
     """The loaded program does not compute what it should."""
 
