@@ -41,7 +41,7 @@ KEPT_WHOLE = (
     "im2col", "col2im",
     "linalg_vector_norm", "std", "var", "norm", "triu", "tril", "cumsum", "cumprod",
     "nan_to_num", "logaddexp", "logaddexp2", "sinc", "frac", "xlogy", "rsub",
-    "lstm", "gru", "rnn_tanh", "rnn_relu",
+    "lstm", "gru", "rnn_tanh", "rnn_relu", "linspace", "logspace",
 )
 # fmt: on
 """Operators left as they are: TensorRT has them whole, or a converter needs fewer layers for the

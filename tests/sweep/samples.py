@@ -6,7 +6,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 
@@ -27,7 +27,8 @@ class Sample:
     """One call of an operator: what its tensors are, and how to make it with other ones.
 
     ``tensors`` stand in the order of the arguments; everything else is bound. The answers of
-    ``call`` are flat, values that are no tensors left out.
+    ``call`` are flat, values that are no tensors left out. ``wide_call`` is the same with every
+    float type among the arguments float64.
     """
 
     operator: str
@@ -36,12 +37,19 @@ class Sample:
     tensors: tuple[T, ...]
     call: Callable[[Sequence[T]], list[T]] = field(repr=False)
     text: str
+    wide_call: Callable[[Sequence[T]], list[T]] | None = field(default=None, repr=False)
 
     def answers(self, tensors: Sequence[T] | None = None) -> list[T]:
         """Eager PyTorch's answers; the tensors given stay as they are."""
         given = self.tensors if tensors is None else tensors
         with torch.no_grad():
             return [answer.clone() for answer in self.call([t.clone() for t in given])]
+
+    def answers_in_float64(self) -> list[T]:
+        """Eager PyTorch's answers to the same call with float64 in place of each other float."""
+        wide = [t.double() if t.is_floating_point() else t.clone() for t in self.tensors]
+        with torch.no_grad():
+            return (self.wide_call or self.call)(wide)
 
 
 def operators() -> list[str]:
@@ -63,17 +71,23 @@ def samples(operator: str, dtype: str, most: int | None = None) -> Iterator[Samp
 def _sample(op: Any, operator: str, dtype: str, index: int, given: Any) -> Sample:
     leaves, spec = pytree.tree_flatten((given.input, tuple(given.args), dict(given.kwargs)))
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, T)]
+    wide = [torch.float64 if _is_float_type(leaf) else leaf for leaf in leaves]
 
-    def call(tensors: Sequence[T]) -> list[T]:
-        filled = list(leaves)
+    def call(tensors: Sequence[T], bound: Sequence[Any] = leaves) -> list[T]:
+        filled = list(bound)
         for place, tensor in zip(places, tensors, strict=True):
             filled[place] = tensor
         first, args, kwargs = pytree.tree_unflatten(filled, spec)
         answers = pytree.tree_leaves(op(first, *args, **kwargs))
         return [answer for answer in answers if isinstance(answer, T)]
 
-    tensors = tuple(leaves[place].detach() for place in places)
-    return Sample(operator, dtype, index, tensors, call, _text(given))
+    tensors = tuple(leaves[place].detach().clone() for place in places)  # some are changed later
+    wide_call = partial(call, bound=wide)
+    return Sample(operator, dtype, index, tensors, call, _text(given), wide_call)
+
+
+def _is_float_type(value: Any) -> bool:
+    return isinstance(value, torch.dtype) and value.is_floating_point
 
 
 def _text(given: Any) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.sweep.judging import difference
-from tests.sweep.samples import Sample
+from tests.sweep.samples import Sample, samples
 
 T = torch.Tensor
 
@@ -64,6 +64,21 @@ def test_an_answer_nearer_to_float64_than_pytorch_is_right() -> None:
     assert difference(product, [have], [want]) is None
     have[-1] = want[-1] * 1.2
     assert difference(product, [have], [want]) is not None
+
+
+def test_float64_takes_the_place_of_a_type_that_is_an_argument_too() -> None:
+    halves = next(s for s in samples("linspace", "float16") if "(4.3, -3, 50," in s.text)
+    (want,), (exact,) = halves.answers(), halves.answers_in_float64()
+    assert (want.dtype, exact.dtype) == (torch.float16, torch.float64)
+    assert difference(halves, [exact.half()], [want]) is None
+    assert difference(halves, [want + 0.02], [want]) is not None
+
+
+def test_a_sample_keeps_its_numbers_when_its_maker_goes_on() -> None:
+    tensors = [s.tensors[0] for s in samples("masked.argmin", "float32") if len(s.tensors) == 1]
+    matrices = [tensor for tensor in tensors if tensor.shape == (3, 5)]
+    assert not matrices[0].isnan().any()
+    assert matrices[-1].isnan().any()
 
 
 def test_a_finite_answer_is_right_where_pytorch_overflows_and_float64_does_not() -> None:

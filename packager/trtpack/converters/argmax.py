@@ -4,6 +4,7 @@
 Shapes: any rank, any dim, dynamic ones included; no ``dim`` means the flattened tensor.
 Dtypes: float32, float16, bfloat16, int32, int64, bool, uint8; the indices are int64. Which of
 several equal elements is found is unspecified, as in PyTorch.
+NaN: of floats, the least is the greatest of the negated ones, so that a NaN is found either way.
 Source: NvInfer.h, ITopKLayer: at least two dims, along one of the last four.
 """
 
@@ -33,6 +34,8 @@ def argmax(ctx: Context, self: Tensor, dim: int | None = None, keepdim: bool = F
 @converter(aten.argmin.default, when=needs_wider_signed_integers)
 def argmin(ctx: Context, self: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """argmin(Tensor self, int? dim=None, bool keepdim=False) -> Tensor"""
+    if self.dtype in FLOATS:
+        return _place(ctx, "MAX", ctx.unary("NEG", self), dim)
     return _place(ctx, "MIN", self, dim)
 
 
@@ -45,7 +48,10 @@ def max_dim(ctx: Context, self: Tensor, dim: int, keepdim: bool = False) -> tupl
 @converter(aten.min.dim, when=needs_wider_signed_integers)
 def min_dim(ctx: Context, self: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """min.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
-    return _best(ctx, "MIN", self, dim)
+    if self.dtype not in FLOATS:
+        return _best(ctx, "MIN", self, dim)
+    values, indices = _best(ctx, "MAX", ctx.unary("NEG", self), dim)
+    return ctx.unary("NEG", values), indices
 
 
 def _place(ctx: Context, op: str, x: Tensor, dim: int | None) -> Tensor:

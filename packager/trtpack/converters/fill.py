@@ -114,13 +114,73 @@ def arange(ctx: Context, end: Number, start: Number = 0, step: Number = 1, **_: 
     return ctx.constant(torch.arange(start, end, step, dtype=torch_dtype), "range")
 
 
-@converter(aten.linspace.default)
-def linspace(ctx: Context, start: float, end: float, steps: int, **_: Any) -> Tensor:
+def _in_float64(start: Operand, end: Operand, dtype: torch.dtype | None, **_: Any) -> str | None:
+    """Refuses whole numbers between ends that a run tells."""
+    is_whole = dtype is not None and not dtype.is_floating_point
+    if is_whole and any(isinstance(value, Tensor | Expr) for value in (start, end)):
+        return "PyTorch computes whole steps in float64, which TensorRT has not"
+    return None
+
+
+@converter(
+    aten.linspace.default,
+    aten.linspace.Tensor_Tensor,
+    aten.linspace.Tensor_Scalar,
+    aten.linspace.Scalar_Tensor,
+    when=_in_float64,
+)
+def linspace(ctx: Context, start: Operand, end: Operand, steps: int, **_: Any) -> Tensor:
     """linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None,
     Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
+    linspace.Tensor_Tensor(Tensor start, Tensor end, int steps, *, ScalarType? dtype=None,
+    Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
+    linspace.Tensor_Scalar(Tensor start, Scalar end, ...) -> Tensor
+    linspace.Scalar_Tensor(Scalar start, Tensor end, ...) -> Tensor
+
+    The first half is counted from ``start``, the second from ``end``, as in PyTorch.
     """
-    torch_dtype = getattr(torch, DTYPES[ctx.result.dtype].torch)
-    return ctx.constant(torch.linspace(start, end, steps, dtype=torch_dtype), "range")
+    dtype = ctx.result.dtype
+    if not isinstance(start, Tensor | Expr) and not isinstance(end, Tensor | Expr):
+        torch_dtype = getattr(torch, DTYPES[dtype].torch)
+        return ctx.constant(torch.linspace(start, end, steps, dtype=torch_dtype), "range")
+    first, last = (ctx.operand(value, dtype, 1) for value in (start, end))
+    step = ctx.elementwise("DIV", ctx.elementwise("SUB", last, first), max(steps - 1, 1))
+    places = (
+        ctx.ramp((steps,), (1,), dtype=dtype),
+        ctx.ramp((steps,), (-1,), steps - 1, dtype=dtype),
+    )
+    early, late = (ctx.elementwise("PROD", step, place) for place in places)
+    is_early = ctx.constant(torch.arange(steps) < max(steps // 2, 1), "first half")
+    return ctx.select(
+        is_early, ctx.elementwise("SUM", first, early), ctx.elementwise("SUB", last, late)
+    )
+
+
+@converter(
+    aten.logspace.default,
+    aten.logspace.Tensor_Tensor,
+    aten.logspace.Tensor_Scalar,
+    aten.logspace.Scalar_Tensor,
+    when=_in_float64,
+)
+def logspace(
+    ctx: Context, start: Operand, end: Operand, steps: int, base: float = 10.0, **_: Any
+) -> Tensor:
+    """logspace(Scalar start, Scalar end, int steps, float base=10.0, *, ScalarType? dtype=None,
+    Layout? layout=None, Device? device=None, bool? pin_memory=None) -> Tensor
+    logspace.Tensor_Tensor(Tensor start, Tensor end, int steps, float base=10.0, *,
+    ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None)
+    -> Tensor
+    logspace.Tensor_Scalar(Tensor start, Scalar end, ...) -> Tensor
+    logspace.Scalar_Tensor(Scalar start, Tensor end, ...) -> Tensor
+
+    ``base`` to the power of ``linspace`` in the result's type.
+    """
+    if not isinstance(start, Tensor | Expr) and not isinstance(end, Tensor | Expr):
+        torch_dtype = getattr(torch, DTYPES[ctx.result.dtype].torch)
+        return ctx.constant(torch.logspace(start, end, steps, base, dtype=torch_dtype), "range")
+    exponents = linspace(ctx, start, end, steps)
+    return ctx.in_float32(exponents, lambda x: ctx.elementwise("POW", base, x))
 
 
 @converter(aten.eye.default, aten.eye.m)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -18,6 +20,7 @@ from tests.packager.converters.harness import (
 
 aten = torch.ops.aten
 NUMBERS = given([[3, 1, 2], [7, 9, 8]], torch.int64)
+NAN = given([[3.0, math.nan, 2.0], [7.0, -9.0, math.inf]])
 BOTH = dynamic(f32(4, 5, 3), {0: (1, 4, 8), 2: (2, 3, 6)})
 
 CASES = [
@@ -36,6 +39,7 @@ CASES = [
             Case(op, BOTH, 2, True),
             Case(op, BOTH),
             Case(op, f32(3, 2, 2, 2, 2, 2), 0),
+            Case(op, NAN, 1),
         )
     ),
     *(
@@ -50,6 +54,7 @@ CASES = [
             Case(op, given([[1, 0, 1], [0, 1, 1]], torch.bool), 1).answering(0),
             Case(op, given([[1, 250, 7], [0, 9, 3]], torch.uint8), 1),
             Case(op, BOTH, 2),
+            Case(op, NAN, 0),
             Case(op, f32(2, 3, 2, 2, 2, 2), 1, True),
         )
     ),

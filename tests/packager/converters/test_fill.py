@@ -15,6 +15,7 @@ from tests.packager.converters.harness import (
     dynamic,
     f32,
     i64,
+    refused,
     size,
 )
 
@@ -49,6 +50,20 @@ CASES = [
     Case(aten.arange.start_step, 0, 1, 0.3),
     Case(aten.linspace.default, 0, 1, 7),
     Case(aten.linspace.default, 3, -1, 5, dtype=torch.float16),
+    Case(aten.linspace.default, 4.3, -3, 50, dtype=torch.int64),
+    Case(aten.linspace.default, 4.3, 50, 50, dtype=torch.int32),
+    Case(aten.linspace.default, 0, 7, 50, dtype=torch.uint8),
+    Case(aten.linspace.default, 4.3, -3, 50, dtype=torch.float16),
+    Case(aten.linspace.default, 0, size(0, 0), 7).beside(X),
+    Case(aten.linspace.Tensor_Tensor, f32(), f32(), 7),
+    Case(aten.linspace.Tensor_Scalar, f32(), 2.5, 1),
+    Case(aten.linspace.Scalar_Tensor, 4.3, i64(), 0),
+    Case(aten.logspace.default, 4.3, -3, 4, dtype=torch.bfloat16),
+    Case(aten.logspace.default, 4.3, -3, 50, 2.0, dtype=torch.int32),
+    Case(aten.logspace.default, -1, size(0, 0), 5, 2.0).beside(X),
+    Case(aten.logspace.Tensor_Tensor, f32(), f32(), 6),
+    Case(aten.logspace.Tensor_Scalar, f32(), 0.5, 5, 2.0),
+    Case(aten.logspace.Scalar_Tensor, 0.5, f32(), 5),
     Case(aten.eye.default, 3),
     Case(aten.eye.m, 3, 5, dtype=torch.bool),
     Case(aten.empty.memory_format, [2, 3]).with_any_values(),
@@ -73,3 +88,17 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_matches_pytorch(case: Case, check: Checker) -> None:
     check(case)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(aten.linspace.Tensor_Scalar, f32(), 3, 5, dtype=torch.int64),
+        Case(aten.linspace.default, 0, size(0, 0), 9, dtype=torch.int64).beside(X),
+        Case(aten.logspace.Scalar_Tensor, 1, f32(), 5, dtype=torch.int32),
+    ],
+    ids=str,
+)
+def test_whole_steps_of_a_run_are_refused(case: Case) -> None:
+    reason = "PyTorch computes whole steps in float64, which TensorRT has not"
+    assert refused(case) == reason
