@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch._ops import OpOverload
 
 from trtpack.target import Target
-from trtpack_runtime import dims, recipes
+from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.dtypes import DTYPES, by_torch
 from trtpack_runtime.layers import INTS, NUMBERS
 from trtpack_runtime.network import Network, Tensor
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools import recipes
+from trtpack_tools.recorder import Recorder
 
 from .bounds import Bounds
 from .constants import Constants
@@ -54,6 +55,7 @@ class Recording:
         self._never_negative: set[str] = set()
         self._origins: dict[str, Tensor] = {}
         self._bytes: set[str] = set()
+        self._added: dict[Hashable, tuple[Tensor, ...]] = {}
         self._constants = constants
 
     @property
@@ -77,7 +79,26 @@ class Recording:
         /,
         **attributes: Any,
     ) -> tuple[Tensor, ...]:
-        """Adds a layer of any kind and answers all its outputs."""
+        """Adds a layer of any kind and answers all its outputs.
+
+        One that is there already, such as the mask that every attention of a model adds, is not
+        added twice: its outputs are answered.
+        """
+        key = None if regions else _key(kind, operands, attributes)
+        if key is not None and key in self._added:
+            return self._added[key]
+        outputs = self._add_new(kind, operands, regions, attributes)
+        if key is not None:
+            self._added[key] = outputs
+        return outputs
+
+    def _add_new(
+        self,
+        kind: str,
+        operands: dict[str, Any],
+        regions: Mapping[str, Network] | None,
+        attributes: dict[str, Any],
+    ) -> tuple[Tensor, ...]:
         moved = self._numbers_moved(kind, operands)
         outputs = self._recorder.add(
             kind,
@@ -238,3 +259,18 @@ def at_least_zero(value: Dim | float) -> bool:
     if isinstance(value, dims.Expr):
         return all(coefficient > 0 for _, coefficient in value.terms)
     return value >= 0
+
+
+def _key(
+    kind: str, operands: Mapping[str, Any], attributes: Mapping[str, Any]
+) -> tuple[Hashable, ...]:
+    """What tells a layer from others: equal keys compute equal values."""
+    read = [(name, *(t.name for t in _listed(value))) for name, value in operands.items()]
+    return (kind, *sorted(read), *((name, _told(attributes[name])) for name in sorted(attributes)))
+
+
+def _told(value: Any) -> Hashable:
+    """An attribute as it is compared: -0.0 is not 0.0, nor True 1."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_told, value))
+    return value if isinstance(value, dims.Expr) else repr(value)
