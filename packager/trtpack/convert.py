@@ -17,7 +17,7 @@ from trtpack_runtime.dtypes import by_torch
 from trtpack_runtime.engines._weak import rounded
 from trtpack_runtime.errors import InternalError, NetworkError
 from trtpack_runtime.network import Network, Profile, Tensor
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.recorder import Recorder
 
 from .branches import COND, branches, is_graph, operands
 from .capture import attribute, returned

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from trtpack_runtime.builders import Outcome
-from trtpack_runtime.cache_files import tactics_in
 from trtpack_runtime.device_tactics import keep_tactics, prove_locked, provenance, written
 from trtpack_runtime.errors import ConfigError
 from trtpack_runtime.tactics import TacticKey, Tactics, TacticStore, named
+from trtpack_tools.cache_files import tactics_in
 
 from .options import Options
 from .target import Target

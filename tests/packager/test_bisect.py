@@ -10,10 +10,10 @@ import pytest
 
 from trtpack.bisect import MAX_BUILDS, offending_layers, part_of
 from trtpack_runtime import dims
-from trtpack_runtime.check import check_network
 from trtpack_runtime.errors import BuildCancelled, BuildKilled, DeviceError, EngineBuildError
 from trtpack_runtime.network import Network, Profile, Tensor
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.check import check_network
+from trtpack_tools.recorder import Recorder
 
 REFUSED = EngineBuildError("TensorRT built no engine")
 

@@ -14,7 +14,7 @@ from trtpack.options import InputSpec, Options
 from trtpack.target import find_target
 from trtpack_runtime.errors import ConfigError
 from trtpack_runtime.network import Tensor
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.recorder import Recorder
 
 GIB = 1 << 30
 

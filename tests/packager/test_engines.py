@@ -22,7 +22,7 @@ from trtpack_runtime.engine_store import EngineStore
 from trtpack_runtime.network import Network, Profile, Tensor
 from trtpack_runtime.program import Segment
 from trtpack_runtime.progress import Progress
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.recorder import Recorder
 
 
 def network(alpha: float = 0.1, *, axis: int = 0, profiles: tuple[Profile, ...] = ()) -> Network:

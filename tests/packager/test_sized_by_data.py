@@ -30,8 +30,8 @@ from trtpack.target import find_target
 from trtpack_runtime import device, reference
 from trtpack_runtime import network as networks
 from trtpack_runtime.bundle import open_bundle
-from trtpack_runtime.check import check_network
 from trtpack_runtime.engines import tensorrt
+from trtpack_tools.check import check_network
 
 import_torchvision()
 from torchvision.ops import batched_nms, nms  # noqa: E402

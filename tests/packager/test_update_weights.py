@@ -18,7 +18,7 @@ from trtpack.report import Progress
 from trtpack_runtime.bundle import open_bundle
 from trtpack_runtime.safetensors import write_safetensors
 from trtpack_runtime.samples import StoredTensor
-from trtpack_runtime.update_weights import update_weights
+from trtpack_tools.update_weights import update_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::trtpack_runtime.loading.DegradedWarning")
 

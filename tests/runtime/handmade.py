@@ -16,9 +16,9 @@ from trtpack_runtime.bundle import Member, write_bundle
 from trtpack_runtime.manifest import Manifest
 from trtpack_runtime.network import Network, Profile, Tensor
 from trtpack_runtime.program import Program, Segment, StateSlot
-from trtpack_runtime.recorder import Recorder
 from trtpack_runtime.safetensors import write_safetensors
 from trtpack_runtime.samples import StoredTensor
+from trtpack_tools.recorder import Recorder
 
 
 class Classifier(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 
 from trtpack_runtime.dims import Dim, dim, maximum, minimum
 from trtpack_runtime.network import Network, Profile, Tensor
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.recorder import Recorder
 
 NETWORKS: dict[str, Callable[[], Network]] = {}
 N, M = dim("x", 0), dim("x", 1)

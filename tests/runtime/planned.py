@@ -17,10 +17,10 @@ from trtpack_runtime.bundle import Member, open_bundle, write_bundle
 from trtpack_runtime.manifest import EngineRef, Manifest
 from trtpack_runtime.network import Network, Profile, Tensor
 from trtpack_runtime.program import Program, Segment
-from trtpack_runtime.recorder import Recorder
 from trtpack_runtime.rewrite import rewrite
 from trtpack_runtime.safetensors import write_safetensors
 from trtpack_runtime.samples import StoredTensor
+from trtpack_tools.recorder import Recorder
 
 RECORD: Mapping[str, Any] = {
     "tensorrt": "10.3.0",

@@ -21,20 +21,21 @@ import torch
 from tests.runtime import handmade, planned
 from tests.runtime.command import trtpack
 from tests.runtime.trt_double import double
-from trtpack_runtime import accuracy
-from trtpack_runtime.accuracy import Expected, chunked, compare_all, evaluator, search
 from trtpack_runtime.bundle import open_bundle
-from trtpack_runtime.cli.debug import _parts
-from trtpack_runtime.debugging import choose_segment, subject
-from trtpack_runtime.engines import LoadContext, _debug
+from trtpack_runtime.engines import LoadContext
 from trtpack_runtime.engines._child import BuildJob
-from trtpack_runtime.engines._debug import DebugJob, EngineProbe
 from trtpack_runtime.engines._options import BuildOptions
 from trtpack_runtime.errors import ConfigError, EngineBuildError
 from trtpack_runtime.network import Network, Tensor
 from trtpack_runtime.program import Segment
-from trtpack_runtime.recorder import Recorder
 from trtpack_runtime.reference import evaluate
+from trtpack_tools import accuracy
+from trtpack_tools import probing as _debug
+from trtpack_tools.accuracy import Expected, chunked, compare_all, evaluator, search
+from trtpack_tools.cli.debug import _parts
+from trtpack_tools.debugging import choose_segment, subject
+from trtpack_tools.probing import DebugJob, EngineProbe
+from trtpack_tools.recorder import Recorder
 
 NETWORK, STORED = planned.deep("FLOAT")
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
@@ -150,7 +151,7 @@ def test_rounding_to_half_shows_against_float() -> None:
 
 
 def test_pins_help_as_told() -> None:
-    from trtpack_runtime.precision_pins import pin
+    from trtpack_tools.precision_pins import pin
 
     network, stored = planned.deep("HALF")
     inputs = {"x": X.half() * 100}
@@ -455,6 +456,6 @@ def test_without_a_gpu(tmp_path: Path) -> None:
 
 
 def test_replacing_outputs_keeps_the_network_whole() -> None:
-    from trtpack_runtime.check import check_network
+    from trtpack_tools.check import check_network
 
     check_network(replace(NETWORK, outputs=(*NETWORK.outputs, *INNER)))

@@ -21,7 +21,7 @@ from trtpack_runtime.engines._build import BuildOptions, build_plan, prepare, wr
 from trtpack_runtime.engines._timing import entries_of, tactics_of
 from trtpack_runtime.errors import DeviceError, EngineBuildError
 from trtpack_runtime.network import Network, Profile, Tensor
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.recorder import Recorder
 
 ALL = tuple(releases())
 PLAIN = tuple(release for release in ALL if not release.startswith("rtx"))

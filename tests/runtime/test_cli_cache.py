@@ -19,15 +19,15 @@ from click.testing import CliRunner
 from tests.runtime import deferred
 from tests.runtime.command import Outcome
 from tests.runtime.command import trtpack as run
-from trtpack_runtime import cache_items
 from trtpack_runtime.bundle import Member
-from trtpack_runtime.cache_files import export_files, read_files, write_files
-from trtpack_runtime.cache_items import lookup, merge, store_item
-from trtpack_runtime.cli import cache as command
 from trtpack_runtime.engine_store import EngineStore
 from trtpack_runtime.errors import ConfigError, DeviceError
 from trtpack_runtime.finish import Stores
 from trtpack_runtime.tactics import TacticKey, Tactics, TacticStore, to_lock
+from trtpack_tools import cache_items
+from trtpack_tools.cache_files import export_files, read_files, write_files
+from trtpack_tools.cache_items import lookup, merge, store_item
+from trtpack_tools.cli import cache as command
 
 KEY = TacticKey("10.16.2", "9.0", "NVIDIA H200", 132)
 ORIN = TacticKey("10.3.0", "8.7", "Orin", 16, "p3701-0005")

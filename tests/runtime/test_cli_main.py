@@ -55,7 +55,7 @@ def ending_with(
 def test_help_names_every_verb_by_section() -> None:
     done = run("--help")
     assert (done.code, done.err) == (0, "")
-    for verb, entry in group.VERBS.items():
+    for verb, entry in {**group.VERBS, **group.ELSEWHERE}.items():
         assert re.search(rf"^  {verb} +{re.escape(entry.help)}$", done.out, re.MULTILINE)
     assert done.out.index("Run, on the device:") < done.out.index("Look inside:")
     assert run("-h").out == done.out
@@ -244,5 +244,5 @@ def test_offering_verbs_imports_none() -> None:
     )  # fmt: skip
     *offered, modules = done.stdout.splitlines()
     assert "plain,inspect" in offered
-    assert "trtpack_runtime.cli.inspect" not in modules
+    assert "trtpack_tools.cli.inspect" not in modules
     assert "trtpack_runtime.bundle" not in modules

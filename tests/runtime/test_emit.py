@@ -17,7 +17,7 @@ from trtpack_runtime.engines._memory import address
 from trtpack_runtime.errors import EngineBuildError
 from trtpack_runtime.layers import ENUMS, KINDS
 from trtpack_runtime.network import Constant, Layer, Network, Profile, Tensor
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.recorder import Recorder
 
 trt: Any = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed here")
 QUICK = BuildOptions(compute_capabilities=("SM89",), optimization_level=0)

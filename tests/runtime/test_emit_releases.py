@@ -25,7 +25,7 @@ from trtpack_runtime.engines._emit import emit
 from trtpack_runtime.engines._weak import rounded
 from trtpack_runtime.errors import EngineBuildError
 from trtpack_runtime.network import Layer, Network, Profile, Tensor
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.recorder import Recorder
 
 ALL = tuple(releases())
 BY_KIND: dict[str, list[tuple[Case, str]]] = defaultdict(list)

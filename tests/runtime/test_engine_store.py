@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from trtpack_runtime.dims import dim
 from trtpack_runtime.engine_store import EngineStore, content_of, engine_key, tensorrt_parts
 from trtpack_runtime.network import Network, Profile, Tensor
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.recorder import Recorder
 
 FACTS: dict[str, Any] = {
     "gpus": [{"name": "NVIDIA H200", "sm": "9.0", "multiprocessors": 132}],

@@ -22,8 +22,8 @@ from trtpack_runtime.engines.tensorrt import can_build, check, cuda_needed, load
 from trtpack_runtime.errors import BundleError, DeviceError, InputMismatchError, InternalError
 from trtpack_runtime.network import Network, Profile, Tensor
 from trtpack_runtime.program import Segment
-from trtpack_runtime.recorder import Recorder
 from trtpack_runtime.safetensors import TensorView
+from trtpack_tools.recorder import Recorder
 
 H200 = {
     "name": "NVIDIA H200",

@@ -20,7 +20,7 @@ from trtpack_runtime.engines._estimate import (
 )
 from trtpack_runtime.errors import DeviceError
 from trtpack_runtime.network import Network, Profile, Tensor
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.recorder import Recorder
 
 PIXELS = 8 * 8
 PLAIN = dict.fromkeys(("stride_nd", "dilation_nd"), (1, 1))

@@ -16,13 +16,13 @@ from tests.runtime import handmade, planned
 from tests.runtime.command import trtpack
 from tests.runtime.test_inspect_engine import rtx_plan
 from trtpack_runtime import network as networks
-from trtpack_runtime import triton
 from trtpack_runtime.bundle import open_bundle
 from trtpack_runtime.dims import dim
 from trtpack_runtime.errors import BundleError, ConfigError
-from trtpack_runtime.extract import extract_plans, extract_triton
 from trtpack_runtime.network import Network, Profile, Tensor
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools import triton
+from trtpack_tools.extract import extract_plans, extract_triton
+from trtpack_tools.recorder import Recorder
 
 
 @pytest.fixture

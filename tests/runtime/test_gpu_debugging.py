@@ -14,7 +14,7 @@ from tests.runtime.command import trtpack
 from trtpack_runtime.bundle import open_bundle
 from trtpack_runtime.device import facts
 from trtpack_runtime.engines import tensorrt
-from trtpack_runtime.extract import extract_plans
+from trtpack_tools.extract import extract_plans
 
 pytestmark = pytest.mark.gpu
 HUGE = ["blocks.3/linear", "blocks.3.act/relu", "blocks.4/linear"]

@@ -12,10 +12,10 @@ from trtpack_runtime import dims
 from trtpack_runtime.dims import dim
 from trtpack_runtime.dtypes import by_torch
 from trtpack_runtime.errors import NetworkError
-from trtpack_runtime.infer import infer
-from trtpack_runtime.infer.rules import RULES
 from trtpack_runtime.layers import KINDS
 from trtpack_runtime.network import Tensor
+from trtpack_tools.infer import infer
+from trtpack_tools.infer.rules import RULES
 
 
 def test_every_kind_has_a_rule_and_a_case() -> None:

@@ -16,17 +16,17 @@ from tests.runtime import handmade, planned
 from tests.runtime.command import trtpack
 from tests.runtime.trt_double import RELEASES, double
 from trtpack_runtime.bundle import open_bundle
-from trtpack_runtime.cli.engine_text import inspected, origins_text
 from trtpack_runtime.device import facts
-from trtpack_runtime.engine_layers import InspectedEngine, inspect_engine, read_layers
 from trtpack_runtime.engines import _inspect, tensorrt, tensorrt_rtx
 from trtpack_runtime.engines._build import BuildOptions, build_plan
 from trtpack_runtime.engines._child import ask
 from trtpack_runtime.errors import BundleError, DeviceError
 from trtpack_runtime.finish import Workshop, finish_segment
 from trtpack_runtime.network import Layer
-from trtpack_runtime.origins import Origin, Origins, origin_of
 from trtpack_runtime.segments import find_segment
+from trtpack_tools.cli.engine_text import inspected, origins_text
+from trtpack_tools.engine_layers import InspectedEngine, inspect_engine, read_layers
+from trtpack_tools.origins import Origin, Origins, origin_of
 
 NETWORK, STORED = planned.deep()
 ORIGINS = Origins(NETWORK)

@@ -14,11 +14,11 @@ import pytest
 
 from tests.runtime.layer_cases import VARIANTS, Case
 from trtpack_runtime import network as networks
-from trtpack_runtime.check import check_network
 from trtpack_runtime.dims import dim
 from trtpack_runtime.errors import BundleError, NetworkError
 from trtpack_runtime.network import Constant, Layer, Network, Profile, Tensor
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.check import check_network
+from trtpack_tools.recorder import Recorder
 
 n = dim("x", 0)
 

@@ -22,7 +22,7 @@ from trtpack_runtime.engines._load import deserialized
 from trtpack_runtime.errors import BundleError, DeviceError
 from trtpack_runtime.network import Profile, Tensor
 from trtpack_runtime.program import Segment
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.recorder import Recorder
 
 
 class Picking(Context):

@@ -16,7 +16,7 @@ from trtpack_runtime.dims import dim
 from trtpack_runtime.engines._emit import emit
 from trtpack_runtime.errors import ConfigError, EngineBuildError, NetworkError
 from trtpack_runtime.network import Network, Profile, Tensor
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.recorder import Recorder
 
 FIELDS = (("scale", 1.5), ("sizes", (2, 3)), ("mode", "fast"))
 

@@ -13,17 +13,17 @@ import torch
 from tests.runtime import handmade, planned
 from tests.runtime.trt_double import RELEASES, double
 from trtpack_runtime import network as networks
-from trtpack_runtime import recipes
 from trtpack_runtime.bundle import open_bundle
-from trtpack_runtime.check import check_network
 from trtpack_runtime.engines._build import BuildOptions, build_plan
 from trtpack_runtime.errors import ConfigError
 from trtpack_runtime.network import Network, Profile, Tensor
-from trtpack_runtime.pinned import write_pinned
-from trtpack_runtime.precision_pins import new_constants, pin, promoted, promoted_values
-from trtpack_runtime.recorder import Recorder
 from trtpack_runtime.reference import evaluate
 from trtpack_runtime.segments import find_segment
+from trtpack_tools import recipes
+from trtpack_tools.check import check_network
+from trtpack_tools.pinned import write_pinned
+from trtpack_tools.precision_pins import new_constants, pin, promoted, promoted_values
+from trtpack_tools.recorder import Recorder
 
 NETWORK, STORED = planned.deep()
 HUGE = ["blocks.3/linear", "blocks.3.act/relu", "blocks.4/linear"]

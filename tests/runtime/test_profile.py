@@ -15,15 +15,15 @@ import torch
 from tests.runtime import handmade, planned
 from tests.runtime.command import trtpack
 from tests.runtime.trt_double import RELEASES, double
-from trtpack_runtime import layer_times, profiling
-from trtpack_runtime.cli.profile import _modules
-from trtpack_runtime.engines._profile import profiled
 from trtpack_runtime.errors import ConfigError
 from trtpack_runtime.golden import sample_inputs
 from trtpack_runtime.loading import load
 from trtpack_runtime.module import BundleModule
-from trtpack_runtime.origins import Origin, Origins
-from trtpack_runtime.profiling import LayerProfile, Profile, SegmentProfile, Times, by_module
+from trtpack_tools import layer_times, profiling
+from trtpack_tools.cli.profile import _modules
+from trtpack_tools.layer_profiler import profiled
+from trtpack_tools.origins import Origin, Origins
+from trtpack_tools.profiling import LayerProfile, Profile, SegmentProfile, Times, by_module
 
 pytestmark = pytest.mark.filterwarnings("ignore::trtpack_runtime.loading.DegradedWarning")
 

@@ -13,9 +13,9 @@ from trtpack_runtime.dims import dim
 from trtpack_runtime.errors import InputMismatchError
 from trtpack_runtime.layers import KINDS
 from trtpack_runtime.network import Network, Tensor
-from trtpack_runtime.recorder import Recorder
 from trtpack_runtime.reference import evaluate
 from trtpack_runtime.reference.registry import KERNELS
+from trtpack_tools.recorder import Recorder
 
 
 def test_every_kind_has_an_evaluator() -> None:

@@ -11,13 +11,13 @@ import pytest
 from tests.runtime.emission import emitted
 from tests.runtime.trt_double import RELEASES, double
 from trtpack_runtime import network as networks
-from trtpack_runtime.check import check_network
 from trtpack_runtime.dims import dim
 from trtpack_runtime.errors import ConfigError, NetworkError
 from trtpack_runtime.network import Layer, Network, Profile, Tensor
-from trtpack_runtime.origins import Origins
-from trtpack_runtime.precision_pins import pin, promoted
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.check import check_network
+from trtpack_tools.origins import Origins
+from trtpack_tools.precision_pins import pin, promoted
+from trtpack_tools.recorder import Recorder
 
 LENGTH = dim("x", 0)
 

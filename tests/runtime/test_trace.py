@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from trtpack_runtime import trace
 from trtpack_runtime.errors import ConfigError
-from trtpack_runtime.trace import Event
+from trtpack_tools import trace
+from trtpack_tools.trace import Event
 
 EVENTS = [
     Event("call 0", "calls", 0.0, 2.0),

@@ -25,12 +25,12 @@ from trtpack_runtime.engine_store import content_of
 from trtpack_runtime.errors import BundleError, ConfigError, SmokeFailure, TrtpackError
 from trtpack_runtime.manifest import Manifest
 from trtpack_runtime.network import Network, Profile, Tensor
-from trtpack_runtime.new_weights import WeightsMismatchError
 from trtpack_runtime.program import Program, Segment
-from trtpack_runtime.recorder import Recorder
 from trtpack_runtime.safetensors import write_safetensors
 from trtpack_runtime.samples import StoredTensor
-from trtpack_runtime.update_weights import Updated, refit_problem, update_weights
+from trtpack_tools.new_weights import WeightsMismatchError
+from trtpack_tools.recorder import Recorder
+from trtpack_tools.update_weights import Updated, refit_problem, update_weights
 
 BATCH = dims.dim("x", 0)
 X = torch.linspace(-3, 9, 8).reshape(2, 4)
@@ -382,7 +382,7 @@ def test_a_failure_leaves_the_bundle_as_it_was(
     elif what == "full disk":
         monkeypatch.setattr(os, "fsync", _full)
     else:
-        monkeypatch.setattr("trtpack_runtime.update_weights._check_finite", _spoilt)
+        monkeypatch.setattr("trtpack_tools.update_weights._check_finite", _spoilt)
         wanted = SmokeFailure
     before = path.read_bytes()
     with pytest.raises(wanted):

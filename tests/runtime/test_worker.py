@@ -26,9 +26,9 @@ from trtpack_runtime.engines._build import BuildOptions
 from trtpack_runtime.engines._child import BuildJob, ask, build_in_worker
 from trtpack_runtime.errors import BuildCancelled, ConfigError, DeviceError, EngineBuildError
 from trtpack_runtime.network import Layer, Network, Profile, Tensor
-from trtpack_runtime.recorder import Recorder
 from trtpack_runtime.safetensors import TensorView, write_safetensors
 from trtpack_runtime.worker import TASKS
+from trtpack_tools.recorder import Recorder
 
 MODULE = "tensorrt_rtx"
 CHAIN = 24

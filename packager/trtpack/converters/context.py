@@ -14,7 +14,7 @@ from trtpack_runtime.dims import Dim
 from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.recorder import Recorder
 
 from .bounds import Bounds
 from .constants import Constants

@@ -11,8 +11,8 @@ import torch
 from trtpack.target import Target
 from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
-from trtpack_runtime.infer.by_data import MOST_BOXES
 from trtpack_runtime.network import Tensor
+from trtpack_tools.infer.by_data import MOST_BOXES
 
 from .context import Context
 from .ranking import ranked_by_comparing

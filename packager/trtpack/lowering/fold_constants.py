@@ -10,7 +10,7 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from trtpack_runtime import recipes as recipe_format
+from trtpack_tools import recipes as recipe_format
 
 from .graph import Recipes, add_constant, constant_of
 

@@ -12,7 +12,7 @@ from torch import fx
 from torch._ops import OpOverload
 
 from trtpack.capture import returned
-from trtpack_runtime import recipes as recipe_format
+from trtpack_tools import recipes as recipe_format
 
 from .graph import Recipes, add_constant, constant_of, insert
 

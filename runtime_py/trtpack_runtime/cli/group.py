@@ -57,53 +57,52 @@ VERBS: Mapping[str, Verb] = {
     "doctor": Verb(
         "trtpack_runtime.cli.doctor:doctor", DEVICE, "Say what this machine has to run bundles."
     ),
-    "cache": Verb(
-        "trtpack_runtime.cli.cache:cache",
-        DEVICE,
-        "See, compare, move and prune your built engines and timing caches.",
-    ),
-    "inspect": Verb(
-        "trtpack_runtime.cli.inspect:inspect",
-        INSIDE,
-        "Show what a bundle holds, without loading it.",
-    ),
     "verify": Verb(
         "trtpack_runtime.cli.verify:verify", INSIDE, "Compare every digest of a bundle."
-    ),
-    "profile": Verb(
-        "trtpack_runtime.cli.profile:profile",
-        INSIDE,
-        "Measure every segment and layer of a bundle on this machine.",
-    ),
-    "extract": Verb(
-        "trtpack_runtime.cli.extract:extract",
-        INSIDE,
-        "Take the TensorRT engines out of a bundle as files.",
-    ),
-    "debug": Verb(
-        "trtpack_runtime.cli.debug:debug",
-        INSIDE,
-        "Find the layer where an engine computes something else.",
-    ),
-    "update-weights": Verb(
-        "trtpack_runtime.cli.update_weights:update_weights",
-        OTHER,
-        "Give a bundle other weights, without building it again.",
     ),
     "completion": Verb(
         "trtpack_runtime.cli.completion:completion", OTHER, "Print a shell's completion script."
     ),
 }
+"""The runtime's own."""
 
-_HOST_HELP = {
-    "build": "Build a model into a bundle for one or more targets.",
-    "explain": "Say why operators go to TensorRT or stay in PyTorch.",
-    "targets": "List the devices a bundle can be built for.",
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A verb that another distribution brings: which, and what it says in the list of all."""
+
+    distribution: str
+    section: str
+    help: str
+
+
+ELSEWHERE: Mapping[str, Elsewhere] = {
+    "build": Elsewhere("trtpack", HOST, "Build a model into a bundle for one or more targets."),
+    "explain": Elsewhere("trtpack", HOST, "Say why operators go to TensorRT or stay in PyTorch."),
+    "targets": Elsewhere("trtpack", HOST, "List the devices a bundle can be built for."),
+    "cache": Elsewhere(
+        "trtpack-tools",
+        DEVICE,
+        "See, compare, move and prune your built engines and timing caches.",
+    ),
+    "inspect": Elsewhere("trtpack-tools", INSIDE, "Show what a bundle holds, without loading it."),
+    "profile": Elsewhere(
+        "trtpack-tools", INSIDE, "Measure every segment and layer of a bundle on this machine."
+    ),
+    "extract": Elsewhere(
+        "trtpack-tools", INSIDE, "Take the TensorRT engines out of a bundle as files."
+    ),
+    "debug": Elsewhere(
+        "trtpack-tools", INSIDE, "Find the layer where an engine computes something else."
+    ),
+    "update-weights": Elsewhere(
+        "trtpack-tools", OTHER, "Give a bundle other weights, without building it again."
+    ),
 }
 
 
 class LazyGroup(click.Group):
-    """Knows its verbs by name: the runtime's own, and those other distributions add."""
+    """Knows its verbs by name: the runtime's own, and those that other distributions add."""
 
     @cached_property
     def verbs(self) -> dict[str, Verb]:
@@ -129,10 +128,10 @@ class LazyGroup(click.Group):
         if name not in self.verbs and not name.startswith("-"):
             near = difflib.get_close_matches(name, self.verbs, n=1, cutoff=0.5)
             hint = "see all with: trtpack --help"
-            if near:
+            if name in ELSEWHERE:
+                hint = f"install it: pip install {ELSEWHERE[name].distribution}"
+            elif near:
                 hint = f"did you mean {near[0]}? {hint}"
-            elif name in _HOST_HELP:
-                hint = "install the host package: pip install trtpack"
             raise ConfigError(f"unknown command {name!r}", hint=hint)
         return super().resolve_command(ctx, args)
 
@@ -157,12 +156,16 @@ class LazyGroup(click.Group):
 
 def _points() -> list[EntryPoint]:
     found = {p.name: p for p in entry_points(group=ENTRY_POINTS) if p.name not in VERBS}
-    return [found[name] for name in sorted(found, key=lambda n: (n != "build", n))]
+    order = list(ELSEWHERE)
+    return sorted(
+        found.values(), key=lambda p: (order.index(p.name) if p.name in order else 99, p.name)
+    )
 
 
 def _added(point: EntryPoint) -> Verb:
-    if point.name in _HOST_HELP:
-        return Verb(point.value, HOST, _HOST_HELP[point.name])
+    if point.name in ELSEWHERE:
+        known = ELSEWHERE[point.name]
+        return Verb(point.value, known.section, known.help)
     source = point.dist.name if point.dist is not None else point.value
     return Verb(point.value, OTHER, f"From {source}.")
 
@@ -183,7 +186,7 @@ def naming_missing_modules(verb: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing in ("trtpack", "trtpack_runtime"):
+        if missing in ("trtpack", "trtpack_runtime", "trtpack_tools"):
             raise
         raise ConfigError(
             f"trtpack {verb} needs the Python module {missing}",

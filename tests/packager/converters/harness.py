@@ -55,7 +55,8 @@ from trtpack.converters import node
 from trtpack.converters.symbols import Symbols
 from trtpack.recurrent_shapes import recurrent_shapes
 from trtpack.target import Target, find_target
-from trtpack_runtime import layers, recipes, reference
+from trtpack_runtime import layers, reference
+from trtpack_tools import recipes
 
 __all__ = [
     "EVERY",

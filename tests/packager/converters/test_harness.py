@@ -15,8 +15,8 @@ from tests.packager.converters.harness import Case, Checker, converted, dynamic,
 from trtpack.converters import load, registry
 from trtpack.converters.context import Context
 from trtpack_runtime.errors import EngineBuildError, InternalError
-from trtpack_runtime.infer.rules import RULES
 from trtpack_runtime.network import Tensor
+from trtpack_tools.infer.rules import RULES
 
 aten = torch.ops.aten
 

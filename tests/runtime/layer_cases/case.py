@@ -17,7 +17,7 @@ from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim, dim
 from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.network import Network, Profile, Tensor
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.recorder import Recorder
 
 T = torch.Tensor
 FLOATS = ("FLOAT", "HALF")

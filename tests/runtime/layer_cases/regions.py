@@ -11,7 +11,7 @@ import torch
 from tests.runtime.layer_cases.case import NUMBERS, Case, Operand, x
 from trtpack_runtime.dims import dim
 from trtpack_runtime.network import Network, Tensor
-from trtpack_runtime.recorder import Recorder
+from trtpack_tools.recorder import Recorder
 
 T = torch.Tensor
 

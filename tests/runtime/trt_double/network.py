@@ -15,7 +15,7 @@ from typing import Any
 from trtpack_runtime.dims import Dim, add, dim, floordiv, maximum, minimum, mul, owned
 from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.errors import NetworkError
-from trtpack_runtime.infer import infer
+from trtpack_tools.infer import infer
 
 from .layers import DEFAULTS, ENUM_PROPERTIES, ROWS, Row
 from .regions import BOUNDARIES, add_if_conditional, add_loop

@@ -11,7 +11,7 @@ from typing import Any
 
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.dtypes import DTYPES
-from trtpack_runtime.infer.rules import agree
+from trtpack_tools.infer.rules import agree
 
 from .layers import Row
 
