@@ -14,7 +14,7 @@ import pytest
 
 from tests.runtime import handmade, planned
 from tests.runtime.command import trtpack
-from tests.runtime.test_inspect_engine import rtx_plan
+from tests.tools.test_inspect_engine import rtx_plan
 from trtpack_runtime import network as networks
 from trtpack_runtime.bundle import open_bundle
 from trtpack_runtime.dims import dim
