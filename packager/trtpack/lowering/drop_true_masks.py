@@ -15,13 +15,15 @@ from .sizes import alike, sizes
 aten = torch.ops.aten
 
 _FILLS = (aten.masked_fill.Scalar, aten.masked_fill.Tensor)
+_ANDS = (aten.bitwise_and.Tensor, aten.logical_and.default)
 
 
 def drop_true_masks(graph: fx.Graph) -> int:
     """Remove constant masks that are true (or, where they fill, false) everywhere.
 
     ``where(mask, a, b)`` becomes ``a`` or ``b``, ``masked_fill`` its input, and attention loses a
-    mask that lets every key take part or adds nothing.
+    mask that lets every key take part or adds nothing. Of ``true & mask`` it keeps ``mask`` in the
+    shape it has of itself: a row of keys, as a rule, and not one for each query.
 
     Needs:   constants that are folded.
     Keeps:   a mask that is a parameter or follows from one, and one that gives the result its
@@ -44,13 +46,29 @@ def drop_true_masks(graph: fx.Graph) -> int:
 
 def _drop_attention_mask(node: fx.Node) -> int:
     mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
-    if not (_all(mask, True) or _all_zero(mask)) or not _within(mask, node.args[0]):
+    if (_all(mask, True) or _all_zero(mask)) and _within(mask, node.args[0]):
+        left = None
+    else:
+        left = _without_true(mask)
+    if left is mask:
         return 0
     if len(node.args) > 3:
-        node.args = (*node.args[:3], None, *node.args[4:])
+        node.args = (*node.args[:3], left, *node.args[4:])
     else:
-        node.kwargs = {k: v for k, v in node.kwargs.items() if k != "attn_mask"}
+        node.kwargs = {**node.kwargs, "attn_mask": left}
     return 1
+
+
+def _without_true(mask: Any) -> Any:
+    """A mask's part that is not known to be true, if it has a size for every key."""
+    if not calls(mask, _ANDS):
+        return mask
+    for truth, other in (mask.args[:2], mask.args[1::-1]):
+        if _all(truth, True) and isinstance(other, fx.Node):
+            have, want = (sizes(n.meta["val"].shape) for n in (other, mask))
+            if len(have) >= 2 and have[-1:] == want[-1:] and other.meta["val"].dtype == torch.bool:
+                return _without_true(other)
+    return mask
 
 
 def _within(mask: Any, query: Any) -> bool:

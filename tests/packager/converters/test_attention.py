@@ -59,6 +59,7 @@ CASES = [
     attention(Q, K, V, x(5, 7)),
     attention(Q, K, V, x(2, 1, 1, 7)),
     attention(Q, K, V, boolean(2, 1, 5, 7)),
+    attention(Q, K, V, boolean(2, 1, 1, 7)),
     attention(x(1, 1, 2, 8), x(1, 1, 2, 8), x(1, 1, 2, 8), BLIND),
     attention(x(1, 1, 2, 8), x(1, 1, 3, 8), x(1, 1, 3, 8), SEEN),
     attention(x(1, 1, 2, 8), x(1, 1, 3, 8), x(1, 1, 3, 8), weight(SEEN)),

@@ -215,6 +215,30 @@ def test_true_masks_are_dropped() -> None:
     assert set(result.operators) == {"mul.Tensor", "scaled_dot_product_attention.default"}
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_mask_and_what_is_true_is_the_mask(first: bool) -> None:
+    """As Hugging Face's models join the mask of their padding with that of their layout."""
+
+    def masked(x: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        layout, keys = torch.ones(2, 1, 4, 4, dtype=torch.bool), keys[:, None, None, :]
+        mask = layout & keys if first else keys & layout
+        return nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+
+    seen = torch.tensor([[True, False, True, True], [True, True, False, False]])
+    result = lowered(masked, torch.randn(2, 3, 4, 8), seen)
+    assert result.effects["drop_true_masks"] == 1
+    assert "bitwise_and.Tensor" not in result.operators
+
+
+def test_a_mask_without_a_size_for_every_key_stays() -> None:
+    def masked(x: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        mask = torch.ones(2, 1, 4, 4, dtype=torch.bool) & queries[:, None, :, None]
+        return nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+
+    result = lowered(masked, torch.randn(2, 3, 4, 8), torch.tensor([[True] * 4, [True] * 4]))
+    assert result.effects["drop_true_masks"] == 0
+
+
 def test_masks_that_hide_something_stay() -> None:
     def masked(x: torch.Tensor) -> torch.Tensor:
         return x.masked_fill(torch.eye(4, dtype=torch.bool), 7.0)
