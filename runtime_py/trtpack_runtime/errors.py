@@ -93,10 +93,24 @@ class BusyError(TrtpackError):
     """A pool has as many requests as it takes; one may have room later."""
 
 
+class DeviceLostError(DeviceError):
+    """The GPU failed in a way that lasts until this process ends."""
+
+
 class SmokeFailure(TrtpackError):
-    """The loaded program does not compute what it should."""
+    """The loaded program does not compute what it should, or not as fast or small as it should.
+
+    Where a limit is exceeded, or a previous run was better, ``wants`` is that and ``has`` what was
+    measured.
+    """
 
     exit_code = 7
+
+    def __init__(
+        self, message: str, *, hint: str = "", wants: object = None, has: object = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.wants, self.has = wants, has
 
 
 class InternalError(Exception):

@@ -3,21 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from . import network, wiring
-from .bundle import Bundle
-from .engine_file import OwnFile, UnreadableEngineError, own_blob
-from .engines import LoadContext, Runner, engine
-from .errors import BundleError
-from .ledger import carries_code
-from .manifest import EngineRef
-from .program import Program, Segment
-from .resolve import Choice
+from .call_plan import CallPlan
+from .engines import Runner
+from .program import Program
 
 Results = tuple[list[Any], dict[str, torch.Tensor]]
 
@@ -31,6 +25,8 @@ class LoadedSegment:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     run: Runner
+    dtypes: tuple[str, ...] = ()
+    """The outputs' types by TensorRT's names; empty where only running it tells."""
 
 
 Watch = Callable[[LoadedSegment], Runner]
@@ -78,9 +74,11 @@ class Placed(Mapping[str, torch.Tensor]):
 
 @dataclass(frozen=True)
 class Segments:
-    """Every segment of a variant by method."""
+    """Every segment of a variant by method; ``failed`` are those that run in PyTorch because their
+    engine did not load, and why."""
 
     methods: Mapping[str, tuple[LoadedSegment, ...]]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def on_engines(self) -> bool:
@@ -94,7 +92,11 @@ class Segments:
             method: tuple(replace(segment, run=watch(segment)) for segment in segments)
             for method, segments in self.methods.items()
         }
-        return Segments(methods)
+        return Segments(methods, self.failed)
+
+    def plan(self, program: Program, stored: Mapping[str, torch.Tensor]) -> CallPlan:
+        """One method made ready to be called."""
+        return CallPlan(program, self.methods[program.method], stored)
 
     def run(
         self,
@@ -104,109 +106,7 @@ class Segments:
         states: Mapping[str, torch.Tensor],
     ) -> Results:
         """The program's outputs in order, and each state slot's new value."""
-        names = [name for name in program.inputs if name is not None]
-        values: dict[str, torch.Tensor] = dict(zip(names, inputs, strict=True))
-        sizes = {name: tuple(value.shape) for name, value in values.items()}
-        values.update((slot.input, states[slot.slot]) for slot in program.state)
-        for name, constant in (program.constants or {}).items():
-            values[name] = stored[constant].clone()
-        segments = self.methods[program.method]
-        last = wiring.last_uses(segments, wiring.kept(program))
-        for i, segment in enumerate(segments):
-            results = segment.run([values[name] for name in segment.inputs])
-            values.update(zip(segment.outputs, results, strict=True))
-            for name in last.get(i, ()):
-                values.pop(name, None)
-        outputs = [_output(output, values, sizes) for output in program.outputs]
-        return outputs, {slot.slot: values[slot.output] for slot in program.state}
-
-
-def load_segments(
-    bundle: Bundle,
-    choice: Choice,
-    programs: Iterable[Program],
-    constants: Mapping[str, torch.Tensor],
-    device: torch.device,
-    own: Mapping[str, OwnFile] | None = None,
-    *,
-    trust: bool = False,
-    options: Mapping[str, Any] | None = None,
-) -> Segments:
-    """Loads every segment: on its engine where that fits, else in PyTorch.
-
-    ``own`` are engines of this machine that take the place of the bundle's, by segment;
-    ``options`` are ``LoadContext``'s.
-
-    Raises:
-        BundleError: a program that does not hold together, or an engine that cannot be loaded;
-            UnreadableEngineError where that is one of ``own``.
-        DeviceError: the device has no room for an engine.
-    """
-    refs = bundle.manifest.variants[choice.variant].engines
-    methods = {}
-    for program in programs:
-        wiring.check(program, constants)
-        for name in (program.constants or {}).values():
-            constants[name]  # a Placed one moves now, not at the first call
-        loaded = []
-        for segment in program.segments:
-            ref, mine = refs.get(segment.name), (own or {}).get(segment.name)
-            loaded.append(
-                _load(bundle, choice, segment, ref, mine, constants, device, trust, options or {})
-            )
-        methods[program.method] = tuple(loaded)
-    return Segments(methods)
-
-
-def _load(
-    bundle: Bundle,
-    choice: Choice,
-    segment: Segment,
-    ref: EngineRef | None,
-    own: OwnFile | None,
-    constants: Mapping[str, torch.Tensor],
-    device: torch.device,
-    trust: bool,
-    options: Mapping[str, Any],
-) -> LoadedSegment:
-    portable = None
-    if segment.network is not None:
-        portable = network.from_bytes(bundle.member(segment.network))
-    verdict = choice.chosen.engines.get(segment.name)
-    usable = verdict is not None and verdict.usable and segment.name not in choice.chosen.own
-    kind, blob = "reference", None
-    record: Mapping[str, Any] = {}
-    if own is not None:
-        kind, blob, record, trust = own.kind, own_blob(segment.name, own), own.record, True
-    elif ref is not None and ref.member is not None and usable:
-        # one that carries code is usable only where it is trusted
-        trust = trust or carries_code(ref)
-        kind, blob, record = ref.kind, bundle.member(ref.member), ref.record
-    elif portable is not None:
-        for constant in portable.constants.values():
-            if constant.data in constants:
-                constants[constant.data]
-    weights = bundle.weights if kind.startswith("tensorrt") else {}
-    context = LoadContext(
-        segment, constants, device, portable, options, weights=weights, record=record, trust=trust
-    )
-    try:
-        runner = engine(kind).load(blob, context)
-    except BundleError as error:
-        if own is None:
-            raise
-        raise UnreadableEngineError(segment.name, error) from error
-    inputs, outputs = wiring.order(segment, portable)
-    return LoadedSegment(
-        segment.name,
-        kind,
-        tuple(segment.inputs[name] for name in inputs),
-        tuple(segment.outputs[name] for name in outputs),
-        runner,
-    )
-
-
-def _output(
-    output: Any, values: Mapping[str, torch.Tensor], sizes: Mapping[str, tuple[int, ...]]
-) -> Any:
-    return values[output] if isinstance(output, str) else wiring.plain_output(output, sizes)
+        plan = self.plan(program, stored)
+        values = plan.run(plan.values(inputs, [states[slot.slot] for slot in program.state]))
+        after = {s.slot: values[k] for s, k in zip(program.state, plan.kept, strict=True)}
+        return list(plan.leaves(plan.outputs(values), inputs)), after

@@ -88,7 +88,7 @@ def load(
             own=own,
             failed=failed,
             trust=trust,
-            options={"cuda_graphs": cuda_graphs},
+            options={"cuda_graphs": cuda_graphs, "strict": strict},
         )
 
     with tempfile.TemporaryDirectory(prefix="trtpack-", ignore_cleanup_errors=True) as scratch:

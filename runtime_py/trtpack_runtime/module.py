@@ -14,11 +14,12 @@ from . import program as program_json
 from . import smoke, treespec
 from .bundle import Bundle
 from .errors import BundleError, ConfigError
-from .execution import LoadedSegment, Placed, Segments, Watch, load_segments
+from .execution import LoadedSegment, Placed, Segments, Watch
 from .finish import Finished
 from .input_check import check_inputs
 from .manifest import Method
 from .resolve import Choice
+from .segment_loading import load_segments
 from .smoke import SmokeReport
 
 
@@ -81,12 +82,12 @@ class BundleModule(torch.nn.Module):
     @property
     def degraded(self) -> bool:
         """Whether something that should be an engine runs in PyTorch."""
-        return self._choice.degraded or bool(self._failed)
+        return self._choice.degraded or bool(self.failed_engines)
 
     @property
     def failed_engines(self) -> Mapping[str, str]:
-        """Why engines that this machine should have built run in PyTorch, by segment."""
-        return dict(self._failed)
+        """Why segments run in PyTorch whose engine could not be built or loaded, by segment."""
+        return {**self._failed, **self._segments.failed}
 
     @property
     def own_engines(self) -> Mapping[str, Finished]:

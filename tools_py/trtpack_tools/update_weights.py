@@ -24,7 +24,7 @@ from trtpack_runtime.bundle import Bundle, Member, open_bundle
 from trtpack_runtime.engine_store import content_of
 from trtpack_runtime.engines import Verdict
 from trtpack_runtime.errors import ConfigError
-from trtpack_runtime.execution import Segments, load_segments
+from trtpack_runtime.execution import Segments
 from trtpack_runtime.loading import DegradedWarning, load
 from trtpack_runtime.manifest import EngineRef, Golden, Manifest, Method, Variant
 from trtpack_runtime.network import Network
@@ -33,6 +33,7 @@ from trtpack_runtime.resolve import Candidate, Choice
 from trtpack_runtime.rewrite import rewrite
 from trtpack_runtime.safetensors import TensorView, open_safetensors, write_safetensors
 from trtpack_runtime.samples import StoredTensor
+from trtpack_runtime.segment_loading import load_segments
 from trtpack_runtime.segments import TENSORRT_KINDS
 from trtpack_runtime.smoke import Sample, SmokeReport
 

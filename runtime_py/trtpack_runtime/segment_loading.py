@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loads the segments of a program: each on its engine, and in PyTorch what has none that loads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from . import network, wiring
+from .bundle import Bundle
+from .device_faults import device_fault
+from .engine_file import OwnFile, UnreadableEngineError, own_blob
+from .engines import LoadContext, Runner, engine
+from .errors import BundleError, DeviceError, DeviceLostError, TrtpackError
+from .execution import LoadedSegment, Segments
+from .ledger import carries_code
+from .manifest import EngineRef
+from .network import Network
+from .phases import phase
+from .program import Program, Segment
+from .resolve import Choice
+
+PORTABLE = "reference"
+"""The kind that runs any segment, wherever PyTorch is."""
+
+
+def load_segments(
+    bundle: Bundle,
+    choice: Choice,
+    programs: Iterable[Program],
+    constants: Mapping[str, torch.Tensor],
+    device: torch.device,
+    own: Mapping[str, OwnFile] | None = None,
+    *,
+    trust: bool = False,
+    options: Mapping[str, Any] | None = None,
+    avoided: Mapping[str, str] | None = None,
+) -> Segments:
+    """Loads every segment: on its engine where that fits, else in PyTorch on the same device.
+
+    An engine that is damaged or refuses to load leaves its segment to PyTorch; the answer's
+    ``failed`` says why.
+
+    Args:
+        bundle: the bundle.
+        choice: the variant, and which of its engines fit.
+        programs: its methods' programs.
+        constants: the stored tensors, which move to the device when they are asked for.
+        device: where to run.
+        own: engines of this machine that take the place of the bundle's, by segment.
+        trust: machine code of the bundle may run.
+        options: ``LoadContext``'s; with ``"strict"`` an engine that does not load is an error.
+        avoided: engines not to load, by segment, and why.
+
+    Raises:
+        BundleError: a program that does not hold together, or (strict) an engine that cannot be
+            loaded; UnreadableEngineError where one of ``own`` cannot be read.
+        DeviceError: the device has no room even for PyTorch, or (strict) for an engine;
+            DeviceLostError where it failed for good.
+    """
+    refs = bundle.manifest.variants[choice.variant].engines
+    loader = _Loader(bundle, choice, constants, device, trust, options or {})
+    methods, failed = {}, {}
+    for program in programs:
+        wiring.check(program, constants)
+        for name in (program.constants or {}).values():
+            constants[name]  # a Placed one moves now, not at the first call
+        loaded = []
+        for segment in program.segments:
+            picked = loader.pick(segment, refs.get(segment.name), (own or {}).get(segment.name))
+            reason = (avoided or {}).get(segment.name)
+            if picked is None or reason is None:
+                made, reason = loader.load(segment, picked)
+            else:
+                made, _ = loader.load(segment, None)
+            if reason is not None:
+                failed[segment.name] = reason
+            loaded.append(made)
+        methods[program.method] = tuple(loaded)
+    return Segments(methods, failed)
+
+
+@dataclass(frozen=True)
+class _Picked:
+    """The engine that a segment is to run on: one of the bundle, or this machine's own."""
+
+    kind: str
+    record: Mapping[str, Any]
+    trust: bool
+    member: str | None = None
+    own: OwnFile | None = None
+
+
+@dataclass(frozen=True)
+class _Loader:
+    bundle: Bundle
+    choice: Choice
+    constants: Mapping[str, torch.Tensor]
+    device: torch.device
+    trust: bool
+    options: Mapping[str, Any]
+
+    def pick(self, segment: Segment, ref: EngineRef | None, own: OwnFile | None) -> _Picked | None:
+        """The engine that fits; None for PyTorch."""
+        if own is not None:
+            return _Picked(own.kind, own.record, True, own=own)
+        chosen = self.choice.chosen
+        verdict = chosen.engines.get(segment.name)
+        if ref is None or ref.member is None or segment.name in chosen.own:
+            return None
+        if verdict is None or not verdict.usable:
+            return None
+        # one that carries code is usable only where it is trusted
+        trust = self.trust or carries_code(ref)
+        return _Picked(ref.kind, ref.record, trust, member=ref.member)
+
+    def load(self, segment: Segment, picked: _Picked | None) -> tuple[LoadedSegment, str | None]:
+        """The segment on an engine, or in PyTorch with the reason why not on the engine."""
+        portable = None
+        if segment.network is not None:
+            portable = network.from_bytes(self.bundle.member(segment.network))
+        if picked is None:
+            return self._loaded(
+                segment, portable, PORTABLE, self._portable(segment, portable)
+            ), None
+        try:
+            runner = self._engine(segment, portable, picked)
+        except (TrtpackError, RuntimeError, MemoryError, OSError) as error:
+            reason = self._refusal(error, segment, picked)
+        else:
+            return self._loaded(segment, portable, picked.kind, runner), None
+        runner = self._portable(segment, portable)
+        return self._loaded(segment, portable, PORTABLE, runner), reason
+
+    def _refusal(self, error: Exception, segment: Segment, picked: _Picked) -> str:
+        """Why an engine does not load; raises what PyTorch in its place would be no answer to."""
+        if isinstance(error, BundleError) and picked.own is not None:
+            if isinstance(error, UnreadableEngineError):
+                raise error
+            raise UnreadableEngineError(segment.name, error) from error
+        told = error if isinstance(error, TrtpackError) else device_fault(error)
+        if not isinstance(told, (BundleError, DeviceError)):
+            raise error
+        if self.options.get("strict") or isinstance(told, DeviceLostError):
+            raise told from (None if told is error else error)
+        return told.message
+
+    def _engine(self, segment: Segment, portable: Network | None, picked: _Picked) -> Runner:
+        if picked.own is not None:
+            blob = own_blob(segment.name, picked.own)
+        else:
+            assert picked.member is not None
+            blob = self.bundle.member(picked.member)
+        weights = self.bundle.weights if picked.kind.startswith("tensorrt") else {}
+        context = LoadContext(
+            segment,
+            self.constants,
+            self.device,
+            portable,
+            self.options,
+            weights=weights,
+            record=picked.record,
+            trust=picked.trust,
+        )
+        with phase("deserialise"):
+            return engine(picked.kind).load(blob, context)
+
+    def _portable(self, segment: Segment, portable: Network | None) -> Runner:
+        if portable is not None:
+            for constant in portable.constants.values():
+                if constant.data in self.constants:
+                    self.constants[constant.data]
+        context = LoadContext(segment, self.constants, self.device, portable, self.options)
+        return engine(PORTABLE).load(None, context)
+
+    def _loaded(
+        self, segment: Segment, portable: Network | None, kind: str, runner: Runner
+    ) -> LoadedSegment:
+        inputs, outputs = wiring.order(segment, portable)
+        return LoadedSegment(
+            segment.name,
+            kind,
+            tuple(segment.inputs[name] for name in inputs),
+            tuple(segment.outputs[name] for name in outputs),
+            runner,
+        )
