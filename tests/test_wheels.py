@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both distributions build and hold what they should; the runtime works with nothing beside it."""
+"""All distributions build and hold what they should; the runtime works with nothing beside it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+import trtpack_tools
 from tests.runtime.bundles import write_tiny
+from trtpack_runtime.cli.group import ELSEWHERE
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Each distribution's wheel, built from its own source archive as ``python -m build`` does."""
     folder = tmp_path_factory.mktemp("wheels")
-    for project in (ROOT / "runtime_py", ROOT):
+    for project in (ROOT / "runtime_py", ROOT / "tools_py", ROOT):
         done = subprocess.run(
             [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, project],
             capture_output=True,
@@ -30,9 +32,9 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list(folder.glob("*.tar.gz"))) == 2
+    assert len(list(folder.glob("*.tar.gz"))) == 3
     found = {path.name.partition("-")[0]: path for path in folder.glob("*.whl")}
-    assert set(found) == {"trtpack", "trtpack_runtime"}
+    assert set(found) == {"trtpack", "trtpack_runtime", "trtpack_tools"}
     return found
 
 
@@ -47,11 +49,12 @@ def metadata(wheel: Path, member: str = "METADATA") -> str:
         return archive.read(name).decode()
 
 
-def test_the_runtime_wheel_holds_the_runtime_alone(wheels: dict[str, Path]) -> None:
-    names = members(wheels["trtpack_runtime"])
+@pytest.mark.parametrize("package", ["trtpack_runtime", "trtpack_tools"])
+def test_what_a_device_gets_holds_one_package(package: str, wheels: dict[str, Path]) -> None:
+    names = members(wheels[package])
     files = {n for n in names if ".dist-info/" not in n}
-    assert "trtpack_runtime/py.typed" in files
-    assert {n.partition("/")[0] for n in files} == {"trtpack_runtime"}
+    assert f"{package}/py.typed" in files
+    assert {n.partition("/")[0] for n in files} == {package}
     assert any(n.endswith("licenses/LICENSE") for n in names)
 
 
@@ -71,19 +74,27 @@ def test_the_packager_wheel_carries_the_targets(wheels: dict[str, Path]) -> None
         for path in (ROOT / "targets").rglob("*.toml")
     }
     assert "trtpack/py.typed" in names
-    assert not any("tests" in n or "trtpack_runtime/" in n for n in names)
+    assert not any("tests" in n or "trtpack_runtime/" in n or "trtpack_tools/" in n for n in names)
 
 
-def test_both_have_one_version_and_every_verb_exists(wheels: dict[str, Path]) -> None:
-    host = HeaderParser().parsestr(metadata(wheels["trtpack"]))
-    runtime = HeaderParser().parsestr(metadata(wheels["trtpack_runtime"]))
-    assert host["Version"] == runtime["Version"]
-    assert f"trtpack-runtime=={runtime['Version']}" in host.get_all("Requires-Dist", [])
-    names = members(wheels["trtpack"])
-    for line in metadata(wheels["trtpack"], "entry_points.txt").splitlines():
-        if " = " in line:
-            module = line.partition(" = ")[2].partition(":")[0]
-            assert module.replace(".", "/") + ".py" in names, line
+def test_all_have_one_version_and_every_verb_exists(wheels: dict[str, Path]) -> None:
+    told = {name: HeaderParser().parsestr(metadata(wheel)) for name, wheel in wheels.items()}
+    (version,) = {headers["Version"] for headers in told.values()}
+    assert version == trtpack_tools.__version__
+    assert f"trtpack-runtime=={version}" in told["trtpack"].get_all("Requires-Dist", [])
+    assert f"trtpack-tools=={version}" in told["trtpack"].get_all("Requires-Dist", [])
+    assert f"trtpack-runtime=={version}" in told["trtpack_tools"].get_all("Requires-Dist", [])
+    brought = {}
+    for package in ("trtpack", "trtpack_tools"):
+        names = members(wheels[package])
+        for line in metadata(wheels[package], "entry_points.txt").splitlines():
+            verb, _, where = line.partition(" = ")
+            if where:
+                brought[verb] = told[package]["Name"]
+                assert where.partition(":")[0].replace(".", "/") + ".py" in names, line
+    assert {
+        verb: known.distribution for verb, known in ELSEWHERE.items()
+    }.items() <= brought.items()
 
 
 def pythons() -> list[str]:
@@ -128,14 +139,11 @@ def test_the_runtime_alone_in_a_bare_environment(
     assert present.returncode != 0
     text = trtpack("--help")
     assert text.returncode == 0, text.stderr
-    for verb in ("inspect", "verify", "doctor", "run", "resolve"):
+    for verb in ("verify", "doctor", "run", "resolve"):
         assert verb in text.stdout
         assert trtpack(verb, "--help").returncode == 0
     assert trtpack("doctor").returncode == 0, trtpack("doctor").stderr
     bundle = write_tiny(tmp_path / "tiny.tar")
-    inspected = trtpack("inspect", bundle)
-    assert (inspected.returncode, inspected.stderr) == (0, "")
-    assert "target orin  (tensorrt, sm 8.7)" in inspected.stdout
     verified = trtpack("verify", bundle)
     assert (verified.returncode, verified.stderr) == (0, "")
     assert "4 members" in verified.stdout
@@ -144,6 +152,18 @@ def test_the_runtime_alone_in_a_bare_environment(
         2,
         "hint: install it: pip install torch",
     )
+    absent = trtpack("inspect", bundle)
+    assert (absent.returncode, absent.stderr.splitlines()) == (
+        2,
+        ["error: unknown command 'inspect'", "hint: install it: pip install trtpack-tools"],
+    )
+    subprocess.run(
+        [scripts / "python", "-m", "pip", "-qq", "install", "--no-index", wheels["trtpack_tools"]],
+        check=True,
+    )
+    inspected = trtpack("inspect", bundle)
+    assert (inspected.returncode, inspected.stderr) == (0, "")
+    assert "target orin  (tensorrt, sm 8.7)" in inspected.stdout
     for verb in ("inspect", "verify"):
         missing = trtpack(verb, "missing.tar")
         assert missing.returncode != 0

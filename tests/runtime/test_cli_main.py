@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import click
@@ -55,7 +56,10 @@ def ending_with(
 def test_help_names_every_verb_by_section() -> None:
     done = run("--help")
     assert (done.code, done.err) == (0, "")
-    for verb, entry in {**group.VERBS, **group.ELSEWHERE}.items():
+    added = {point.name for point in entry_points(group=group.ENTRY_POINTS)}
+    assert "inspect" in added
+    elsewhere = {verb: entry for verb, entry in group.ELSEWHERE.items() if verb in added}
+    for verb, entry in {**group.VERBS, **elsewhere}.items():
         assert re.search(rf"^  {verb} +{re.escape(entry.help)}$", done.out, re.MULTILINE)
     assert done.out.index("Run, on the device:") < done.out.index("Look inside:")
     assert run("-h").out == done.out
@@ -63,8 +67,10 @@ def test_help_names_every_verb_by_section() -> None:
 
 
 def test_every_verb_exists_and_has_examples() -> None:
-    for name, verb in group.VERBS.items():
-        if name in ("run", "resolve"):
+    verbs = {n: v for n, v in group.trtpack.verbs.items() if not v.where.startswith("trtpack.")}
+    assert {"run", "inspect"} <= set(verbs)
+    for name, verb in verbs.items():
+        if name in ("run", "resolve", "debug"):
             pytest.importorskip("torch")
         command = group._load(name, verb.where)
         assert command.get_short_help_str(200)

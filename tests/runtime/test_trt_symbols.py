@@ -14,11 +14,16 @@ import trtpack_runtime.engines
 from tests.runtime.trt_double.facts import has, members, releases
 from trtpack_runtime.engines import _config
 from trtpack_runtime.layers import ENUMS, KINDS
+from trtpack_tools import layer_profiler, probing
 
 ALL = tuple(releases())
 SOURCES = {
     path.name: ast.parse(path.read_text(encoding="utf-8"))
-    for path in sorted(Path(trtpack_runtime.engines.__file__).parent.glob("*.py"))
+    for path in (
+        *sorted(Path(trtpack_runtime.engines.__file__).parent.glob("*.py")),
+        Path(probing.__file__),
+        Path(layer_profiler.__file__),
+    )
 }
 OURS = frozenset({"constant", "format", "major", "minor", "update", "write"})
 """Names of our own or Python's objects that some release of TensorRT has too."""
