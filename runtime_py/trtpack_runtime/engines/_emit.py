@@ -25,7 +25,7 @@ from trtpack_runtime.errors import EngineBuildError
 from trtpack_runtime.layers import KINDS
 from trtpack_runtime.network import Constant, Layer, Network, Tensor
 
-from . import _by_data, _plugins, _regions
+from . import _by_data, _moves, _plugins, _regions
 from ._cuda import started
 from ._layers import EMITTERS
 from ._log import Log, log_of
@@ -37,7 +37,7 @@ from ._weak import hold_constant, hold_types, is_mixed
 Weights = Mapping[str, Any]
 """Stored name -> an object with the buffer protocol, or with ``.buffer`` that has it."""
 
-_FAMILIES = (_by_data, _plugins, _regions)
+_FAMILIES = (_by_data, _moves, _plugins, _regions)
 _WEIGHTS_WHERE_CONSTANT = frozenset({"kernel"})
 _NAMELESS = frozenset({"power"})
 """TensorRT does not find these weights again when it is told their name."""
