@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from .refusals import first_reason, unless_floats
 from .registry import converter
 
 aten = torch.ops.aten
-_NEAREST, _BICUBIC = 1, 2
+_LINEAR, _NEAREST, _BICUBIC = range(3)
 _ZEROS, _REFLECTION = 0, 2
 WRONG_BICUBIC = "some of the kernels that TensorRT 8 has for bicubic sampling answer wrong values"
 _LARGEST = 2048
@@ -76,7 +77,7 @@ def grid_sampler(
 
 
 @dataclass(frozen=True)
-class _Corner:
+class Corner:
     """An element beside every point along one dim, and how much it counts."""
 
     place: Tensor
@@ -91,23 +92,35 @@ def _gathered(
     points, rank = dims.product(grid.shape[1:-1]), len(sizes)
     flat = ctx.reshape(x, (batch, channels, dims.product(x.shape[2:])))
     rows = ctx.reshape(ctx.cast(grid, "FLOAT"), (batch, points, rank))
-    corners = []
+    around = []
     for i, size in enumerate(sizes):  # the last coordinate of a point is along the first dim
         at = ctx.slice(rows, (0, 0, rank - 1 - i), (batch, points, 1))
         place = _place(ctx, ctx.reshape(at, (batch, 1, points)), size, padding, aligned)
-        corners.append(_corners(ctx, place, size, mode, padding))
+        around.append(corners(ctx, place, size, mode, padding))
+    total = weighed(ctx, flat, around, sizes)
+    return ctx.cast(ctx.reshape(total, ctx.result.shape), ctx.result.dtype)
+
+
+def weighed(
+    ctx: Context, flat: Tensor, around: Sequence[Sequence[Corner]], sizes: Sequence[Dim]
+) -> Tensor:
+    """(N, C, points): the elements at the corners of every point, each times how much it counts.
+
+    ``flat`` is (N, C, product of ``sizes``), and ``around`` has the corners along each of these.
+    """
+    shape = (*flat.shape[:2], around[0][0].place.shape[2])
     total: Tensor | None = None
-    for first, *others in itertools.product(*corners):
+    for first, *others in itertools.product(*around):
         index, weight = first.place, first.weight
         for corner, size in zip(others, sizes[1:], strict=True):
             index = _joined(ctx, index, corner.place, size)
             weight = ctx.elementwise("PROD", weight, corner.weight)
-        index = ctx.expand(index, (batch, channels, points))
+        index = ctx.expand(index, shape)
         value = ctx.cast(ctx.gather(flat, index, 2, mode="ELEMENT"), "FLOAT")
         part = ctx.elementwise("PROD", value, weight)
         total = part if total is None else ctx.elementwise("SUM", total, part)
     assert total is not None
-    return ctx.cast(ctx.reshape(total, ctx.result.shape), ctx.result.dtype)
+    return total
 
 
 def _place(ctx: Context, at: Tensor, size: Dim, padding: int, aligned: bool) -> Tensor:
@@ -137,7 +150,13 @@ def _reflected(ctx: Context, place: Tensor, span: Tensor, first: float) -> Tenso
     return ctx.elementwise("SUM", rest, first)
 
 
-def _corners(ctx: Context, place: Tensor, size: Dim, mode: int, padding: int) -> list[_Corner]:
+def corners(
+    ctx: Context, place: Tensor, size: Dim, mode: int = _LINEAR, padding: int = _ZEROS
+) -> list[Corner]:
+    """The elements beside places (N, 1, points) along a dim of ``size``.
+
+    With zeros for padding, those outside count nothing.
+    """
     last = ctx.size(size - 1, "FLOAT", 3)
     if mode == _NEAREST:
         one = ctx.scalar(1.0, "FLOAT", 3)
@@ -149,12 +168,12 @@ def _corners(ctx: Context, place: Tensor, size: Dim, mode: int, padding: int) ->
     return [_corner(ctx, low, rest, last, padding), _corner(ctx, high, share, last, padding)]
 
 
-def _corner(ctx: Context, place: Tensor, weight: Tensor, last: Tensor, padding: int) -> _Corner:
+def _corner(ctx: Context, place: Tensor, weight: Tensor, last: Tensor, padding: int) -> Corner:
     inside = _between(ctx, place, last)
     if padding == _ZEROS:
         zero = ctx.scalar(0.0, "FLOAT", 3)
         weight = ctx.select(ctx.elementwise("EQUAL", inside, place), weight, zero)
-    return _Corner(ctx.cast(inside, "INT64"), weight)
+    return Corner(ctx.cast(inside, "INT64"), weight)
 
 
 def _between(ctx: Context, place: Tensor, last: Tensor) -> Tensor:

@@ -84,6 +84,8 @@ def _implement(library: Any) -> None:
             names = vars(module)
             names.update({n: lambda: True for n in names if n == "_has_ops"})  # imported by name
     library.impl("nms", _nms, "CPU")
+    library.impl("deform_conv2d", _meta_registrations.meta_deform_conv2d, "Meta")
+    library.impl("deform_conv2d", _deform_conv2d, "CPU")
     library.impl("roi_align", _meta_registrations.meta_roi_align, "Meta")
     library.impl("roi_align", lambda *args: _roi_align(*args), "CPU")
 
@@ -102,3 +104,39 @@ def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         overlap = (high - low).clamp(min=0).prod(1)
         suppressed |= overlap / (areas[i] + areas - overlap) > iou_threshold
     return torch.tensor(kept, dtype=torch.int64)
+
+
+def _deform_conv2d(
+    image: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    bias: Tensor,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    groups: int,
+    offset_groups: int,
+    use_mask: bool,
+) -> Tensor:
+    """A convolution of images that are sampled anew for each place of the kernel, in float32."""
+    batch, (width, out) = len(image) * offset_groups, (weight.shape[3], offset.shape[2:])
+    maps = image.float().reshape(batch, -1, *image.shape[2:])
+    moved = offset.float().reshape(batch, -1, 2, *out)
+    shares = mask.float().reshape(batch, -1, 1, *out)
+    sizes = torch.tensor(image.shape[:1:-1])
+    rows, columns = (torch.arange(size) for size in out)
+    sampled = []
+    for place in range(weight[0, 0].numel()):
+        y = (rows * stride_h - pad_h + place // width * dilation_h)[:, None] + moved[:, place, 0]
+        x = columns * stride_w - pad_w + place % width * dilation_w + moved[:, place, 1]
+        grid = (2 * torch.stack([x, y], -1) + 1) / sizes - 1
+        there = torch.nn.functional.grid_sample(maps, grid, align_corners=False)
+        sampled.append(there * shares[:, place] if use_mask else there)
+    read = torch.stack(sampled, 2).reshape(len(image), groups, -1, out.numel())
+    product = weight.float().reshape(groups, len(weight) // groups, -1) @ read
+    answer = product.reshape(len(image), -1, *out) + bias.float()[:, None, None]
+    return answer.to(image.dtype)

@@ -19,6 +19,7 @@ from tests.packager.converters.harness import (
     given,
     i64,
     refusal,
+    weight,
 )
 from trtpack.sources.torchvision_ops import import_torchvision
 from trtpack_runtime import reference
@@ -97,9 +98,43 @@ NMS_CASES = [
         (Boxes(torch.float32, (6, 4), ranges=VARYING), dynamic(f32(6), VARYING), 0.25),
     )
 ]
+DEFORM = torch.ops.torchvision.deform_conv2d.default
+STEPS = (1, 1, 0, 0, 1, 1)
+IMAGE = f32(2, 4, 6, 7)
+MOVED = f32(2, 18, 4, 5)
+DEFORM_CASES = [
+    Case(
+        DEFORM, f32(2, 4, 6, 7), f32(3, 4, 3, 3), MOVED, f32(2, 9, 4, 5), f32(3), *STEPS, 1, 1, True
+    ),
+    Case(DEFORM, f32(2, 4, 6, 7), f32(3, 4, 3, 3), MOVED, f32(0), f32(3), *STEPS, 1, 1, False),
+    Case(
+        DEFORM,
+        f32(2, 4, 9, 8),
+        weight(f32(6, 2, 2, 3)),
+        f32(2, 24, 5, 3),
+        f32(2, 12, 5, 3, low=0, high=1),
+        weight(f32(6)),
+        *(2, 3, 2, 1, 1, 2),
+        2,
+        2,
+        True,
+    ),
+    Case(
+        DEFORM,
+        dynamic(f32(2, 2, 6, 7), {0: (1, 2, 3), 2: (4, 6, 8)}),
+        weight(f32(2, 2, 1, 1)),
+        dynamic(f32(2, 2, 6, 7), {0: (1, 2, 3), 2: (4, 6, 8)}),
+        dynamic(f32(2, 1, 6, 7), {0: (1, 2, 3), 2: (4, 6, 8)}),
+        weight(f32(2)),
+        *STEPS,
+        1,
+        1,
+        True,
+    ),
+]
 
 
-@pytest.mark.parametrize("case", [*CASES, *NMS_CASES], ids=str)
+@pytest.mark.parametrize("case", [*CASES, *NMS_CASES, *DEFORM_CASES], ids=str)
 def test_matches_torchvision(case: Case, check: Checker) -> None:
     with torch.compiler.set_stance("force_eager"):
         check(case)
