@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Each distribution's wheel, built from its own source archive as ``python -m build`` does."""
     folder = tmp_path_factory.mktemp("wheels")
-    for project in (ROOT / "runtime_py", ROOT / "tools_py", ROOT):
+    for project in (ROOT / "runtime_py", ROOT / "runtime_py/tools", ROOT):
         done = subprocess.run(
             [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, project],
             capture_output=True,

@@ -21,7 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SILENCE_SECONDS = 240.0
 """A process that answers nothing for so long hangs."""
 _CRASHES = 5
-_PATH = os.pathsep.join(str(ROOT / part) for part in ("", "packager", "runtime_py", "tools_py"))
+_PATH = os.pathsep.join(
+    str(ROOT / part) for part in ("", "packager", "runtime_py", "runtime_py/tools")
+)
 
 
 def run(jobs: Iterable[Job], settings: Settings, lanes: int) -> Iterator[tuple[Job, list[Outcome]]]:
