@@ -48,10 +48,10 @@ def registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     monkeypatch.setattr(extensions, "_loaded", set())
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
-    before = set(sys.modules)
     yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def test_an_operator_of_ones_own_becomes_tensorrt(tmp_path: Path) -> None:
@@ -132,3 +132,47 @@ def test_installed_packages_name_their_modules(
     points.append(EntryPoint("broken", "not_there", extensions.GROUP))
     with pytest.raises(ConfigError, match=r"entry point 'broken' \(not_there\)"):
         extensions.load_installed()
+
+
+PLACES = """
+import torch
+from trtpack.converters import converter
+
+@torch.library.custom_op("ours_3::places", mutates_args=())
+def places(x: torch.Tensor) -> torch.Tensor:
+    return x.nonzero()
+
+@places.register_fake
+def _(x):
+    return x.new_empty((torch.library.get_ctx().new_dynamic_size(), x.dim()), dtype=torch.int64)
+
+@converter("ours_3::places")
+def converted(ctx, x):
+    found = ctx.add("non_zero", {"input": ctx.cast(x, "BOOL")}, indices_type="INT64")
+    return ctx.permute(found, (1, 0))
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("orin@jetpack-6.0", "TensorRT 8 cannot make room for such an engine"),
+        ("rtx-4090", "for which TensorRT-RTX has no layer"),
+    ],
+)
+def test_a_result_as_long_as_data_says_is_refused_where_tensorrt_fails_on_it(
+    target: str, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / "places.py").write_text(PLACES)
+    converters.load_module("places")
+
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ops.ours_3.places(x.relu())
+
+    lowered = lower(capture(Model(), (torch.randn(2, 3),)))
+    made = plan(lowered, find_target(target), Options(targets=(target,)))
+    (reason,) = {
+        found.reason for found in made.plan.refusals if found.op == "ours_3.places.default"
+    }
+    assert problem in reason

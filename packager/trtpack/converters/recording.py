@@ -13,13 +13,14 @@ from trtpack.target import Target
 from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.dtypes import DTYPES, by_torch
-from trtpack_runtime.layers import INTS, NUMBERS
+from trtpack_runtime.layers import INTS, KINDS, NUMBERS
 from trtpack_runtime.network import Network, Tensor
 from trtpack_tools import recipes
 from trtpack_tools.recorder import Recorder
 
 from .bounds import Bounds
 from .constants import Constants
+from .refusals import Refused, unless_sized_by_data
 
 _MOVED = {
     "concatenation": ("inputs",),
@@ -83,7 +84,12 @@ class Recording:
 
         One that is there already, such as the mask that every attention of a model adds, is not
         added twice: its outputs are answered.
+
+        Raises:
+            Refused: the target's TensorRT fails on results as long as the data says.
         """
+        if KINDS[kind].sized_by_data and (reason := unless_sized_by_data(target=self.target)):
+            raise Refused(reason)
         key = None if regions else _key(kind, operands, attributes)
         if key is not None and key in self._added:
             return self._added[key]
