@@ -14,6 +14,7 @@ from .archive_writer import Member, write_archive
 from .errors import BundleError, InternalError
 from .manifest import Manifest
 from .mapping import FilePart
+from .phases import phase
 from .safetensors import TensorView
 from .tar_layout import Entry
 
@@ -132,7 +133,8 @@ class Bundle:
             ) from None
         part = self._archive.part(name)
         if name not in self._verified:
-            has = digest_of(part)
+            with phase("verify"):
+                has = digest_of(part)
             if has != entry.sha256:
                 raise BundleError(
                     f"{self.path}: {name} is corrupt, wants sha256 {entry.sha256[:12]}, "

@@ -11,6 +11,7 @@ from .bundle import Bundle
 from .engine_file import UnreadableEngineError
 from .engines import Verdict
 from .finish import Finished, Workshop, finish_variant
+from .phases import phase
 from .resolve import Choice
 from .segment_jobs import buildable
 
@@ -61,17 +62,20 @@ class DeviceBuilds:
         self, choice: Choice, segments: Sequence[str], *, rebuild: bool
     ) -> tuple[dict[str, Finished], dict[str, str]]:
         failed: dict[str, str] = {}
+        if not segments:
+            return {}, failed
 
         def note(segment: str, error: Exception) -> None:
             failed[segment] = str(error)
 
-        done = finish_variant(
-            self._bundle,
-            choice.variant,
-            segments,
-            replace(self._shop, rebuild=rebuild),
-            on_failure=None if self._strict else note,
-        )
+        with phase("build"):
+            done = finish_variant(
+                self._bundle,
+                choice.variant,
+                segments,
+                replace(self._shop, rebuild=rebuild),
+                on_failure=None if self._strict else note,
+            )
         return {engine.segment: engine for engine in done}, failed
 
 

@@ -98,6 +98,14 @@ class Segments:
         """One method made ready to be called."""
         return CallPlan(program, self.methods[program.method], stored)
 
+    def refusing(self, error: Exception) -> Segments:
+        """The same segments, each raising an error instead."""
+
+        def refuse(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+            raise error
+
+        return self.watched(lambda segment: refuse)
+
     def run(
         self,
         program: Program,

@@ -4,32 +4,23 @@
 from __future__ import annotations
 
 import os
-import sys
-import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from .bundle import Bundle, open_bundle
-from .device import facts
-from .device_builds import DeviceBuilds
-from .errors import ConfigError, DeviceError
-from .finish import Finished, Stores, Workshop
+from .bundle import open_bundle
+from .choosing import chosen
+from .errors import ConfigError
+from .finish import Stores
 from .module import BundleModule
-from .own_engines import own_engines
+from .phases import LoadTimes, phase
+from .placement import default_device, facts_for, usable
 from .progress import OnProgress
-from .resolve import Choice, check_requirements, choose, resolve, untrusted_members
-from .segments import TENSORRT_KINDS
+from .starting import DegradedWarning, Start, told
 
-_GPU = "cuda"
-
-
-class DegradedWarning(UserWarning):
-    """The bundle, or a part of it, runs in PyTorch because no engine for it fits this machine."""
+__all__ = ["DegradedWarning", "load"]
 
 
 def load(
@@ -42,8 +33,13 @@ def load(
     imports: Sequence[str] = (),
     build: bool = True,
     rebuild: bool = False,
-    cuda_graphs: bool = False,
+    cuda_graphs: bool | Literal["off", "on", "auto"] = False,
     on_progress: OnProgress | None = None,
+    verify: Literal["lazy", "full"] = "lazy",
+    start: Literal["full", "fast"] = "full",
+    warm_up: bool = False,
+    check_memory: bool = True,
+    options: Mapping[str, Any] | None = None,
 ) -> BundleModule:
     """Opens a bundle and loads the variant that fits this machine best.
 
@@ -51,7 +47,8 @@ def load(
         path: the bundle.
         device: where to run; the CPU unless the variant is for a GPU and PyTorch can use one.
         target: take this variant instead of the best one.
-        strict: fail rather than run in PyTorch what no engine here fits.
+        strict: fail rather than run in PyTorch what no engine here fits, or what has an engine that
+            does not load.
         trust: load machine code that another machine built.
         imports: modules to import first, which register custom operators.
         build: build engines that the bundle leaves to this device, in child processes, and keep
@@ -60,98 +57,56 @@ def load(
         cuda_graphs: replay TensorRT engines as CUDA graphs while shapes stay the same, which is
             faster where kernels are small; takes memory for one more copy of inputs and outputs.
         on_progress: told how far such a build is.
+        verify: compare every digest of the bundle first ("full"), or those of the parts that are
+            used ("lazy"). An engine that is damaged is refused with "full"; its segment runs in
+            PyTorch otherwise.
+        start: with "fast" the module answers at once from PyTorch, while engines are built and
+            loaded in the background, and takes them over between two calls; ``module.ready`` and
+            ``module.wait_ready`` say when. Where that fails it stays in PyTorch, or the next call
+            raises (strict).
+        warm_up: call every method once; the state stays as it was.
+        check_memory: refuse what surely does not fit into the memory that is free.
+        options: further ones, which go to the engines as they are.
 
     Raises:
         BundleError: a damaged bundle, an operator that is missing, or (strict) no variant fits.
         ConfigError: no such variant, module or device.
-        DeviceError: a device that PyTorch cannot use here.
+        DeviceError: a device that PyTorch cannot use here, or with too little memory.
         EngineBuildError: (strict) an engine could not be built, or its build was cancelled.
     """
-    wanted = None if device is None else _usable(device)
-    for name in imports:
-        _import(name)
-    bundle = open_bundle(path)
-    here = _facts_for(wanted)
-    check_requirements(bundle.manifest, here, sys.modules)
-    stores = Stores()
-    untrusted = () if trust else untrusted_members(bundle)
-    own = own_engines(bundle, here, stores.engines, untrusted, build=build)
-    candidates = resolve(bundle.manifest, here, untrusted, own)
-    choice = choose(bundle.manifest, candidates, here, target=target, strict=strict)
-    where = wanted or _default_device(bundle, choice)
-
-    def made(now: Choice, own: Mapping[str, Finished], failed: Mapping[str, str]) -> BundleModule:
-        return BundleModule(
+    times = LoadTimes()
+    with times.measuring():
+        wanted = None if device is None else usable(device)
+        for name in imports:
+            _import(name)
+        with phase("open"):
+            bundle = open_bundle(path, verify=verify)
+        stores = Stores()
+        with phase("resolve"):
+            here = facts_for(wanted)
+            choice = chosen(
+                bundle, here, stores, target=target, strict=strict, trust=trust, build=build
+            )
+            where = usable(wanted or default_device(bundle, choice))
+        plan = Start(
             bundle,
-            now,
-            _usable(where),
-            own=own,
-            failed=failed,
+            choice,
+            where,
+            here,
+            stores,
+            strict=strict,
             trust=trust,
-            options={"cuda_graphs": cuda_graphs, "strict": strict},
+            build=build,
+            rebuild=rebuild,
+            warm_up=warm_up,
+            check_memory=check_memory,
+            options={**(options or {}), "cuda_graphs": cuda_graphs, "strict": strict},
+            on_progress=on_progress,
         )
-
-    with tempfile.TemporaryDirectory(prefix="trtpack-", ignore_cleanup_errors=True) as scratch:
-        shop = Workshop(here, Path(scratch), stores, on_progress)
-        device_builds = DeviceBuilds(bundle, shop, strict=strict)
-        module = device_builds.load(choice, made, build=build, rebuild=rebuild)
-    if choice.degraded:
-        warnings.warn(choice.explain().splitlines()[0], DegradedWarning, stacklevel=2)
-    for segment, reason in module.failed_engines.items():
-        text = f"{choice.variant}: {segment} runs in PyTorch, slower than an engine: {reason}"
-        warnings.warn(text, DegradedWarning, stacklevel=2)
+        module = plan.fast() if start == "fast" else plan.full()
+    module.startup.times = times
+    told(module)
     return module
-
-
-def _facts_for(device: torch.device | None) -> dict[str, Any]:
-    """This machine's facts, the GPU that is wanted first; without its GPUs where a device is wanted
-    that is none, or where PyTorch cannot use them."""
-    here = facts()
-    if not here["gpus"]:
-        return here
-    problem = None
-    if device is None:
-        problem = _gpu_problem()
-    elif device.type != _GPU:
-        problem = f"the GPU is left out, {device} is asked for"
-    elif device.index:
-        gpus = here["gpus"]
-        here["gpus"] = sorted(gpus, key=lambda gpu: gpu["index"] != device.index)
-    return here if problem is None else {**here, "gpus": [], "problems": [problem]}
-
-
-def _gpu_problem() -> str | None:
-    """Why PyTorch cannot use the GPU; no CUDA context is made, which would take its memory."""
-    if torch.device(_GPU).type == "cuda" and not torch.cuda.is_available():
-        return f"PyTorch {torch.__version__} cannot use the GPU of this machine"
-    return None
-
-
-def _default_device(bundle: Bundle, choice: Choice) -> torch.device:
-    """The GPU for engines that need one, and for the portable form of a GPU's variant where PyTorch
-    can use a GPU."""
-    variant = bundle.manifest.variants[choice.variant]
-    on_engines = any(engine.kind in TENSORRT_KINDS for engine in variant.engines.values())
-    if on_engines and (not choice.degraded or torch.cuda.is_available()):
-        return torch.device(_GPU)
-    return torch.device("cpu")
-
-
-def _usable(device: torch.device | str) -> torch.device:
-    """The device, once PyTorch has put a tensor there."""
-    try:
-        where = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device {device!r}", hint="give cpu, cuda or cuda:N") from error
-    try:
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DeviceError(
-            f"PyTorch cannot use {where} on this machine: {reason}",
-            hint="take another device, trtpack doctor shows what this machine has",
-        ) from error
-    return where
 
 
 def _import(name: str) -> None:

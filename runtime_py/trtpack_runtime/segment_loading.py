@@ -12,14 +12,13 @@ import torch
 from . import network, wiring
 from .bundle import Bundle
 from .device_faults import device_fault
-from .engine_file import OwnFile, UnreadableEngineError, own_blob
+from .engine_file import OwnFile, UnreadableEngineError
 from .engines import LoadContext, Runner, engine
 from .errors import BundleError, DeviceError, DeviceLostError, TrtpackError
 from .execution import LoadedSegment, Segments
-from .ledger import carries_code
-from .manifest import EngineRef
 from .network import Network
 from .phases import phase
+from .picking import Picked, pick
 from .program import Program, Segment
 from .resolve import Choice
 
@@ -62,7 +61,7 @@ def load_segments(
             DeviceLostError where it failed for good.
     """
     refs = bundle.manifest.variants[choice.variant].engines
-    loader = _Loader(bundle, choice, constants, device, trust, options or {})
+    loader = _Loader(bundle, constants, device, options or {})
     methods, failed = {}, {}
     for program in programs:
         wiring.check(program, constants)
@@ -70,54 +69,26 @@ def load_segments(
             constants[name]  # a Placed one moves now, not at the first call
         loaded = []
         for segment in program.segments:
-            picked = loader.pick(segment, refs.get(segment.name), (own or {}).get(segment.name))
-            reason = (avoided or {}).get(segment.name)
-            if picked is None or reason is None:
-                made, reason = loader.load(segment, picked)
-            else:
-                made, _ = loader.load(segment, None)
-            if reason is not None:
-                failed[segment.name] = reason
+            name, picked = segment.name, None
+            if name not in (avoided or {}):
+                picked = pick(choice, name, refs.get(name), (own or {}).get(name), trust=trust)
+            made, reason = loader.load(segment, picked)
             loaded.append(made)
+            reason = (avoided or {}).get(name, reason)
+            if reason is not None:
+                failed[name] = reason
         methods[program.method] = tuple(loaded)
     return Segments(methods, failed)
 
 
 @dataclass(frozen=True)
-class _Picked:
-    """The engine that a segment is to run on: one of the bundle, or this machine's own."""
-
-    kind: str
-    record: Mapping[str, Any]
-    trust: bool
-    member: str | None = None
-    own: OwnFile | None = None
-
-
-@dataclass(frozen=True)
 class _Loader:
     bundle: Bundle
-    choice: Choice
     constants: Mapping[str, torch.Tensor]
     device: torch.device
-    trust: bool
     options: Mapping[str, Any]
 
-    def pick(self, segment: Segment, ref: EngineRef | None, own: OwnFile | None) -> _Picked | None:
-        """The engine that fits; None for PyTorch."""
-        if own is not None:
-            return _Picked(own.kind, own.record, True, own=own)
-        chosen = self.choice.chosen
-        verdict = chosen.engines.get(segment.name)
-        if ref is None or ref.member is None or segment.name in chosen.own:
-            return None
-        if verdict is None or not verdict.usable:
-            return None
-        # one that carries code is usable only where it is trusted
-        trust = self.trust or carries_code(ref)
-        return _Picked(ref.kind, ref.record, trust, member=ref.member)
-
-    def load(self, segment: Segment, picked: _Picked | None) -> tuple[LoadedSegment, str | None]:
+    def load(self, segment: Segment, picked: Picked | None) -> tuple[LoadedSegment, str | None]:
         """The segment on an engine, or in PyTorch with the reason why not on the engine."""
         portable = None
         if segment.network is not None:
@@ -135,7 +106,7 @@ class _Loader:
         runner = self._portable(segment, portable)
         return self._loaded(segment, portable, PORTABLE, runner), reason
 
-    def _refusal(self, error: Exception, segment: Segment, picked: _Picked) -> str:
+    def _refusal(self, error: Exception, segment: Segment, picked: Picked) -> str:
         """Why an engine does not load; raises what PyTorch in its place would be no answer to."""
         if isinstance(error, BundleError) and picked.own is not None:
             if isinstance(error, UnreadableEngineError):
@@ -148,12 +119,8 @@ class _Loader:
             raise told from (None if told is error else error)
         return told.message
 
-    def _engine(self, segment: Segment, portable: Network | None, picked: _Picked) -> Runner:
-        if picked.own is not None:
-            blob = own_blob(segment.name, picked.own)
-        else:
-            assert picked.member is not None
-            blob = self.bundle.member(picked.member)
+    def _engine(self, segment: Segment, portable: Network | None, picked: Picked) -> Runner:
+        blob = picked.blob(self.bundle)
         weights = self.bundle.weights if picked.kind.startswith("tensorrt") else {}
         context = LoadContext(
             segment,

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from tests.runtime import deferred
-from trtpack_runtime import finish, load, loading
+from trtpack_runtime import finish, load, placement
 from trtpack_runtime.bundle import Bundle, Member, open_bundle
 from trtpack_runtime.engines import (
     LoadContext,
@@ -111,8 +111,8 @@ def on_h200(monkeypatch: pytest.MonkeyPatch) -> dict[str, LoadContext]:
         return reference.load(None, context)
 
     monkeypatch.setattr(tensorrt, "load", loaded)
-    monkeypatch.setattr(loading, "facts", deferred.h200)
-    monkeypatch.setattr(loading, "_GPU", "cpu")
+    monkeypatch.setattr(placement, "facts", deferred.h200)
+    monkeypatch.setattr(placement, "GPU", "cpu")
     return contexts
 
 
@@ -359,7 +359,7 @@ def test_the_gpu_is_left_out_where_another_device_is_asked_for(
     on_h200: dict[str, LoadContext],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loading, "_GPU", "meta")
+    monkeypatch.setattr(placement, "GPU", "meta")
     found = loaded(bundle.path, device="cpu")
     assert (found.variant, found.device.type, builds.names) == ("cpu", "cpu", [])
     found = loaded(bundle.path)
@@ -371,16 +371,16 @@ def test_the_gpu_that_is_asked_for_is_the_one_that_counts(
 ) -> None:
     gpus = [*deferred.ada()["gpus"], {**deferred.h200()["gpus"][0], "index": 1}]
     gpus[0] = {**gpus[0], "index": 0}
-    monkeypatch.setattr(loading, "facts", lambda: deferred.h200(gpus=list(gpus)))
+    monkeypatch.setattr(placement, "facts", lambda: deferred.h200(gpus=list(gpus)))
     for device, wanted in (("cuda", [0, 1]), ("cuda:0", [0, 1]), ("cuda:1", [1, 0])):
-        found = loading._facts_for(torch.device(device))["gpus"]
+        found = placement.facts_for(torch.device(device))["gpus"]
         assert [gpu["index"] for gpu in found] == wanted
 
 
 def test_a_pytorch_without_cuda_is_told(
     bundle: Bundle, builds: Builds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "facts", deferred.h200)
+    monkeypatch.setattr(placement, "facts", deferred.h200)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.warns(DegradedWarning, match="cannot use the GPU of this machine"):
         load(bundle.path, target="h200")
@@ -417,7 +417,7 @@ def test_weights_that_only_engines_read_stay_on_the_host(
     on_h200: dict[str, LoadContext],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loading, "_GPU", "meta")
+    monkeypatch.setattr(placement, "GPU", "meta")
     monkeypatch.setattr(tensorrt, "load", lambda blob, context: lambda inputs: list(inputs))
     builds.fail["forward_1"] = EngineBuildError("no tactic")
     with pytest.warns(DegradedWarning):

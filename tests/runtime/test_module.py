@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from tests.runtime import handmade
-from trtpack_runtime import load, loading
+from trtpack_runtime import load, placement
 from trtpack_runtime.errors import BundleError, ConfigError, InputMismatchError, SmokeFailure
 from trtpack_runtime.loading import DegradedWarning
 from trtpack_runtime.module import BundleModule
@@ -140,7 +140,7 @@ def test_a_variant_that_does_not_fit_runs_degraded_and_says_so(bundle: Path) -> 
 def test_the_portable_form_of_a_gpus_variant_runs_on_the_gpu_where_there_is_one(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "_GPU", "meta")  # stands for a GPU
+    monkeypatch.setattr(placement, "GPU", "meta")  # stands for a GPU
     with pytest.warns(DegradedWarning):
         assert load(bundle, target="orin").device.type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

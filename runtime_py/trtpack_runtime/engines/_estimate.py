@@ -25,13 +25,13 @@ from trtpack_runtime.errors import DeviceError
 from trtpack_runtime.network import Network, Profile, Tensor
 
 _READ_WHOLE = frozenset({"convolution_nd", "deconvolution_nd"})
+_BEST, _LARGEST = 1, 2
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 def least_bytes(network: Network) -> int:
     """The lower bound, in bytes."""
-    profiles: Iterable[Profile | None] = network.profiles or (None,)
-    return weight_bytes(network) + max(_activation_bytes(network, p) for p in profiles)
+    return weight_bytes(network) + activation_bytes(network)
 
 
 def weight_bytes(network: Network) -> int:
@@ -41,6 +41,29 @@ def weight_bytes(network: Network) -> int:
         for constant in network.constants.values()
     }
     return sum(sizes.values())
+
+
+def activation_bytes(network: Network) -> int:
+    """The lower bound without the weights: what one execution context needs for its largest
+    profile."""
+    profiles: Iterable[Profile | None] = network.profiles or (None,)
+    return max(_activation_bytes(network, profile) for profile in profiles)
+
+
+def peak_bytes(network: Network) -> int:
+    """The most that lives at one time where every layer runs by itself, as in PyTorch, at the best
+    shapes of the first profile."""
+    profile = network.profiles[0] if network.profiles else None
+    sizes = _sizes(network, profile, _BEST)
+    last = {name: i for i, layer in enumerate(network.layers) for name in layer.operand_names()}
+    last |= dict.fromkeys(network.outputs, len(network.layers))
+    live = {tensor.name for tensor in network.inputs}
+    most = sum(sizes[name] for name in live)
+    for i, layer in enumerate(network.layers):
+        live |= set(layer.outputs)
+        most = max(most, sum(sizes[name] for name in live))
+        live = {name for name in live if last.get(name, 0) > i}
+    return most
 
 
 def check_memory(network: Network, memory_bytes: int) -> None:
@@ -83,13 +106,13 @@ def _activation_bytes(network: Network, profile: Profile | None) -> int:
     return sum(sizes[name] for name in bound) + most
 
 
-def _sizes(network: Network, profile: Profile | None) -> Mapping[str, int]:
-    """The bytes of every tensor at the profile's largest shapes.
+def _sizes(network: Network, profile: Profile | None, which: int = _LARGEST) -> Mapping[str, int]:
+    """The bytes of every tensor at the profile's smallest, best or largest shapes.
 
     A size that only the data tells may be 0.
     """
     largest = {
-        tensor.name: profile.shapes[tensor.name][2]
+        tensor.name: profile.shapes[tensor.name][which]
         if profile is not None and tensor.name in profile.shapes
         else tuple(size for size in tensor.shape if isinstance(size, int))
         for tensor in network.inputs
