@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures how long work takes, on the host or on a GPU."""
+"""Measures how long work takes, on the host or on a GPU. PyTorch is imported only to be used."""
 
 from __future__ import annotations
 
 import time
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 class Clock(Protocol):
     """Measures work on a device."""
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether a call returns before its work is done."""
 
     def mark(self) -> Any:
         """A moment between two pieces of work."""
@@ -25,6 +30,8 @@ class Clock(Protocol):
 class HostClock:
     """For work that is done when its call returns."""
 
+    asynchronous = False
+
     def mark(self) -> float:
         """Seconds on the host."""
         return time.perf_counter()
@@ -38,17 +45,24 @@ class HostClock:
 
 
 class DeviceClock:
-    """For work that a GPU does after its call has returned."""
+    """For work that a GPU does after its call has returned, on PyTorch's current stream."""
+
+    asynchronous = True
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        import torch
+
+        self._cuda, self._device = torch.cuda, device
 
     def mark(self) -> Any:
         """An event on the current stream."""
-        event: Any = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event: Any = self._cuda.Event(enable_timing=True)
+        event.record(self._cuda.current_stream(self._device))
         return event
 
     def wait(self) -> None:
         """Until the GPU is done."""
-        torch.cuda.synchronize()
+        self._cuda.synchronize(self._device)
 
     def elapsed_ms(self, begin: Any, end: Any) -> float:
         """Milliseconds between two events."""
@@ -57,4 +71,4 @@ class DeviceClock:
 
 def clock_of(device: torch.device) -> Clock:
     """What measures work on a device."""
-    return DeviceClock() if device.type == "cuda" else HostClock()
+    return DeviceClock(device) if device.type == "cuda" else HostClock()

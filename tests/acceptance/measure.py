@@ -25,7 +25,8 @@ from tests.acceptance.rows import ROWS, Row
 from trtpack.inputs import parse_inputs
 from trtpack.livening import check_alive, liven, vary
 from trtpack.pipeline import ALIVE_TOLERANCE
-from trtpack_runtime.bench import measure
+from trtpack_runtime.bench import Plan, wall_times
+from trtpack_runtime.clocks import DeviceClock
 from trtpack_runtime.engine_store import EngineStore
 from trtpack_runtime.loading import load
 from trtpack_runtime.module import BundleModule
@@ -33,7 +34,7 @@ from trtpack_runtime.module import BundleModule
 LIVENED_BATCH = 8
 DYNAMIC_BATCHES = (1, 3, 32)
 OPT_BATCH = 8
-ROUNDS, REPEATS = 5, 40
+ROUNDS, REPEATS, UNTIMED = 5, 40, 10
 
 
 def main() -> None:
@@ -193,11 +194,14 @@ def channels_last(row: Row, module: torch.nn.Module, inputs: tuple[Any, ...]) ->
 
 def side_by_side(calls: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
     """The median latency of each call in milliseconds, taken in turns so that drift hits all."""
+    clock = DeviceClock()
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(ROUNDS):
         for name, call in calls.items():
-            taken = measure(call, warmup=10, repeats=REPEATS, synchronize=torch.cuda.synchronize)
-            times[name].append(taken.p50_ms)
+            for _ in range(UNTIMED):
+                call()
+            clock.wait()
+            times[name].append(wall_times(call, clock, Plan(repeats=REPEATS)).p50_ms)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,9 @@ def test_a_run_proves_and_measures(bundle: Path, trtpack: Any) -> None:
     assert "orin  impossible  needs an NVIDIA GPU of SM 8.7, this machine has none" in out
     assert "smoke test: passed" in out
     assert "latency of forward(x 2x4, scale 1) on cpu" in out
-    assert "(30 calls after 3 to warm up)" in out
+    assert re.search(r"calls/s, .* items/s  \(300 calls after \d+ to warm up\)", out)
+    assert "most memory: main memory " in out
+    assert out.endswith("\n✓ outputs are right\n")
 
 
 def test_a_wrong_output_exits_with_7_and_is_reported(tmp_path: Path, trtpack: Any) -> None:
@@ -62,9 +65,10 @@ def test_json_is_one_document(bundle: Path, trtpack: Any) -> None:
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert (found["variant"], found["degraded"]) == ("orin", True)
-    assert found["smoke"]["passed"] is True
-    assert found["latency"]["repeats"] == 4
-    assert found["segments"] == [
+    forward = found["methods"]["forward"]
+    assert forward["smoke"]["passed"] is True
+    assert forward["latency"]["wall"]["calls"] == 4
+    assert forward["segments"] == [
         {"name": "forward_0", "engine": "reference"},
         {"name": "forward_1", "engine": "reference"},
     ]

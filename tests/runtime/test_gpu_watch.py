@@ -1,42 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is seen of a GPU while TensorRT works: NVML asked by bus, and nothing required of it."""
+"""What is seen of a GPU: NVML asked by bus, and nothing required of it."""
 
 from __future__ import annotations
 
+import os
 import time
-from typing import Any
 
 import pytest
 
-from trtpack_runtime.gpu_watch import Gpu, GpuWatch
-
-ABSENT = -1
-
-
-class Driver:
-    """libcuda and NVML in one, of a GPU whose memory fills by a GB a look."""
-
-    def __init__(self, **broken: int) -> None:
-        self.broken, self.used, self.asked = broken, 1 << 30, b""
-
-    def __getattr__(self, name: str) -> Any:
-        if not name.startswith(("cu", "nvml")) or self.broken.get(name) == ABSENT:
-            raise AttributeError(name)
-        return lambda *arguments: self.broken.get(name) or self._answer(name, *arguments)
-
-    def _answer(self, name: str, *arguments: Any) -> int:
-        if name == "cuDeviceGetPCIBusId":
-            arguments[0].value = b"0000:3b:00.0"
-        elif name == "nvmlDeviceGetHandleByPciBusId_v2":
-            self.asked = arguments[0].value
-        elif name == "nvmlDeviceGetMemoryInfo":
-            arguments[1]._obj.used = self.used
-            self.used += 1 << 30
-        elif name == "nvmlDeviceGetClockInfo":
-            arguments[2]._obj.value = {1: 1980, 2: 3201}[arguments[1]]
-        elif name == "nvmlDeviceGetEnforcedPowerLimit":
-            arguments[1]._obj.value = 700_000
-        return 0
+from tests.runtime.nvml_double import ABSENT, Driver
+from trtpack_runtime.gpu_watch import SLOWED, Gpu, GpuWatch, reasons
 
 
 def test_clocks_and_memory_of_the_gpu_of_this_process_are_seen() -> None:
@@ -60,3 +33,38 @@ def test_without_a_gpu_nothing_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         Gpu(driver, driver)
     monkeypatch.setattr("ctypes.CDLL", lambda name: driver)
     assert GpuWatch().seen() == {}
+
+
+def test_another_gpu_is_asked_for_by_its_number() -> None:
+    driver = Driver()
+    assert Gpu(driver, driver, index=1).bus == "0000:3c:00.0"
+    assert driver.asked == b"0000:3c:00.0"
+
+
+def test_sensors_have_their_units() -> None:
+    driver = Driver()
+    gpu = Gpu(driver, driver)
+    assert (gpu.temperature_c(), gpu.power_w(), gpu.sm_max_mhz()) == (61, 312.5, 2040)
+
+
+@pytest.mark.parametrize("missing", ["", "nvmlDeviceGetCurrentClocksEventReasons"])
+def test_what_slows_it_is_named_by_old_and_new_drivers(missing: str) -> None:
+    driver = Driver(**({missing: ABSENT} if missing else {}))
+    driver.bits = 0x01 | 0x04 | 0x40
+    gpu = Gpu(driver, driver)
+    assert gpu.slowed() == ("power cap", "thermal limit of the hardware")
+
+
+def test_idleness_and_settings_are_no_throttling() -> None:
+    assert reasons(0x01 | 0x02 | 0x10 | 0x100) == ()
+    assert reasons(2**64 - 1) == tuple(SLOWED.values())
+
+
+def test_the_memory_of_this_process_is_found_among_others() -> None:
+    driver = Driver()
+    driver.processes = [(1, 5 << 30), (os.getpid(), 3 << 30)]
+    assert Gpu(driver, driver).process_bytes() == 3 << 30
+    driver.processes = [(os.getpid(), 2**64 - 1)]  # NVML_VALUE_NOT_AVAILABLE
+    assert Gpu(driver, driver).process_bytes() is None
+    driver.processes = [(1, 5 << 30)]  # in a container pids are others
+    assert Gpu(driver, driver).process_bytes() is None

@@ -5,24 +5,18 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from ..errors import ConfigError, InputMismatchError
+from ..bench import Plan
+from ..errors import ConfigError
+from ..limits import FIGURE, FIGURES
+from ..manifest import Limits
 from . import run_text
 from .group import naming_missing_modules
-
-if TYPE_CHECKING:
-    import torch
-
-    from ..bench import Latency
-    from ..module import BundleModule
-    from ..smoke import SmokeReport
+from .run_steps import Settings, run_steps
 
 EXAMPLES = """\b
 Examples:
@@ -32,21 +26,27 @@ Examples:
   trtpack run bundle.tar --input ids=tokens.npz --output out.safetensors
   trtpack run bundle.tar --strict --json --junit report.xml
   trtpack run bundle.tar --no-build     # engines that are not built yet run in PyTorch
+  trtpack run bundle.tar --max-latency-ms 33 --max-memory-mb 500
+  trtpack run bundle.tar --json > before.json; trtpack run bundle.tar --against before.json
 """
 
 
-@dataclass
-class Results:
-    """What a run found; None for what was not asked for."""
+class Percent(click.ParamType[float]):
+    """``5%`` or ``5`` as 0.05."""
 
-    module: BundleModule
-    method: str
-    load_seconds: float
-    smoke: SmokeReport | None = None
-    smoke_seconds: float = 0.0
-    inputs: dict[str, torch.Tensor] | None = None
-    outputs: dict[str, torch.Tensor] | None = None
-    latency: Latency | None = None
+    name = "percent"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The part; fails where it is no number from 0."""
+        try:
+            part = float(str(value).removesuffix("%")) / 100
+        except ValueError:
+            part = -1.0
+        if not 0 <= part < float("inf"):
+            self.fail(f"{value!r} is no percentage such as 5%", param, ctx)
+        return part
 
 
 @click.command(epilog=EXAMPLES)
@@ -64,7 +64,13 @@ class Results:
     type=click.Path(path_type=Path),
     help="Write the outputs to this .safetensors or .npz file.",
 )
-@click.option("--method", default="forward", show_default=True, help="The method to call.")
+@click.option(
+    "--method",
+    "methods",
+    metavar="NAME",
+    multiple=True,
+    help="Only this method; repeat for more.  [default: all]",
+)
 @click.option("--target", metavar="NAME", help="Take this variant, not the best one.")
 @click.option("--device", metavar="DEVICE", help="Run there: cpu, cuda, cuda:1.")
 @click.option("--strict", is_flag=True, help="Fail rather than run in PyTorch what fits no engine.")
@@ -85,10 +91,14 @@ class Results:
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads to use.")
 @click.option(
-    "--warmup", type=click.IntRange(0), default=3, show_default=True, help="Untimed calls."
+    "--warmup",
+    type=click.IntRange(0),
+    help="Untimed calls.  [default: until their times settle, 5 s at most]",
 )
 @click.option(
-    "--repeats", type=click.IntRange(1), default=30, show_default=True, help="Timed calls."
+    "--repeats",
+    type=click.IntRange(1),
+    help="Timed calls.  [default: 30 to 300, as many as fit a second]",
 )
 @click.option(
     "--budget",
@@ -97,7 +107,43 @@ class Results:
     type=click.FloatRange(0),
     default=20.0,
     show_default=True,
-    help="Stop timing after so long.",
+    help="Stop timing a method after so long.",
+)
+@click.option(
+    "--max-latency-ms",
+    metavar="MS",
+    type=click.FloatRange(0, min_open=True),
+    help="Fail where a call takes longer.  [default: what the bundle says]",
+)
+@click.option(
+    "--limit-percentile",
+    "figure",
+    type=click.Choice(FIGURES),
+    default=FIGURE,
+    show_default=True,
+    help="Which of a call's times --max-latency-ms, or the bundle's limit, is for.",
+)
+@click.option(
+    "--max-memory-mb",
+    metavar="MB",
+    type=click.FloatRange(0, min_open=True),
+    help="Fail where more memory is taken, of the GPU where one runs the model, else main memory."
+    "  [default: what the bundle says]",
+)
+@click.option(
+    "--against",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Compare with what --json printed before; fail where something got worse.",
+)
+@click.option(
+    "--tolerate",
+    "tolerance",
+    metavar="PERCENT",
+    type=Percent(),
+    default="5%",
+    show_default=True,
+    help="How much slower and larger than --against it may be.",
 )
 @click.option("--no-smoke", is_flag=True, help="Leave out the golden samples.")
 @click.option("--no-bench", is_flag=True, help="Leave out the latency.")
@@ -114,7 +160,7 @@ def run(
     bundle: Path,
     inputs: tuple[str, ...],
     output: Path | None,
-    method: str,
+    methods: tuple[str, ...],
     target: str | None,
     device: str | None,
     strict: bool,
@@ -124,9 +170,14 @@ def run(
     rebuild: bool,
     imports: tuple[str, ...],
     threads: int | None,
-    warmup: int,
-    repeats: int,
+    warmup: int | None,
+    repeats: int | None,
     budget_s: float,
+    max_latency_ms: float | None,
+    figure: str,
+    max_memory_mb: float | None,
+    against: Path | None,
+    tolerance: float,
     no_smoke: bool,
     no_bench: bool,
     as_json: bool,
@@ -138,123 +189,94 @@ def run(
 
     Loads the variant that fits best and says why the others do not, replays the golden samples, and
     times calls with the inputs given, or those of the first golden sample. Exit code 7 where an
-    output is wrong.
+    output is wrong, a limit is exceeded, or something got worse than in the run of --against.
 
     Engines that the bundle leaves to this device are built at the first run and kept for the next.
     """
     if no_build and rebuild:
         raise ConfigError("--rebuild and --no-build contradict each other", hint="give one of them")
+    if no_bench and max_latency_ms is not None:
+        raise ConfigError(
+            "--max-latency-ms needs the latency, which --no-bench leaves out",
+            hint="give one of them",
+        )
+    settings = Settings(
+        methods=methods,
+        files=inputs,
+        output=output,
+        plan=None if no_bench else Plan(warmup, repeats, budget_s),
+        smoke=not no_smoke,
+        limits=Limits(max_latency_ms, max_memory_mb),
+        figure=figure,
+        against=against,
+        tolerance=tolerance,
+        verbose=verbose,
+    )
     with naming_missing_modules("run"):
         import torch
 
-    from ..input_check import check_inputs
-    from ..samples import check_output_path, read_inputs, wanted_inputs, write_outputs
+    from ..samples import check_output_path
+    from .run_torch import TorchSubject
 
     if output is not None:
         check_output_path(output)
     if threads is not None:
         torch.set_num_threads(threads)
-    say = (lambda text: None) if quiet or as_json else click.echo
-    results = _load(
-        bundle,
-        method,
-        quiet=quiet,
-        device=device,
-        target=target,
-        strict=strict,
-        trust=trust,
-        cuda_graphs=cuda_graphs,
-        imports=imports,
-        build=not no_build,
-        rebuild=rebuild,
-    )
-    module = results.module
-    say(run_text.loaded(results, verbose))
-    described = module.bundle.manifest.methods[method]
-    if inputs:
-        given = read_inputs(inputs, wanted_inputs(described), module.bundle.manifest.metadata)
-        missing = [spec.name for spec in described.inputs if spec.name not in given]
-        if missing:
-            raise InputMismatchError(
-                f"input {missing[0]!r} is not given", hint=f"add --input {missing[0]}=FILE"
-            )
-        results.inputs = {s.name: given[s.name].to(module.device) for s in described.inputs}
-        check_inputs(described.inputs, list(results.inputs.values()), module.device)
-    else:
-        results.inputs = _own_inputs(module, method)
-    if not no_smoke:
+    say = (lambda text: None) if quiet or as_json else _say
+    facts, watch = _watched(device)
+    try:
         start = time.perf_counter()
-        results.smoke = module.smoke(method)
-        results.smoke_seconds = time.perf_counter() - start
-        say(run_text.smoke(results.smoke, verbose))
-    if inputs or output is not None:
-        module.reset()
-        values = module.run(method, list(results.inputs.values()))
-        names = [spec.name for spec in described.outputs]
-        results.outputs = dict(zip(names, values, strict=True))
-        say(run_text.outputs(results, verbose))
-    if output is not None:
-        write_outputs(output, results.outputs or {})
-        say(f"\nwrote {output}")
-    if not no_bench:
-        results.latency = _measure(results, warmup, repeats, budget_s)
-        say(run_text.latency(results))
+        with _build_line(quiet) as line:
+            subject = TorchSubject.load(
+                bundle,
+                line,
+                device=device,
+                target=target,
+                strict=strict,
+                trust=trust,
+                cuda_graphs=cuda_graphs,
+                imports=imports,
+                build=not no_build,
+                rebuild=rebuild,
+            )
+        report = run_steps(subject, settings, watch, facts, time.perf_counter() - start, say)
+    finally:
+        watch.close()
+    if report.passed:
+        say(run_text.verdict(report))
     if as_json:
-        click.echo(json.dumps(run_text.to_json(results), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     if junit is not None:
         from ..junit import write
+        from .run_cases import cases, properties
 
-        write(junit, f"trtpack run {bundle.name}", list(run_text.junit_cases(results)))
-    if results.smoke is not None:
-        results.smoke.raise_for_failure()
+        write(junit, f"trtpack run {bundle.name}", list(cases(report)), properties(report))
+    for failure in report.failures():
+        raise failure
 
 
-def _load(bundle: Path, method: str, *, quiet: bool, **options: Any) -> Results:
-    from ..loading import DegradedWarning, load
+def _say(text: str) -> None:
+    if text:
+        click.echo(text)
+
+
+def _build_line(quiet: bool) -> Any:
     from .building import BuildLine
 
-    start = time.perf_counter()
-    with warnings.catch_warnings(), BuildLine(quiet=quiet) as line:
-        warnings.simplefilter("ignore", DegradedWarning)  # told in words below
-        module = load(bundle, on_progress=line, **options)
-    module.method(method)
-    return Results(module, method, time.perf_counter() - start)
+    return BuildLine(quiet=quiet)
 
 
-def _own_inputs(module: BundleModule, method: str) -> dict[str, torch.Tensor]:
-    """The inputs of the first golden sample, else zeros of the best shapes, by name."""
-    from ..golden import sample_inputs
+def _watched(device: str | None) -> tuple[dict[str, Any], Any]:
+    """This machine's facts, and what watches the GPU that will run: before anything is loaded, so
+    that all memory it takes is seen."""
+    from ..device import facts
+    from ..sensors import sensors_for
+    from ..vitals import Watch
 
-    described = module.bundle.manifest.methods[method].inputs
-    values = sample_inputs(module, method)
-    return {spec.name: value for spec, value in zip(described, values, strict=True)}
-
-
-def _measure(results: Results, warmup: int, repeats: int, budget_s: float) -> Latency:
-    import torch
-
-    from ..bench import measure
-
-    module, inputs = results.module, list((results.inputs or {}).values())
-    wait = torch.cuda.synchronize if module.device.type == "cuda" else None
-    module.reset()
-    with torch.inference_mode():
-        latency = measure(
-            lambda: module.run(results.method, inputs),
-            warmup=warmup,
-            repeats=repeats,
-            budget_s=budget_s,
-            items_per_call=next(_batches(results), 1),
-            synchronize=wait,
-        )
-    module.reset()
-    return latency
-
-
-def _batches(results: Results) -> Iterator[int]:
-    """The first size of every input that has one and may vary or is larger than one."""
-    described: Any = results.module.bundle.manifest.methods[results.method]
-    for spec in described.inputs:
-        value = (results.inputs or {})[spec.name]
-        if value.dim() > 1:
-            yield int(value.shape[0])
+    here = facts()
+    kind, _, number = (device or "").partition(":")
+    gpus = {gpu["index"]: gpu for gpu in here["gpus"]}
+    index = int(number) if number.isdigit() else 0
+    gpu = gpus.get(index) if kind in ("", "cuda") else None
+    shared = bool(gpu and (gpu["integrated"] or here["jetson"]))
+    return here, Watch(sensors_for(None if gpu is None else index), shared=shared)

@@ -1,34 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``trtpack run`` found, as text, JSON and JUnit cases."""
+"""What ``trtpack run`` found, for people: one screen, a step after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
-from ..junit import Case
+from ..bench import Bench, Times
+from ..limits import LimitCheck
+from ..resolve import Choice
+from ..run_comparison import BETTER, CHANGED, WORSE, Comparison
+from ..run_report import MethodRun, RunReport, TensorFacts
+from ..smoke_report import Comparison as Judged
+from ..smoke_report import SmokeReport
+from ..vitals import Vitals
 from .resolve import rows as candidate_rows
 from .text import clean, columns, mark, plural, size, wrapped
-
-if TYPE_CHECKING:
-    import torch
-
-    from ..smoke import Comparison, SmokeReport
-    from .run import Results
 
 _SHOWN = 8
 """Outputs listed without --verbose."""
 
 _BELOW = " " * 5
+_PYTORCH = ("reference", "aten")
+_ENGINES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX", "inductor": "AOTInductor"}
 
 
-def loaded(results: Results, verbose: bool) -> str:
-    """The variants with their verdicts, and what was loaded."""
-    module = results.module
-    choice = module.choice
+def loaded(report: RunReport, choice: Choice, verbose: bool) -> str:
+    """The variants with their verdicts, what was loaded, and what runs where."""
     lines = [
-        f"{clean(module.bundle.manifest.name)}  ({module.bundle.path})",
-        columns(candidate_rows(choice.candidates, choice.variant, choice.degraded)),
+        f"{clean(report.name)}  ({report.bundle})",
+        columns(candidate_rows(report.candidates, report.variant, choice.degraded)),
     ]
     if choice.degraded:
         text = (
@@ -38,15 +39,24 @@ def loaded(results: Results, verbose: bool) -> str:
         if "--trust" in choice.chosen.verdict.reason:
             text += " If you trust who built the bundle, run its machine code with --trust."
         lines.append(wrapped(text))
-    for name, engine in module.own_engines.items():
-        lines.append(wrapped(f"{clean(name)}: {engine.told}"))
-    for name, reason in module.failed_engines.items():
+    for name, engine in report.built.items():
+        lines.append(wrapped(f"{clean(name)}: {engine['told']}"))
+    for name, reason in report.failed.items():
         lines.append(wrapped(clean(f"{name} runs in PyTorch, slower than an engine: {reason}")))
     if verbose:
-        lines += ["segments", columns((s.name, s.kind) for s in module.segments(results.method))]
-    way = " in PyTorch" if choice.degraded else ""
-    lines.append(f"loaded in {results.load_seconds:.2f} s, runs on {module.device}{way}")
+        rows = [(name, kind) for run in report.methods for name, kind in run.segments]
+        lines += ["segments", columns(rows)]
+    where = report.device
+    if named := report.machine.get("device"):
+        where += f" ({clean(str(named))})"
+    text = f"loaded in {report.load_seconds:.2f} s, runs on {where}: {_segments(report)}"
+    lines.append(wrapped(text))
     return "\n".join(lines)
+
+
+def method(run: MethodRun) -> str:
+    """The heading of one method among several."""
+    return f"\n{clean(run.name)}()"
 
 
 def smoke(report: SmokeReport, verbose: bool) -> str:
@@ -63,7 +73,7 @@ def smoke(report: SmokeReport, verbose: bool) -> str:
     verdict = "passed" if report.passed else f"FAILED, {len(failed)} of {count} wrong"
     lines = [f"\nsmoke test: {verdict}"]
     header = ("", "sample", "output", "type", "max abs", "rel. L2", "cosine", "")
-    table = columns([header, *map(_comparison_row, shown)]).splitlines()
+    table = columns([header, *map(comparison_row, shown)]).splitlines()
     lines.append(table[0])
     for comparison, line in zip(shown, table[1:], strict=True):
         lines.append(line)
@@ -74,121 +84,99 @@ def smoke(report: SmokeReport, verbose: bool) -> str:
     return "\n".join(lines)
 
 
-def outputs(results: Results, verbose: bool) -> str:
+def outputs(run: MethodRun) -> str:
     """Each output's type, shape and range; the best labels of a classifier."""
-    named = results.outputs or {}
-    lines = ["\noutputs", columns(_output_row(k, v) for k, v in named.items())]
-    labels = results.module.bundle.manifest.metadata.get("labels")
-    best = top_labels(list(named.values()), labels)
-    for i, row in enumerate(best):
-        lines.append(f"\nbest classes{f' of item {i}' if len(best) > 1 else ''}")
+    lines = ["\noutputs", columns(map(_output_row, run.outputs or ()))]
+    for i, row in enumerate(run.labels):
+        lines.append(f"\nbest classes{f' of item {i}' if len(run.labels) > 1 else ''}")
         lines.append(columns((f"{100 * p:5.1f} %", label) for label, p in row))
     return "\n".join(lines)
 
 
-def latency(results: Results) -> str:
-    """A table of percentiles and the throughput."""
-    import torch
-
-    found = results.latency
+def latency(run: MethodRun, report: RunReport) -> str:
+    """A table of percentiles, the throughput, and what the machine's sensors said meanwhile."""
+    found = run.bench
     assert found is not None
-    given = ", ".join(
-        f"{name} {'x'.join(map(str, value.shape)) or 'scalar'}"
-        for name, value in (results.inputs or {}).items()
-    )
-    where = str(results.module.device)
-    if results.module.device.type == "cpu":
-        where += f", {plural(torch.get_num_threads(), 'thread')}"
-    throughput = f"{found.calls_per_second:.1f} calls/s"
-    if found.items_per_call > 1:
-        throughput += f", {found.items_per_second:.1f} items/s"
-    calls = f"{plural(found.repeats, 'call')} after {found.warmup} to warm up"
-    names = ("p50", "p90", "p99", "mean", "min", "max")
-    values = [f"{getattr(found, f'{name}_ms'):.2f}" for name in names]
-    widths = [max(len(n), len(v)) for n, v in zip(names, values, strict=True)]
-    return "\n".join(
-        (
-            f"\nlatency of {clean(results.method)}({clean(given)}) on {where}",
-            columns(
-                [
-                    ["ms", *(n.rjust(w) for n, w in zip(names, widths, strict=True)), ""],
-                    ["", *(v.rjust(w) for v, w in zip(values, widths, strict=True)), ""],
-                ]
-            ),
-            f"  {throughput}  ({calls})",
-        )
-    )
+    given = ", ".join(f"{t.name} {_shape(t)}" for t in run.inputs)
+    where = report.device
+    if threads := report.settings.get("threads"):
+        where += f", {plural(threads, 'thread')}"
+    lines = [
+        wrapped(f"\nlatency of {clean(run.name)}({clean(given)}) on {where}"),
+        _times(found),
+        *_throughput(found),
+    ]
+    if run.vitals is not None:
+        lines += _vitals(run.vitals)
+    return "\n".join(lines)
 
 
-def top_labels(values: Sequence[torch.Tensor], labels: Any) -> list[list[tuple[str, float]]]:
-    """The best labels for each row, where the one output is 2-D logits; else nothing."""
-    from ..samples import top_classes
-
-    if isinstance(labels, Mapping) and all(str(i) in labels for i in range(len(labels))):
-        labels = [labels[str(i)] for i in range(len(labels))]
-    if not isinstance(labels, list) or not labels:
-        return []
-    logits = [v for v in values if v.dim() == 2 and v.is_floating_point()]
-    return top_classes(logits[0], list(map(str, labels))) if len(logits) == 1 else []
-
-
-def to_json(results: Results) -> dict[str, Any]:
-    """Everything found, as plain values."""
-    module = results.module
-    smoke_report = results.smoke
-    labels = module.bundle.manifest.metadata.get("labels")
-    found: dict[str, Any] = {
-        "bundle": {"path": str(module.bundle.path), "digest": module.bundle.digest},
-        "name": module.bundle.manifest.name,
-        "variant": module.variant,
-        "degraded": module.degraded,
-        "device": str(module.device),
-        "method": results.method,
-        "variants": [c.to_json() for c in module.choice.candidates],
-        "segments": [{"name": s.name, "engine": s.kind} for s in module.segments(results.method)],
-        "load_seconds": results.load_seconds,
-        "engines": {
-            name: {
-                "source": "store" if engine.cached else "built",
-                "build_seconds": round(engine.seconds, 3),
-            }
-            for name, engine in results.module.own_engines.items()
-        },
-        "failed_engines": dict(results.module.failed_engines),
-        "inputs": _tensors_json(results.inputs or {}),
-        "smoke": None,
-        "outputs": None,
-        "latency": None if results.latency is None else results.latency.to_json(),
-    }
-    if smoke_report is not None:
-        found["smoke"] = {
-            "passed": smoke_report.passed,
-            "seconds": results.smoke_seconds,
-            "outputs": [c.to_json() for c in smoke_report.comparisons],
-        }
-    if results.outputs is not None:
-        found["outputs"] = _tensors_json(results.outputs)
-        best = top_labels(list(results.outputs.values()), labels)
-        if best:
-            found["labels"] = [[{"label": n, "probability": p} for n, p in row] for row in best]
-    return found
+def resources(report: RunReport) -> str:
+    """The most memory there was."""
+    memory = report.memory
+    if memory is None:
+        return ""
+    parts = []
+    if memory.gpu_bytes is not None:
+        part = f"GPU {size(memory.gpu_bytes)}"
+        if memory.torch_bytes and memory.gpu_source != "torch":
+            part += f" ({size(memory.torch_bytes)} of it PyTorch's tensors)"
+        parts.append(part)
+    elif memory.on_gpu:
+        parts.append("GPU unknown")
+    if memory.host_bytes is not None:
+        parts.append(f"main memory {size(memory.host_bytes)}")
+    return wrapped(f"\nmost memory: {', '.join(parts)}") if parts else ""
 
 
-def junit_cases(results: Results) -> Iterator[Case]:
-    """A case for every output, and one for the latency."""
-    group = f"{results.module.bundle.manifest.name}.{results.module.variant}"
-    if results.smoke is not None:
-        count = max(len(results.smoke.comparisons), 1)
-        for c in results.smoke.comparisons:
-            name, seconds = f"{c.sample} {c.output}", results.smoke_seconds / count
-            text = "  ".join(filter(None, _comparison_row(c)[3:]))
-            yield Case(f"{group}.smoke", name, seconds, c.failure, text)
-    if results.latency is not None:
-        seconds = results.latency.mean_ms * results.latency.repeats / 1e3
-        yield Case(f"{group}.latency", results.method, seconds, output=latency(results).strip())
+def limits(checks: Sequence[LimitCheck]) -> str:
+    """Each limit with its verdict, and where it comes from."""
+    several = len({check.method for check in checks}) > 1
+    rows = []
+    for check in checks:
+        name = f"{check.method}() {check.name}" if several else check.name
+        rows.append((mark(check.passed), name, f"{check.text()} ({check.source})"))
+    return "\n".join(("\nlimits", columns(rows)))
 
 
-def _comparison_row(comparison: Comparison) -> tuple[str, ...]:
+def against(found: Comparison, verbose: bool) -> str:
+    """What got worse and better since a previous run, and whether the two are alike."""
+    counted = Counter(change.verdict for change in found.changes)
+    same = len(found.changes) - counted[WORSE] - counted[BETTER] - counted[CHANGED]
+    parts = [f"{counted[v]} {v}" for v in (WORSE, BETTER, CHANGED) if counted[v]]
+    verdict = ", ".join([*parts, f"{same} as before"])
+    lines = [f"\nbeside {clean(str(found.previous))}: {verdict}"]
+    rows = [(mark(None), f"not like with like: {text}") for text in found.unlike]
+    rows += [(mark(False), change.text) for change in found.worse]
+    rows += [(mark(True), f"{change.text}, better") for change in found.better]
+    rows += [
+        (mark(None), change.text)
+        for change in found.changes
+        if change.verdict == CHANGED or (verbose and change.verdict not in (WORSE, BETTER))
+    ]
+    rows += [(mark(None), text) for text in found.notes]
+    return "\n".join((*lines, columns(rows))) if rows else lines[0]
+
+
+def verdict(report: RunReport) -> str:
+    """The last line of a run that passed: what was held against what."""
+    parts = []
+    if any(run.smoke is not None and run.smoke.comparisons for run in report.methods):
+        parts.append("outputs are right")
+    if any(check.passed for check in report.limits):
+        parts.append("limits are kept")
+    if report.against is not None:
+        parts.append("nothing got worse")
+    return f"\n{mark(True)} {', '.join(parts)}" if parts else ""
+
+
+def latency_text(bench: Bench) -> str:
+    """The table of percentiles and the throughput, for a report without a screen."""
+    return "\n".join((_times(bench), *_throughput(bench)))
+
+
+def comparison_row(comparison: Judged) -> tuple[str, ...]:
+    """An output of a sample as a row: sign, sample, output, type, figures."""
     metrics, row = comparison.metrics, comparison
     figures = ("", "", "")
     if metrics is not None and row.is_float:
@@ -200,18 +188,74 @@ def _comparison_row(comparison: Comparison) -> tuple[str, ...]:
     return (sign, row.sample, row.output, row.dtype, *figures, "")
 
 
-def _output_row(name: str, value: torch.Tensor) -> tuple[str, ...]:
-    dims = "x".join(map(str, value.shape)) or "scalar"
-    dtype = str(value.dtype).removeprefix("torch.")
+def _segments(report: RunReport) -> str:
+    kinds = [kind for run in report.methods for _, kind in run.segments]
+    counted = Counter("PyTorch" if k in _PYTORCH else _ENGINES.get(k, k) for k in kinds)
+    if len(counted) == 1:
+        (only,) = counted
+        return f"{plural(len(kinds), 'segment')} in {only}"
+    parts = ", ".join(f"{count} in {name}" for name, count in counted.most_common())
+    return f"{plural(len(kinds), 'segment')}, {parts}"
+
+
+def _times(found: Bench) -> str:
+    names = ("p50", "p90", "p99", "mean", "min", "max")
+    rows = [("ms", *names, "")]
+    places = 3 if found.wall.p50_ms < 1 else 2 if found.wall.p50_ms < 100 else 1
+    kinds: list[tuple[str, Times]] = [("call", found.wall)]
+    if found.gpu is not None:
+        kinds.append(("GPU", found.gpu))
+    for kind, times in kinds:
+        values = (f"{getattr(times, f'{name}_ms'):.{places}f}" for name in names)
+        rows.append((kind if found.gpu is not None else "", *values, ""))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return columns(
+        [row[0], *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+        for row in rows
+    )
+
+
+def _throughput(found: Bench) -> Iterator[str]:
+    text = f"{found.calls_per_second:.1f} calls/s"
+    if found.items_per_call > 1:
+        text += f", {found.items_per_second:.1f} items/s"
+    if found.overlapped:
+        text += " without waiting between calls"
+    calls = f"{plural(found.wall.calls, 'call')} after {found.warmup.calls} to warm up"
+    yield wrapped(f"{text}  ({calls})", first="  ", rest="  ")
+    if found.warmup.stable is False:
+        text = f"times had not settled after {found.warmup.seconds:.1f} s of warm-up"
+        yield wrapped(text, first="  ", rest="  ")
+
+
+def _vitals(found: Vitals) -> Iterator[str]:
+    parts = []
+    figures, highest = found.figures, found.limits
+    if clock := figures.get("sm_mhz"):
+        part = f"{clock.mean:.0f} MHz"
+        if most := highest.get("sm_max_mhz"):
+            part = f"{clock.mean:.0f} of {most:.0f} MHz"
+        parts.append(part)
+    if memory := figures.get("memory_mhz"):
+        parts.append(f"memory {memory.mean:.0f} MHz")
+    if degrees := figures.get("temperature_c"):
+        parts.append(f"{degrees.max:.0f} C")
+    if watts := figures.get("power_w"):
+        most = highest.get("power_limit_w")
+        parts.append(f"{watts.mean:.3g} W" + (f" of {most:.0f} W" if most else ""))
+    parts += [] if found.throttled else ["not throttled"]
+    yield wrapped(f"{', '.join(parts)}  ({found.source})", first="  ", rest="  ")
+    if found.throttled:
+        told = ", ".join(f"{name} ({part:.0%})" for name, part in found.throttled.items())
+        yield wrapped(f"THROTTLED: {clean(told)}", first="  ", rest="  ")
+
+
+def _output_row(tensor: TensorFacts) -> tuple[str, ...]:
     spread = ""
-    if value.numel() and not value.is_complex():
-        low, high = float(value.min()), float(value.max())
-        spread = f"{low:.4g} .. {high:.4g}"
-    return name, dtype, dims, size(value.nbytes), spread
+    if tensor.low is not None and tensor.high is not None:
+        spread = f"{tensor.low:.4g} .. {tensor.high:.4g}"
+    return tensor.name, tensor.dtype, _shape(tensor), size(tensor.bytes), spread
 
 
-def _tensors_json(values: Mapping[str, torch.Tensor]) -> list[dict[str, Any]]:
-    return [
-        {"name": k, "dtype": str(v.dtype).removeprefix("torch."), "shape": list(v.shape)}
-        for k, v in values.items()
-    ]
+def _shape(tensor: TensorFacts) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"

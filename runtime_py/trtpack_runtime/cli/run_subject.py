@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``trtpack run`` needs of a loaded bundle, with PyTorch or without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..bundle import Bundle
+from ..clocks import Clock
+from ..resolve import Choice
+from ..run_report import TensorFacts
+from ..smoke_report import SmokeReport
+
+
+class Subject(Protocol):
+    """A loaded bundle. Inputs and outputs of a method are sequences in the manifest's order."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """What was loaded."""
+
+    @property
+    def choice(self) -> Choice:
+        """The variants, and why one was taken."""
+
+    @property
+    def degraded(self) -> bool:
+        """Whether something that should be an engine runs in PyTorch."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs: ``cpu``, ``cuda:0``."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What figures depend on besides: ``cuda_graphs``, ``threads``."""
+
+    @property
+    def built(self) -> Mapping[str, Mapping[str, Any]]:
+        """The engines of this machine's own: ``source``, ``build_seconds`` and, in words,
+        ``told``, by segment."""
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Why segments run in PyTorch that should not."""
+
+    @property
+    def start(self) -> Mapping[str, Any]:
+        """What is known of the start, as JSON."""
+
+    @property
+    def clock(self) -> Clock:
+        """What measures work where it runs."""
+
+    def segments(self, method: str) -> tuple[tuple[str, str], ...]:
+        """A method's segments in order, each with the kind that runs it."""
+
+    def inputs(self, method: str, files: Sequence[str]) -> Sequence[Any]:
+        """The inputs that ``--input`` arguments give, those of the first golden sample without.
+
+        Raises:
+            ConfigError: they are not what the method takes.
+        """
+
+    def call(self, method: str, inputs: Sequence[Any]) -> Sequence[Any]:
+        """One call; it may return before the device is done."""
+
+    def smoke(self, method: str) -> SmokeReport:
+        """Replays a method's golden samples."""
+
+    def reset(self) -> None:
+        """Puts the state back to its first values."""
+
+    def told(self, name: str, value: Any, values: bool = False) -> TensorFacts:
+        """What to say of a tensor; with ``values`` also its least and largest."""
+
+    def labels(self, outputs: Sequence[Any]) -> list[list[tuple[str, float]]]:
+        """The best labels of each item, where the bundle has some and one output is logits."""
+
+    def write(self, path: Path, outputs: Mapping[str, Any]) -> None:
+        """Writes outputs by name to a file."""
+
+    def gpu_peak_bytes(self) -> int | None:
+        """The most GPU memory that PyTorch's tensors took; None where it does not run there."""

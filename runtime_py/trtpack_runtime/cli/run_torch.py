@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle that PyTorch runs, as ``trtpack run`` measures it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..bundle import Bundle
+from ..clocks import Clock, clock_of
+from ..errors import InputMismatchError
+from ..golden import sample_inputs
+from ..input_check import check_inputs
+from ..loading import DegradedWarning, load
+from ..module import BundleModule
+from ..progress import OnProgress
+from ..resolve import Choice
+from ..run_report import TensorFacts
+from ..samples import read_inputs, top_classes, wanted_inputs, write_outputs
+from ..smoke_report import SmokeReport
+
+
+class TorchSubject:
+    """A loaded ``BundleModule``."""
+
+    def __init__(self, module: BundleModule, settings: Mapping[str, Any]) -> None:
+        self.module = module
+        self.settings = dict(settings)
+        if module.device.type == "cpu":
+            self.settings["threads"] = torch.get_num_threads()
+
+    @classmethod
+    def load(cls, bundle: Path, on_progress: OnProgress, **options: Any) -> TorchSubject:
+        """Loads a bundle as ``loading.load`` does; what it warns of is told in the report."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DegradedWarning)
+            module = load(bundle, on_progress=on_progress, **options)
+        return cls(module, {"cuda_graphs": options.get("cuda_graphs", False)})
+
+    @property
+    def bundle(self) -> Bundle:
+        """What was loaded."""
+        return self.module.bundle
+
+    @property
+    def choice(self) -> Choice:
+        """The variants, and why one was taken."""
+        return self.module.choice
+
+    @property
+    def degraded(self) -> bool:
+        """Whether something that should be an engine runs in PyTorch."""
+        return self.module.degraded
+
+    @property
+    def device(self) -> str:
+        """Where it runs; a GPU always with its number."""
+        where = self.module.device
+        if where.type == "cuda" and where.index is None:
+            return f"cuda:{torch.cuda.current_device()}"
+        return str(where)
+
+    @property
+    def built(self) -> Mapping[str, Mapping[str, Any]]:
+        """The engines that this machine built."""
+        return {
+            name: {
+                "source": "store" if engine.cached else "built",
+                "build_seconds": round(engine.seconds, 3),
+                "told": engine.told,
+            }
+            for name, engine in self.module.own_engines.items()
+        }
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Why segments run in PyTorch that should not."""
+        return self.module.failed_engines
+
+    @property
+    def start(self) -> Mapping[str, Any]:
+        """What is known of the start."""
+        return {}
+
+    @property
+    def clock(self) -> Clock:
+        """CUDA's events on a GPU, else the host's time."""
+        return clock_of(self.module.device)
+
+    def segments(self, method: str) -> tuple[tuple[str, str], ...]:
+        """A method's segments in order, each with the kind that runs it."""
+        return tuple((s.name, s.kind) for s in self.module.segments(method))
+
+    def inputs(self, method: str, files: Sequence[str]) -> Sequence[torch.Tensor]:
+        """The inputs of files, else of the first golden sample, else zeros of the best shapes."""
+        self.module.method(method)
+        if not files:
+            return sample_inputs(self.module, method)
+        manifest = self.bundle.manifest
+        described = manifest.methods[method]
+        given = read_inputs(files, wanted_inputs(described), manifest.metadata)
+        missing = [spec.name for spec in described.inputs if spec.name not in given]
+        if missing:
+            raise InputMismatchError(
+                f"input {missing[0]!r} is not given", hint=f"add --input {missing[0]}=FILE"
+            )
+        device = self.module.device
+        values = [given[spec.name].to(device) for spec in described.inputs]
+        check_inputs(described.inputs, values, device)
+        return values
+
+    def call(self, method: str, inputs: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """One call."""
+        with torch.inference_mode():
+            return self.module.run(method, inputs)
+
+    def smoke(self, method: str) -> SmokeReport:
+        """Replays a method's golden samples."""
+        return self.module.smoke(method)
+
+    def reset(self) -> None:
+        """Puts the state back to its first values."""
+        self.module.reset()
+
+    def told(self, name: str, value: torch.Tensor, values: bool = False) -> TensorFacts:
+        """What to say of a tensor."""
+        low = high = None
+        if values and value.numel() and not value.is_complex():
+            low, high = float(value.min()), float(value.max())
+        dtype = str(value.dtype).removeprefix("torch.")
+        return TensorFacts(name, dtype, tuple(value.shape), value.nbytes, low, high)
+
+    def labels(self, outputs: Sequence[torch.Tensor]) -> list[list[tuple[str, float]]]:
+        """The best labels for each row, where the one output is 2-D logits; else nothing."""
+        names = self.bundle.manifest.metadata.get("labels")
+        if isinstance(names, Mapping) and all(str(i) in names for i in range(len(names))):
+            names = [names[str(i)] for i in range(len(names))]
+        if not isinstance(names, list) or not names:
+            return []
+        logits = [v for v in outputs if v.dim() == 2 and v.is_floating_point()]
+        return top_classes(logits[0], list(map(str, names))) if len(logits) == 1 else []
+
+    def write(self, path: Path, outputs: Mapping[str, torch.Tensor]) -> None:
+        """Writes outputs to a ``.safetensors`` or ``.npz`` file."""
+        write_outputs(path, outputs)
+
+    def gpu_peak_bytes(self) -> int | None:
+        """What PyTorch's allocator counted since the start."""
+        if self.module.device.type != "cuda":
+            return None
+        return int(torch.cuda.max_memory_allocated(self.module.device))
