@@ -45,6 +45,11 @@ _PROBLEMS = {
 }
 
 
+def problem(number: int) -> tuple[str, str] | None:
+    """What a CUDA error says of the machine and what to do about it; None where it says neither."""
+    return _PROBLEMS.get(number)
+
+
 def error_number(text: str) -> int | None:
     """The CUDA error that a line of a log names."""
     match = _NUMBER.search(text)
