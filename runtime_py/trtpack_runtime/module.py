@@ -3,65 +3,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
-from . import program as program_json
-from . import smoke, treespec
+from . import smoke
 from .bundle import Bundle
-from .errors import BundleError, ConfigError
-from .execution import LoadedSegment, Placed, Segments, Watch
+from .errors import ConfigError
+from .execution import LoadedSegment, Placed, Watch
 from .finish import Finished
-from .input_check import check_inputs
-from .manifest import Method
+from .input_check import InputPolicy
+from .loaded_module import LoadedModule
+from .memory_plan import MemoryPlan
+from .method_call import MethodCall, OutputPolicy
+from .phases import LoadTimes
 from .resolve import Choice
-from .segment_loading import load_segments
 from .smoke import SmokeReport
+from .tracing import is_traced
 
 
-class BundleModule(torch.nn.Module):
+class BundleModule(LoadedModule):
     """A loaded variant. Inputs and outputs are nested as the original's.
 
-    Its parameters and buffers are the original's, by name, and lie where the bundle is mapped. It
-    holds the bundle's state; calls are not to overlap.
-    """
+    Its parameters and buffers are the original's, by name, and lie where the bundle is mapped. Its
+    segments are modules too, below ``engines``. Outputs never need a gradient.
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        choice: Choice,
-        device: torch.device,
-        *,
-        own: Mapping[str, Finished] | None = None,
-        failed: Mapping[str, str] | None = None,
-        trust: bool = False,
-        options: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__()
-        self._bundle, self._choice, self._device = bundle, choice, torch.device("cpu")
-        self._own, self._failed, self._trust = dict(own or {}), dict(failed or {}), trust
-        self._options = dict(options or {})
-        variant = bundle.manifest.variants[choice.variant]
-        self._programs = {
-            method: program_json.from_json(bundle.json(member))
-            for method, member in variant.programs.items()
-        }
-        self._stored: dict[str, torch.Tensor] = {
-            name: view.tensor() for name, view in bundle.weights.items()
-        }
-        self._states: dict[str, torch.Tensor] = {
-            slot.name: self._initial(slot.initial).clone() for slot in bundle.manifest.state
-        }
-        self._register_weights()
-        self.eval()
-        if device == self._device:
-            self._segments = self._load_segments(self._device, self._stored)
-        else:
-            self.to(device)
+    Several threads may call it at once; where the bundle has state, calls take turns. ``twin``
+    answers a second module with state of its own.
+    """
 
     # --- what it is ------------------------------------------------------------------------------
     @property
@@ -82,12 +55,12 @@ class BundleModule(torch.nn.Module):
     @property
     def degraded(self) -> bool:
         """Whether something that should be an engine runs in PyTorch."""
-        return self._choice.degraded or bool(self.failed_engines)
+        return self._choice.degraded or bool(self.failed_engines) or not self.ready
 
     @property
     def failed_engines(self) -> Mapping[str, str]:
         """Why segments run in PyTorch whose engine could not be built or loaded, by segment."""
-        return {**self._failed, **self._segments.failed}
+        return {**self._failed, **self._loaded.segments.failed}
 
     @property
     def own_engines(self) -> Mapping[str, Finished]:
@@ -95,9 +68,38 @@ class BundleModule(torch.nn.Module):
         return dict(self._own)
 
     @property
+    def times(self) -> LoadTimes:
+        """How long each phase of its start took."""
+        return self.startup.times
+
+    @property
+    def memory(self) -> MemoryPlan | None:
+        """What memory it was predicted to take and took; None where nobody asked."""
+        return self.startup.memory
+
+    @property
+    def ready(self) -> bool:
+        """Whether every engine is there that will be; not at once after ``load(start="fast")``."""
+        return self.startup.ready
+
+    def wait_ready(self, timeout: float | None = None) -> bool:
+        """Waits for ``ready``, at most ``timeout`` seconds; answers whether it is."""
+        return self.startup.wait(timeout)
+
+    @property
     def device(self) -> torch.device:
         """Where it runs."""
-        return self._device
+        return self._loaded.device
+
+    @property
+    def input_policy(self) -> InputPolicy:
+        """What becomes of inputs of another type or device: ``refuse`` or ``convert``."""
+        return self._call_options.inputs
+
+    @property
+    def output_policy(self) -> OutputPolicy:
+        """Whose memory outputs are in: ``fresh``, or ``reused`` by the next call."""
+        return self._call_options.outputs
 
     @property
     def stored(self) -> Mapping[str, torch.Tensor]:
@@ -105,7 +107,8 @@ class BundleModule(torch.nn.Module):
 
         What only engines read is moved there when it is asked for.
         """
-        return Placed(self._stored, lambda tensor: tensor.to(self._device))
+        loaded = self._loaded
+        return Placed(loaded.stored, lambda tensor: tensor.to(loaded.device))
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -114,7 +117,7 @@ class BundleModule(torch.nn.Module):
 
     def segments(self, method: str = "forward") -> tuple[LoadedSegment, ...]:
         """The method's segments in order, each with the kind of engine that runs it."""
-        return self._segments.methods[method]
+        return self._loaded.segments.methods[method]
 
     def explain(self) -> str:
         """Why this variant was taken and not another, a line each."""
@@ -122,7 +125,7 @@ class BundleModule(torch.nn.Module):
 
     def extra_repr(self) -> str:
         """The bundle's name and variant."""
-        return f"{self._bundle.manifest.name!r}, variant={self.variant!r}, device={self._device}"
+        return f"{self._bundle.manifest.name!r}, variant={self.variant!r}, device={self.device}"
 
     # --- calling ---------------------------------------------------------------------------------
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -142,45 +145,69 @@ class BundleModule(torch.nn.Module):
             )
         return lambda *args, **kwargs: self._call(name, args, kwargs)
 
-    def run(self, method: str, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def run(
+        self,
+        method: str,
+        inputs: Sequence[torch.Tensor],
+        out: Sequence[torch.Tensor] | None = None,
+    ) -> list[torch.Tensor]:
         """Runs a method on its flat tensor inputs and answers its flat tensor outputs.
 
+        Args:
+            method: its name.
+            inputs: the tensors among its arguments, in order.
+            out: where the outputs are to be written, one for each; they are answered. None lies in
+                the memory of an input.
+
         Raises:
-            InputMismatchError: an input that is not what the manifest says.
+            InputMismatchError: an input that is not what the manifest says, or an output of another
+                type, shape or device.
         """
-        check_inputs(self._described(method).inputs, inputs, self._device)
-        results = self._run(method, inputs)
-        return [value for value in results if isinstance(value, torch.Tensor)]
+        call = self._method(method)
+        if is_traced(inputs):
+            if out is not None:
+                raise ConfigError(
+                    "a traced program cannot write into given outputs",
+                    hint="leave out= away while the program is traced",
+                )
+            return call.traced(inputs)
+        return call.run(call.check(inputs), self._state, out)
+
+    def run_untraced(self, method: str, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """As ``run``, even while a program is traced: what a traced program's operator does."""
+        call = self._method(method)
+        return call.run(call.check(inputs), self._state)
 
     @contextmanager
     def watching(self, watch: Watch) -> Iterator[None]:
-        """Runs every segment as ``watch`` says, until the block ends."""
-        before = self._segments
-        self._segments = before.watched(watch)
+        """Runs every segment as ``watch`` says, without CUDA graphs of the whole program, until the
+        block ends."""
+        before = self._loaded
+        quiet = replace(self._call_options, cuda_graphs="off")
+        self._loaded = self._compiled(before.segments.watched(watch), quiet)
         try:
             yield
         finally:
-            self._segments = before
+            self._loaded = before
 
     def smoke(self, method: str | None = None) -> SmokeReport:
         """Replays the golden samples of a method, or of all, each from fresh state; the state is
         as after ``reset`` when it is done."""
         report = SmokeReport(())
         for name in self.methods if method is None else (method,):
-            described = self._described(name)
-            samples = smoke.golden_samples(self._bundle, described, self._device)
+            described = self._method(name).described
+            samples = smoke.golden_samples(self._bundle, described, self.device)
             report += smoke.replay(partial(self._fresh, name), samples, described.tolerance)
         return report
 
     def reset(self) -> None:
         """Puts every state slot back to its first value."""
-        for slot in self._bundle.manifest.state:
-            self._set_state(slot.name, self._initial(slot.initial).to(self._device, copy=True))
+        self._state.reset()
 
     @property
     def states(self) -> Mapping[str, torch.Tensor]:
         """The state slots' present values by name."""
-        return dict(self._states)
+        return dict(self._state.values)
 
     def __getattr__(self, name: str) -> Any:
         if name in self.__dict__.get("_programs", {}):
@@ -188,162 +215,24 @@ class BundleModule(torch.nn.Module):
         return super().__getattr__(name)
 
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        described = self._described(method)
-        leaves = treespec.flatten_call(described.in_tree, args, kwargs)
-        flat = self._programs[method].inputs
-        tensors = [leaf for leaf, name in zip(leaves, flat, strict=True) if name is not None]
-        check_inputs(described.inputs, tensors, self._device)
-        return treespec.unflatten(described.out_tree, self._run(method, tensors))
+        try:
+            call = self._loaded.calls[method]
+        except KeyError:
+            call = self._method(method)
+        tensors = call.convention.tensors(args, kwargs)
+        if is_traced(tensors):
+            return call.convention.answer(call.plan.leaves(call.traced(tensors), tensors))
+        return call(tensors, self._state)
 
-    def _run(self, method: str, inputs: Sequence[torch.Tensor]) -> list[Any]:
-        program = self._programs[method]
-        with torch.no_grad():
-            outputs, states = self._segments.run(program, inputs, self._stored, self._states)
-            for slot, value in states.items():
-                self._set_state(slot, value)
-        return outputs
+    def _method(self, name: str) -> MethodCall:
+        self.method(name)
+        return self._loaded.calls[name]
 
     def _fresh(
         self, method: str, inputs: Sequence[torch.Tensor]
     ) -> tuple[list[torch.Tensor], Mapping[str, torch.Tensor]]:
         self.reset()
         outputs = self.run(method, inputs)
-        states = {name: value.clone() for name, value in self._states.items()}
+        states = {name: value.clone() for name, value in self.states.items()}
         self.reset()
         return outputs, states
-
-    def _described(self, method: str) -> Method:
-        try:
-            return self._bundle.manifest.methods[method]
-        except KeyError:
-            self.method(method)
-            raise
-
-    # --- weights and state -----------------------------------------------------------------------
-    def _initial(self, name: str) -> torch.Tensor:
-        if name not in self._stored:
-            raise BundleError(
-                f"the bundle has no tensor {name!r}, which its manifest names",
-                hint="build the bundle again",
-            )
-        return self._stored[name]
-
-    def _register_weights(self) -> None:
-        """Registers the original's names; tied parameters stay one tensor."""
-        weights = self._bundle.manifest.weights
-        made: dict[str, torch.nn.Parameter] = {}
-        for name, stored in weights.parameters.items():
-            if stored not in made:
-                made[stored] = torch.nn.Parameter(self._initial(stored), requires_grad=False)
-            _owner(self, name)._parameters[_last(name)] = made[stored]
-        for name, stored in weights.buffers.items():
-            value = self._states.get(name, self._initial(stored))
-            _owner(self, name)._buffers[_last(name)] = value
-
-    def _set_state(self, slot: str, value: torch.Tensor) -> None:
-        old = self._states[slot]
-        if old.shape == value.shape:
-            old.copy_(value)
-            return
-        self._states[slot] = value
-        if slot in self._bundle.manifest.weights.buffers:
-            _owner(self, slot)._buffers[_last(slot)] = value
-
-    def _load_from_state_dict(
-        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, *rest: Any
-    ) -> None:
-        """Accepts the weights it has; others would leave the engines behind."""
-        *_, errors = rest
-        for name, own in self.state_dict().items():
-            given = state_dict.get(prefix + name)
-            if given is not None and name not in self._states and not _same(own, given):
-                errors.append(
-                    f"{prefix}{name}: the engines were built with other weights; "
-                    "give these to the bundle with: trtpack update-weights"
-                )
-                state_dict[prefix + name] = own
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *rest)
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
-        """Moves to another device; everything else that ``fn`` may do is refused."""
-        device = _destination(fn, self._stored.values(), self._device)
-        if device == self._device:
-            return self
-        placed = Placed(self._stored, fn)
-        segments = self._load_segments(device, placed)
-        if not segments.on_engines:
-            placed.move_all()
-        self._segments, self._device = segments, device
-        self._stored = {**self._stored, **placed.moved}
-        self._states = {name: fn(value) for name, value in self._states.items()}
-        self._register_weights()
-        return self
-
-    def _load_segments(
-        self, device: torch.device, constants: Mapping[str, torch.Tensor]
-    ) -> Segments:
-        return load_segments(
-            self._bundle,
-            self._choice,
-            self._programs.values(),
-            constants,
-            device,
-            self._own,
-            trust=self._trust,
-            options=self._options,
-        )
-
-    def __deepcopy__(self, memo: Any) -> NoReturn:
-        self._refuse_copies()
-
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        self._refuse_copies()
-
-    def _refuse_copies(self) -> NoReturn:
-        raise ConfigError(
-            "a loaded bundle holds engines and cannot be copied or pickled",
-            hint=f"load {self._bundle.path} again where it is needed",
-        )
-
-
-def _destination(
-    fn: Callable[[torch.Tensor], torch.Tensor],
-    tensors: Iterable[torch.Tensor],
-    device: torch.device,
-) -> torch.device:
-    """Where ``fn`` moves tensors; ConfigError if it changes their type."""
-    target = device
-    for dtype in {tensor.dtype for tensor in tensors} or {torch.float32}:
-        probe = fn(torch.empty(0, dtype=dtype, device=device))
-        if probe.dtype != dtype:
-            names = [str(t).removeprefix("torch.") for t in (dtype, probe.dtype)]
-            raise ConfigError(
-                f"cannot turn the {names[0]} weights of a bundle into {names[1]}",
-                hint=f"build it with --dtype {names[1]}",
-            )
-        target = probe.device
-    return target
-
-
-def _owner(root: torch.nn.Module, name: str) -> torch.nn.Module:
-    """The module that holds ``name``, made where it is missing.
-
-    Written past ``add_module``: an original's name may be one of this class's own.
-    """
-    module = root
-    for part in name.split(".")[:-1]:
-        child = module._modules.get(part)
-        if child is None:
-            child = module._modules[part] = torch.nn.Module().eval()
-        module = child
-    return module
-
-
-def _last(name: str) -> str:
-    return name.rpartition(".")[2]
-
-
-def _same(own: torch.Tensor, given: torch.Tensor) -> bool:
-    return own.shape == given.shape and own.dtype == given.dtype and torch.equal(
-        own, given.to(own.device)
-    )  # fmt: skip

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a loaded bundle is made of as a module: engines, weights, state, and how they change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+
+from . import program as program_json
+from .bundle import Bundle
+from .engine_module import EngineModule, refuse_copies
+from .errors import BundleError, ConfigError, TrtpackError
+from .execution import Placed, Segments
+from .finish import Finished
+from .input_check import InputPolicy
+from .method_call import CallOptions, MethodCall, OutputPolicy
+from .module_weights import destination, is_same, register_buffer, register_weights
+from .resolve import Choice
+from .segment_loading import load_segments
+from .startup import Startup
+from .state_slots import StateSlots
+from .tracing import SEGMENT, Origin, attach
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_SHARED = (
+    "startup",
+    "_bundle",
+    "_choice",
+    "_own",
+    "_failed",
+    "_trust",
+    "_avoided",
+    "_call_options",
+    "_programs",
+    "_loaded",
+)
+"""What twins have in common."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What calls run on, exchanged as one: a call reads it once."""
+
+    segments: Segments
+    stored: dict[str, torch.Tensor]
+    device: torch.device
+    calls: Mapping[str, MethodCall]
+
+
+class LoadedModule(torch.nn.Module):
+    """A variant's segments with the original's weights and state; ``BundleModule`` is called."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        choice: Choice,
+        device: torch.device,
+        *,
+        own: Mapping[str, Finished] | None = None,
+        failed: Mapping[str, str] | None = None,
+        avoided: Mapping[str, str] | None = None,
+        trust: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Loads every segment.
+
+        ``options`` are those of ``CallOptions`` and of ``LoadContext``; the other arguments are
+        those of ``load_segments``.
+        """
+        super().__init__()
+        self.startup = Startup()
+        self._bundle, self._choice = bundle, choice
+        self._own, self._failed, self._trust = dict(own or {}), dict(failed or {}), trust
+        self._avoided, self._options = dict(avoided or {}), dict(options or {})
+        self._call_options = CallOptions.of(self._options)
+        variant = bundle.manifest.variants[choice.variant]
+        self._programs = {
+            method: program_json.from_json(bundle.json(member))
+            for method, member in variant.programs.items()
+        }
+        stored = {name: view.tensor() for name, view in bundle.weights.items()}
+        host = torch.device("cpu")
+        self._loaded = Loaded(Segments({}), stored, host, {})
+        self._state = self._new_state()
+        self.eval()
+        if device == host:
+            self._engage(self._load_segments(host, stored), stored, host)
+        else:
+            self._register()
+            self.to(device)
+
+    def engine(self, segment: str) -> EngineModule:
+        """A segment as a module of its own, also found as ``engines.<segment>``.
+
+        Raises:
+            ConfigError: the variant has no such segment.
+        """
+        engines = self._modules["engines"]
+        found = engines._modules.get(segment) if engines is not None else None
+        if not isinstance(found, EngineModule):
+            names = [s.name for loaded in self._loaded.segments.methods.values() for s in loaded]
+            raise ConfigError(
+                f"there is no segment {segment!r}, there are {', '.join(names)}",
+                hint="choose one of them",
+            )
+        return found
+
+    def configured(
+        self, *, inputs: InputPolicy | None = None, outputs: OutputPolicy | None = None
+    ) -> Self:
+        """Changes how calls treat their inputs and outputs; answers the module itself.
+
+        Args:
+            inputs: ``"refuse"`` what is on another device or of another type, as PyTorch does, or
+                ``"convert"`` it where nothing is lost.
+            outputs: ``"fresh"`` tensors, which are the caller's, or ``"reused"`` ones, which the
+                next call with equal shapes overwrites.
+
+        Raises:
+            ConfigError: another value.
+        """
+        self._options |= {k: v for k, v in (("inputs", inputs), ("outputs", outputs)) if v}
+        self._call_options = CallOptions.of(self._options)
+        self._loaded = self._compiled(self._loaded.segments)
+        return self
+
+    def twin(self) -> Self:
+        """Another module over the same engines and weights, with state of its own: first values.
+
+        Neither engines nor weights are loaded or copied; it may be made and called while this one
+        is called by another thread.
+        """
+        twin = type(self).__new__(type(self))
+        torch.nn.Module.__init__(twin)
+        for name in _SHARED:
+            twin.__dict__[name] = self.__dict__[name]
+        twin._options = dict(self._options)
+        twin._state = twin._new_state()
+        twin.eval()
+        twin._loaded = twin._compiled(self._loaded.segments)
+        twin._register()
+        return twin
+
+    def take_over(self, other: LoadedModule) -> None:
+        """Runs on another one's engines from the next call on; a call that runs meanwhile ends on
+        the old ones. The state stays."""
+        self._choice, self._own, self._failed = other._choice, other._own, other._failed
+        self._avoided, self._options = other._avoided, other._options
+        self._loaded = other._loaded
+        self._register()
+
+    def give_up(self, problem: TrtpackError, *, strict: bool) -> None:
+        """Stays in PyTorch, since its engines could not be loaded; strict: refuses every call."""
+        segments = self._loaded.segments
+        failed = dict.fromkeys(segments.failed, problem.message)
+        segments = replace(segments, failed=failed)
+        self._loaded = self._compiled(segments.refusing(problem) if strict else segments)
+        self._register()
+
+    # --- weights and state -----------------------------------------------------------------------
+    def _new_state(self) -> StateSlots:
+        initial = {}
+        for slot in self._bundle.manifest.state:
+            if slot.initial not in self._loaded.stored:
+                raise BundleError(
+                    f"the bundle has no tensor {slot.initial!r}, which its manifest names",
+                    hint="build the bundle again",
+                )
+            initial[slot.name] = self._loaded.stored[slot.initial]
+        return StateSlots(initial, self._loaded.device, self._on_replaced)
+
+    def _on_replaced(self, slot: str, value: torch.Tensor) -> None:
+        if slot in self._bundle.manifest.weights.buffers:
+            register_buffer(self, slot, value)
+
+    def _register(self) -> None:
+        """Registers the original's weights, and every segment below ``engines``."""
+        loaded, weights = self._loaded, self._bundle.manifest.weights
+        register_weights(self, weights, loaded.stored, self._state.values)
+        engines = self._modules.setdefault("engines", torch.nn.Module().eval())
+        assert engines is not None
+        for segments in loaded.segments.methods.values():
+            for segment in segments:
+                origin = self._origin(SEGMENT + segment.name, loaded.device)
+                engines._modules[segment.name] = EngineModule(segment, origin, loaded.device)
+
+    def _origin(self, part: str, device: torch.device) -> Origin:
+        path, digest = self._bundle.path.absolute(), self._bundle.digest
+        return Origin(str(path), digest, self._choice.variant, part, device)
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, *rest: Any
+    ) -> None:
+        """Accepts the weights it has; others would leave the engines behind."""
+        *_, errors = rest
+        for name, own in self.state_dict().items():
+            given = state_dict.get(prefix + name)
+            if given is not None and name not in self._state.values and not is_same(own, given):
+                errors.append(
+                    f"{prefix}{name}: the engines were built with other weights; "
+                    "give these to the bundle with: trtpack update-weights"
+                )
+                state_dict[prefix + name] = own
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *rest)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        """Moves to another device; everything else that ``fn`` may do is refused."""
+        loaded = self._loaded
+        device = destination(fn, loaded.stored.values(), loaded.device)
+        if device == loaded.device:
+            return self
+        placed = Placed(loaded.stored, fn)
+        segments = self._load_segments(device, placed)
+        if not segments.on_engines:
+            placed.move_all()
+        with self._state.lock:
+            self._state.move(fn, device)
+            self._engage(segments, {**loaded.stored, **placed.moved}, device)
+        return self
+
+    def _engage(
+        self, segments: Segments, stored: dict[str, torch.Tensor], device: torch.device
+    ) -> None:
+        """Makes these segments the ones that calls run on."""
+        self._loaded = Loaded(segments, stored, device, {})
+        self._loaded = self._compiled(segments)
+        self._register()
+        attach(self)
+
+    def _compiled(self, segments: Segments, options: CallOptions | None = None) -> Loaded:
+        """These segments with every method ready to be called."""
+        stored, device = self._loaded.stored, self._loaded.device
+        calls = {
+            name: MethodCall(
+                self._bundle.manifest.methods[name],
+                program,
+                segments,
+                stored,
+                device,
+                options or self._call_options,
+                self._origin(name, device),
+            )
+            for name, program in self._programs.items()
+        }
+        return Loaded(segments, stored, device, calls)
+
+    def _load_segments(
+        self, device: torch.device, constants: Mapping[str, torch.Tensor]
+    ) -> Segments:
+        return load_segments(
+            self._bundle,
+            self._choice,
+            self._programs.values(),
+            constants,
+            device,
+            self._own,
+            trust=self._trust,
+            options=self._options,
+            avoided=self._avoided,
+        )
+
+    def __deepcopy__(self, memo: Any) -> NoReturn:
+        refuse_copies(str(self._bundle.path))
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        refuse_copies(str(self._bundle.path))

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that a call of one method needs, found out before the first one."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+
+from .calling import Convention
+from .errors import ConfigError
+from .execution import Segments
+from .given_outputs import check_outputs, copy_out, run_into
+from .input_check import InputCheck, InputPolicy
+from .manifest import Method
+from .program import Program
+from .state_slots import StateSlots, unaliased
+from .tracing import Origin, call
+from .whole_graph import WholeGraphs, whole_graphs
+
+OutputPolicy = Literal["fresh", "reused"]
+"""Whether a call's outputs are the caller's own, or memory that the next call writes to again."""
+
+_KEPT_OUTPUTS = 8
+"""For how many shapes of inputs ``reused`` outputs are kept."""
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    """How calls treat their inputs and outputs, and whether they become CUDA graphs."""
+
+    inputs: InputPolicy = "refuse"
+    outputs: OutputPolicy = "fresh"
+    cuda_graphs: Literal["off", "on", "auto"] = "off"
+    graphs: int = 8
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> CallOptions:
+        """Those among the options of a load; others are not looked at.
+
+        Raises:
+            ConfigError: an option has another value than it may have.
+        """
+        given = {name: options[name] for name in cls.__dataclass_fields__ if name in options}
+        given = {name: value for name, value in given.items() if value is not None}
+        graphs = given.get("cuda_graphs")
+        if isinstance(graphs, bool):
+            given["cuda_graphs"] = "on" if graphs else "off"
+        return cls()._with(**given)
+
+    def _with(self, **given: Any) -> CallOptions:
+        allowed = {"inputs": InputPolicy, "outputs": OutputPolicy}
+        for name, policy in allowed.items():
+            if name in given and given[name] not in get_args(policy):
+                words = " or ".join(map(repr, get_args(policy)))
+                raise ConfigError(
+                    f"unknown value {given[name]!r} of the option {name}", hint=f"give {words}"
+                )
+        return replace(self, **given)
+
+
+class MethodCall:
+    """One method over loaded segments; its state is given with every call."""
+
+    def __init__(
+        self,
+        described: Method,
+        program: Program,
+        segments: Segments,
+        stored: Mapping[str, torch.Tensor],
+        device: torch.device,
+        options: CallOptions,
+        origin: Origin,
+    ) -> None:
+        self.described, self.device, self._origin = described, device, origin
+        self.convention = Convention(
+            described.in_tree, described.out_tree, program.inputs, len(program.outputs)
+        )
+        self.check = InputCheck(described.inputs, device, options.inputs)
+        self.plan = segments.plan(program, stored)
+        self.slots = tuple(slot.slot for slot in program.state)
+        self.reuses = options.outputs == "reused"
+        self._held: OrderedDict[Any, list[torch.Tensor]] = OrderedDict()
+        self.graphs: WholeGraphs | None = None
+        if options.cuda_graphs != "off" and device.type == "cuda":
+            loud = options.cuda_graphs == "on"
+            self.graphs = whole_graphs(
+                program, segments, stored, device, loud=loud, size=options.graphs
+            )
+
+    def __call__(self, tensors: Sequence[Any], state: StateSlots) -> Any:
+        """The nested answer to a call with these tensors; InputMismatchError where they do not
+        fit."""
+        inputs = self.check(tensors)
+        outputs = self.run(inputs, state)
+        return self.convention.answer(self.plan.leaves(outputs, inputs))
+
+    def traced(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The outputs as a node of the program that is traced.
+
+        Raises:
+            ConfigError: the method changes state, which a traced program would leave behind.
+        """
+        if self.slots:
+            raise ConfigError(
+                f"the method {self._origin.part} changes state, which a traced program cannot",
+                hint="call it outside torch.export, torch.jit.trace and torch.compile",
+            )
+        return call(tensors, self._origin)
+
+    def run(
+        self,
+        inputs: Sequence[torch.Tensor],
+        state: StateSlots,
+        out: Sequence[torch.Tensor] | None = None,
+    ) -> list[torch.Tensor]:
+        """The outputs to inputs that were checked; they never need a gradient."""
+        if not torch.is_grad_enabled():
+            return self._run(inputs, state, out)
+        torch._C._set_grad_enabled(False)  # what torch.no_grad() does, without its object
+        try:
+            return self._run(inputs, state, out)
+        finally:
+            torch._C._set_grad_enabled(True)
+
+    def _run(
+        self,
+        inputs: Sequence[torch.Tensor],
+        state: StateSlots,
+        out: Sequence[torch.Tensor] | None,
+    ) -> list[torch.Tensor]:
+        if out is not None:
+            specs = self.described.inputs
+            named = {spec.name: x for spec, x in zip(specs, inputs, strict=True)}
+            check_outputs(self.described.outputs, named, out, self.device)
+        if not self.slots:
+            return self._computed(inputs, (), out)
+        with state.lock:
+            states = state.tensors(self.slots)
+            outputs = self._replayed(inputs, states, out)
+            if outputs is None:
+                values = self._values(inputs, states, out)
+                unaliased(values, self.plan.risky, states)
+                state.keep(self.slots, [values[slot] for slot in self.plan.kept])
+                outputs = self._placed(values, inputs, out)
+            return outputs
+
+    def _computed(
+        self,
+        inputs: Sequence[torch.Tensor],
+        states: Sequence[torch.Tensor],
+        out: Sequence[torch.Tensor] | None,
+    ) -> list[torch.Tensor]:
+        if self.graphs is None and out is None and not self.reuses:
+            return self.plan.outputs(self.plan.run(self.plan.values(inputs)))
+        outputs = self._replayed(inputs, states, out)
+        if outputs is None:
+            outputs = self._placed(self._values(inputs, states, out), inputs, out)
+        return outputs
+
+    def _replayed(
+        self,
+        inputs: Sequence[torch.Tensor],
+        states: Sequence[torch.Tensor],
+        out: Sequence[torch.Tensor] | None,
+    ) -> list[torch.Tensor] | None:
+        """What a CUDA graph of the whole program answers; None where there is none for this."""
+        if self.graphs is None:
+            return None
+        return self.graphs.run(inputs, states, out, lend=self.reuses)
+
+    def _values(
+        self,
+        inputs: Sequence[torch.Tensor],
+        states: Sequence[torch.Tensor],
+        out: Sequence[torch.Tensor] | None,
+    ) -> list[Any]:
+        values = self.plan.values(inputs, states)
+        held = out if out is not None else self._held.get(_key(inputs)) if self.reuses else None
+        return self.plan.run(values) if held is None else run_into(self.plan, values, held)
+
+    def _placed(
+        self,
+        values: list[Any],
+        inputs: Sequence[torch.Tensor],
+        out: Sequence[torch.Tensor] | None,
+    ) -> list[torch.Tensor]:
+        """The outputs where the caller wants them."""
+        outputs = self.plan.outputs(values)
+        if out is not None:
+            copy_out(outputs, out)
+            return list(out)
+        return self._reused(_key(inputs), outputs, inputs) if self.reuses else outputs
+
+    def _reused(
+        self, key: Any, outputs: list[torch.Tensor], inputs: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """The outputs of the last call with these shapes, overwritten; those of the first call."""
+        held = self._held.get(key)
+        if held is None or any(a.shape != b.shape for a, b in zip(held, outputs, strict=True)):
+            taken = {tensor.untyped_storage().data_ptr() for tensor in inputs}
+            with torch.inference_mode(False):  # else they could not be written to outside of it
+                held = self._held[key] = [
+                    t.clone() if t.is_inference() or t.untyped_storage().data_ptr() in taken else t
+                    for t in outputs
+                ]
+            if len(self._held) > _KEPT_OUTPUTS:
+                self._held.popitem(last=False)
+        else:
+            self._held.move_to_end(key)
+            copy_out(outputs, held)
+        return list(held)
+
+
+def _key(inputs: Sequence[torch.Tensor]) -> tuple[torch.Size, ...]:
+    return tuple([tensor.shape for tensor in inputs])
