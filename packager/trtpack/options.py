@@ -138,5 +138,7 @@ class Options:
     tactics: Path | None = None  # a timing cache, its lock file, or a bundle that has them
     locked: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    max_latency_ms: float | None = None  # what trtpack run holds the model against
+    max_memory_mb: float | None = None
     dry_run: bool = False
     report: Path | None = None

@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from trtpack_runtime.archive_writer import Member
 from trtpack_runtime.bundle import write_bundle
 from trtpack_runtime.dtypes import by_torch
 from trtpack_runtime.ledger import record as record_as_built
-from trtpack_runtime.manifest import Manifest
+from trtpack_runtime.manifest import Limits, Manifest
 from trtpack_runtime.safetensors import write_safetensors
 from trtpack_runtime.tactics import Tactics, to_lock
 
@@ -37,6 +37,7 @@ from .target import Target
 from .weights import StoredTensor, WeightStore
 
 WEIGHTS_MEMBER = "weights/0.safetensors"
+NO_LIMITS = Limits()
 TOLERANCES: Mapping[str, Mapping[str, Any]] = {
     "DOUBLE": {"rel_l2": 1e-4, "cosine": 0.9999},
     "FLOAT": {"rel_l2": 1e-3, "cosine": 0.9999},
@@ -56,6 +57,7 @@ class Model:
     captured: Captured
     method: str
     golden: tuple[GoldenSample, ...]
+    limits: Limits = NO_LIMITS
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,7 @@ def _method(model: Model) -> dict[str, Any]:
             for i, sample in enumerate(golden)
         ],
         "tolerance": {o["name"]: _tolerance(o["dtype"], precision) for o in outputs},
+        "limits": asdict(model.limits),
     }
 
 

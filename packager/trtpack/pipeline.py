@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from trtpack_runtime.manifest import Limits
+
 from .building import assemble_all, bench_for, build_engines, look_around, tactics_for
 from .capture import capture
 from .converters import load_module
@@ -127,10 +129,11 @@ def _finish(
         )
         for p in planned
     ]
+    limits = Limits(options.max_latency_ms, options.max_memory_mb)
     with progress.step("write the bundle"):
         bundle = write(
             folder / options.output.name,
-            PackedModel(source, captured, METHOD, golden),
+            PackedModel(source, captured, METHOD, golden, limits),
             assembly.stored,
             variants,
             options.metadata,

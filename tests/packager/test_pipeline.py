@@ -19,6 +19,7 @@ from trtpack.pipeline import build
 from trtpack.report import BuildReport, Progress
 from trtpack_runtime.bundle import open_bundle
 from trtpack_runtime.errors import CompileError, ConfigError
+from trtpack_runtime.manifest import Limits
 
 
 class Convolutional(nn.Module):
@@ -94,7 +95,7 @@ def small() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
 
 def test_a_bundle_loads_and_answers_as_the_model_does(tmp_path: Path) -> None:
     model, args = small()
-    report = made((model, args), tmp_path / "bundle.tar")
+    report = made((model, args), tmp_path / "bundle.tar", max_latency_ms=33.0)
     assert [engine.kind for target in report.targets for engine in target.engines] == [
         "tensorrt-rtx",
         "tensorrt",
@@ -108,6 +109,7 @@ def test_a_bundle_loads_and_answers_as_the_model_does(tmp_path: Path) -> None:
     assert list(got) == list(wanted)
     for name in wanted:
         torch.testing.assert_close(got[name], wanted[name], rtol=1e-4, atol=1e-5)
+    assert loaded.bundle.manifest.methods["forward"].limits == Limits(33.0, None)
 
 
 def test_an_engine_left_to_the_device_says_how_it_is_built(tmp_path: Path) -> None:

@@ -184,6 +184,18 @@ def model_options(command: Command) -> Command:
     metavar="FILE",
     help="JSON that travels in the bundle: labels, preprocess, anything. Repeat for more.",
 )
+@click.option(
+    "--max-latency-ms",
+    metavar="MS",
+    type=click.FloatRange(0, min_open=True),
+    help="trtpack run is to fail where a call takes longer on the device (99 of 100 calls).",
+)
+@click.option(
+    "--max-memory-mb",
+    metavar="MB",
+    type=click.FloatRange(0, min_open=True),
+    help="trtpack run is to fail where more memory is taken.",
+)
 @click.option("--dry-run", is_flag=True, help="Stop before engines and print the plan.")
 @click.option("--report", type=_FILE, metavar="FILE", help="Also write the build report as JSON.")
 @engine_options
