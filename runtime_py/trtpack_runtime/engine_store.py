@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Built engines in a folder of the user, addressed by everything an engine depends on.
 
-It is never required: where its disk is full or read-only, an engine is built again. Entries are
-two files, ``<key>.engine`` and ``<key>.json`` beside it, written whole under a lock. What is used
-least is dropped where the folder grows too large.
+It is never required: where its disk is full, an engine is built again; ``store_folder.py`` says
+where it is, on a read-only disk too. Entries are two files, ``<key>.engine`` and ``<key>.json``
+beside it, written whole under a lock. What is used least is dropped where the folder grows too
+large.
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ from typing import Any, BinaryIO
 
 from .atomic import replaced
 from .network import Network
-
-LIMIT_BYTES = 20 << 30
-"""What the engines may take in all, unless said otherwise."""
+from .store_folder import (
+    StoreFolder,
+    fair_limit_bytes,
+    free_bytes,
+    limit_variable_bytes,
+    store_folder,
+)
 
 _CHUNK = 1 << 20
+_MARGIN_BYTES = 64 << 20
 _SETTLED_S = 3600.0
 """A file that nobody writes any more is older."""
 
@@ -86,19 +92,30 @@ def tensorrt_parts(
     }
 
 
-def default_folder() -> Path:
-    """``$XDG_CACHE_HOME/trtpack/engines``, by default below ``~/.cache``."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    cache = Path(root) if root else Path(os.path.expanduser("~")) / ".cache"  # noqa: PTH111 never raises
-    return cache / "trtpack" / "engines"
-
-
 class EngineStore:
-    """The engines of one folder; safe for several processes at once."""
+    """The engines of one folder, by default the user's; safe for several processes at once.
 
-    def __init__(self, folder: Path | None = None, limit_bytes: int = LIMIT_BYTES) -> None:
-        self.folder, self.limit_bytes = folder or default_folder(), limit_bytes
+    Args:
+        folder: where they are; one that is given has no other in its place.
+        limit_bytes: what they may take in all; None leaves it to ``$TRTPACK_STORE_LIMIT``, and
+            where that is not set to the disk (``store_folder.fair_limit_bytes``).
+
+    Raises:
+        ConfigError: ``$TRTPACK_STORE_LIMIT`` is no size.
+    """
+
+    def __init__(self, folder: Path | None = None, limit_bytes: int | None = None) -> None:
+        place = StoreFolder(folder) if folder else store_folder().below("engines")
+        self.place, self.folder = place, place.written
+        self._limit = limit_variable_bytes() if limit_bytes is None else limit_bytes
         self._sound: set[tuple[str, int, int]] = set()
+
+    @property
+    def limit_bytes(self) -> int:
+        """What the engines may take in all."""
+        if self._limit is not None:
+            return self._limit
+        return fair_limit_bytes(self.folder, sum(e.nbytes for e in self._removable()))
 
     def get(self, key: str) -> StoredEngine | None:
         """The engine of a key and marks it as used; None where there is none. What is damaged is
@@ -119,9 +136,10 @@ class EngineStore:
         seconds: float,
     ) -> StoredEngine | None:
         """Keeps a copy of an engine's file; None where the disk refuses."""
-        path, beside = self._paths(key)
+        path, beside = self._paths(key, new=True)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._make_room(engine.stat().st_size)
             beside.unlink(missing_ok=True)  # none reads a new engine with an old record
             with engine.open("rb") as source, replaced(path) as file:
                 size, digest = _copied(source, file)
@@ -147,11 +165,11 @@ class EngineStore:
 
     def entries(self) -> list[StoredEngine]:
         """Every sound engine, the one used last first."""
-        try:
-            keys = sorted(path.stem for path in self.folder.glob("*.json"))
-        except OSError:
-            return []
-        found = [entry for key in keys if (entry := self._read(key)) is not None]
+        keys: set[str] = set()
+        for folder in self.place.read:
+            with contextlib.suppress(OSError):
+                keys.update(path.stem for path in folder.glob("*.json"))
+        found = [entry for key in sorted(keys) if (entry := self._read(key)) is not None]
         return sorted(found, key=lambda entry: -entry.used_at)
 
     def remove(self, key: str) -> bool:
@@ -184,7 +202,7 @@ class EngineStore:
     ) -> list[StoredEngine]:
         """The engines that ``prune`` would drop."""
         now, total, found = time.time(), 0, []
-        for entry in self.entries():
+        for entry in self._removable():
             old = older_than_s is not None and now - entry.used_at > older_than_s
             large = limit_bytes is not None and total + entry.nbytes > limit_bytes
             if (old or large) and entry.key != keep:
@@ -253,8 +271,23 @@ class EngineStore:
                 if lone and now - path.stat().st_mtime > _SETTLED_S:
                     path.unlink()
 
-    def _paths(self, key: str) -> tuple[Path, Path]:
-        return self.folder / f"{key}.engine", self.folder / f"{key}.json"
+    def _removable(self) -> list[StoredEngine]:
+        """The engines that are not on a disk that cannot be written."""
+        return [entry for entry in self.entries() if entry.path.parent == self.folder]
+
+    def _make_room(self, nbytes: int) -> None:
+        """Drops what is used least where the disk has no room for one more engine."""
+        free = free_bytes(self.folder)
+        if free is not None and free < nbytes + _MARGIN_BYTES:
+            taken = sum(entry.nbytes for entry in self._removable())
+            self.prune(max(taken - (nbytes + _MARGIN_BYTES - free), 0))
+
+    def _paths(self, key: str, *, new: bool = False) -> tuple[Path, Path]:
+        """Where an engine is, or with ``new`` would be written."""
+        folder = self.folder
+        if not new:
+            folder = next((f for f in self.place.read if (f / f"{key}.json").exists()), folder)
+        return folder / f"{key}.engine", folder / f"{key}.json"
 
 
 def _copied(source: BinaryIO, to: BinaryIO | None) -> tuple[int, str]:

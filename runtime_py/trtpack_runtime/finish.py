@@ -59,7 +59,8 @@ class Finished:
     """An engine that this machine built, now or (``cached``) before in ``seconds``.
 
     ``learnt`` is what is known of the device's tactics after it was built now; ``refused_tactics``
-    says what is wrong with what was known before, where TensorRT did not take it.
+    says what is wrong with what was known before, where TensorRT did not take it; ``kept`` says
+    where it is kept, or that it is not, where that is not the user's own store.
     """
 
     segment: str
@@ -72,6 +73,7 @@ class Finished:
     key: str
     learnt: Tactics | None = None
     refused_tactics: str | None = None
+    kept: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -85,7 +87,8 @@ class Finished:
             return f"from the store, built {ago(time.time() - self.built_at)}"
         anew = self.refused_tactics
         anew = f", tactics measured anew: the timing cache {anew}" if anew else ""
-        return f"built here in {self.seconds:.1f} s{anew}"
+        kept = f", {self.kept}" if self.kept else ""
+        return f"built here in {self.seconds:.1f} s{anew}{kept}"
 
 
 def finish_segment(
@@ -199,10 +202,10 @@ def _build(job: SegmentJob, key: str, shop: Workshop, watch: Watch, seed: bytes 
     stored = stores.engines.put(
         key, plan, outcome.record, about=about_engine(job, facts), seconds=seconds
     )
-    path = plan
+    path, kept = plan, "not kept: the disk of the store takes nothing"
     if stored is not None:
         plan.unlink(missing_ok=True)
-        path = stored.path
+        path, kept = stored.path, stores.engines.place.told
     return Finished(
         job.segment,
         job.ref.kind,
@@ -214,6 +217,7 @@ def _build(job: SegmentJob, key: str, shop: Workshop, watch: Watch, seed: bytes 
         key,
         learnt,
         outcome.refused_tactics,
+        kept,
     )
 
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from .atomic import replaced
 from .checked_json import MalformedError, canonical, parse
-from .engine_store import default_folder as engines_folder
 from .engine_store import engine_key
 from .errors import BundleError, ConfigError
+from .store_folder import StoreFolder, store_folder
 
 LOCK_SCHEMA = "trtpack.tactics/1"
 
@@ -248,7 +248,8 @@ class TacticStore:
     """Timing caches in a folder, one a key."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or engines_folder().parent / "tactics"
+        self.place = StoreFolder(folder) if folder else store_folder().below("tactics")
+        self.folder = self.place.written
 
     def read(self, key: TacticKey) -> Tactics | None:
         """What is known for a key; None where nothing is, or it is damaged."""
@@ -263,7 +264,7 @@ class TacticStore:
         took them. Others of that key are replaced where it is not."""
         if tactics.key != key:
             return False
-        cache, lock = self._paths(key.digest)
+        cache, lock = self._paths(key.digest, new=True)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._locked(key):
@@ -282,8 +283,9 @@ class TacticStore:
 
     def entries(self) -> list[Tactics]:
         """Every sound cache there is."""
+        locks = {p.name: p for f in reversed(self.place.read) for p in f.glob("*.lock.json")}
         found = []
-        for path in sorted(self.folder.glob("*.lock.json")):
+        for _, path in sorted(locks.items()):
             with contextlib.suppress(OSError, BundleError):
                 known = self.read(from_lock(path.read_bytes()).key)
                 found += [known] if known is not None else []
@@ -352,5 +354,10 @@ class TacticStore:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
 
-    def _paths(self, digest: str) -> tuple[Path, Path]:
-        return self.folder / f"{digest}.cache", self.folder / f"{digest}.lock.json"
+    def _paths(self, digest: str, *, new: bool = False) -> tuple[Path, Path]:
+        """Where a cache is, or with ``new`` would be written."""
+        folder = self.folder
+        if not new:
+            there = (f for f in self.place.read if (f / f"{digest}.lock.json").exists())
+            folder = next(there, folder)
+        return folder / f"{digest}.cache", folder / f"{digest}.lock.json"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``trtpack cache``: what is cached is seen, compared, moved and pruned, and nothing is lost."""
+"""``trtpack cache``: what is cached is seen, compared and moved, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from tests.runtime import deferred
 from tests.runtime.command import Outcome
@@ -51,7 +50,7 @@ def stores(tmp_path: Path) -> Stores:
 
 @pytest.fixture
 def trtpack(tmp_path: Path) -> Any:
-    env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    env = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "TRTPACK_STORE_LIMIT": "20GiB"}
 
     def called(*arguments: str | Path) -> Outcome:
         return run("cache", *arguments, env=env)
@@ -359,49 +358,12 @@ def test_what_was_edited_by_hand_is_seen_and_written_by_tensorrt_alone(
     assert [entry["tactic"] for entry in kept.entries or ()] == ["0x1", "0x2"]
 
 
-def test_what_is_old_or_too_much_is_pruned(trtpack: Any, stores: Stores, engine: str) -> None:
-    plan = stores.engines.folder / f"{engine}.engine"
-    stores.engines.put("b" * 64, plan, {}, about={}, seconds=1)
-    os.utime(plan, (1000, 1000))
-    stores.tactics.put(KEY, tactics("a"))
-    would = trtpack("prune", "--older-than", "30d", "--dry-run")
-    assert would.out.splitlines()[-1] == "would drop 1 engine and 0 timing caches, 2 kB"
-    assert len(stores.engines.entries()) == 2
-    found = json.loads(trtpack("prune", "--older-than", "30d", "--json").out)
-    assert found == {"dropped": [engine], "bytes": 2000, "dry_run": False}
-    assert (
-        trtpack("prune", "--size", "5G").out == "dropped 0 engines and 0 timing caches, 0 bytes\n"
-    )
-    assert trtpack("prune", "--size", "0", "--only", "engines").code == 0
-    assert stores.engines.entries() == []
-    assert len(stores.tactics.entries()) == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "hint"),
-    [
-        ((), "give --size 5G, --older-than 30d, or both"),
-        (("--size", "much"), "write it as 500M or 5G"),
-        (("--older-than", "30"), "write it as 12h, 30d or 8w"),
-    ],
-)
-def test_prune_wants_to_know_what(trtpack: Any, arguments: tuple[str, ...], hint: str) -> None:
-    found = trtpack("prune", *arguments)
-    assert (found.code, found.err.splitlines()[1]) == (2, f"hint: {hint}")
-
-
 def test_a_store_that_is_read_only_is_told(
     stores: Stores, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(Path, "unlink", refuse)
-    result = CliRunner().invoke(command.cache, ["prune", "--size", "0"])
-    assert isinstance(result.exception, ConfigError)
-    assert result.exception.message.startswith("cannot remove 1 of 1 from ")
-    monkeypatch.undo()
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(ConfigError, match="cannot write to"):
         store_item(tactics("a"), stores, lambda: HERE)

@@ -57,6 +57,9 @@ VERBS: Mapping[str, Verb] = {
     "doctor": Verb(
         "trtpack_runtime.cli.doctor:doctor", DEVICE, "Say what this machine has to run bundles."
     ),
+    "prune": Verb(
+        "trtpack_runtime.cli.prune:prune", DEVICE, "Drop engines built here that are old or large."
+    ),
     "verify": Verb(
         "trtpack_runtime.cli.verify:verify", INSIDE, "Compare every digest of a bundle."
     ),
@@ -83,7 +86,7 @@ ELSEWHERE: Mapping[str, Elsewhere] = {
     "cache": Elsewhere(
         "trtpack-tools",
         DEVICE,
-        "See, compare, move and prune your built engines and timing caches.",
+        "See, compare and move your built engines and timing caches.",
     ),
     "inspect": Elsewhere("trtpack-tools", INSIDE, "Show what a bundle holds, without loading it."),
     "profile": Elsewhere(

@@ -4,22 +4,20 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem
 
-from trtpack_runtime.cli.text import columns, plural, size
+from trtpack_runtime.cli.text import columns, size
 from trtpack_runtime.device import facts
-from trtpack_runtime.errors import ConfigError
 from trtpack_runtime.finish import Stores
 from trtpack_runtime.tactic_differences import differences
 from trtpack_runtime.tactics import Tactics
 
 from ..cache_files import EngineFile, export_files, read_files, write_files
-from ..cache_items import Item, key_of, keys, lookup, merge, store_item, tactics_named
+from ..cache_items import Item, key_of, lookup, merge, store_item, tactics_named
 from .cache_text import (
     SHORT_KEY,
     count_text,
@@ -40,15 +38,12 @@ Examples:
   trtpack cache export 3f2a -o orin.tar     # on one device
   trtpack cache import orin.tar             # on another of its kind
   trtpack cache merge -o all.cache a.cache b.cache
-  trtpack cache prune --size 5G --older-than 30d
 """
-
-_AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @click.group(epilog=EXAMPLES)
 def cache() -> None:
-    """See, compare, move and prune what builds left: engines, and timing caches of their tactics.
+    """See, compare and move what builds left: engines, and timing caches of their tactics.
 
     Both are found again by everything they depend on, and neither is ever required. A timing cache
     is good for one TensorRT on one kind of device. Single tactics can be read from TensorRT 10.8
@@ -216,58 +211,6 @@ def import_command(file: Path, replace: bool, trust: bool) -> None:
     click.echo(columns(rows, indent=0))
 
 
-@cache.command()
-@click.option("--size", "limit", metavar="SIZE", help="Keep at most so much of each, such as 5G.")
-@click.option("--older-than", metavar="AGE", help="Drop what was not used so long: 12h, 30d, 8w.")
-@click.option(
-    "--only", type=click.Choice(["engines", "tactics"]), help="Leave the other cache alone."
-)
-@click.option("--dry-run", is_flag=True, help="Only say what would be dropped.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was dropped as JSON.")
-def prune(
-    limit: str | None, older_than: str | None, only: str | None, dry_run: bool, as_json: bool
-) -> None:
-    """Drop engines and timing caches that are old or too large.
-
-    What was used last stays longest. The age of an engine is the time since it was used, that of a
-    timing cache since it was written.
-    """
-    if limit is None and older_than is None:
-        raise ConfigError("prune by what?", hint="give --size 5G, --older-than 30d, or both")
-    bounds = (
-        None if limit is None else _bytes(limit),
-        None if older_than is None else _seconds(older_than),
-    )
-    stores = Stores()
-    dropped: list[Item] = []
-    wanted: list[Item] = []
-    if only != "tactics":
-        wanted += stores.engines.surplus(*bounds)
-        dropped += [] if dry_run else stores.engines.prune(*bounds)
-    if only != "engines":
-        wanted += stores.tactics.surplus(*bounds)
-        dropped += [] if dry_run else stores.tactics.prune(*bounds)
-    left = {key_of(item) for item in wanted} & set(keys(stores))
-    if left and not dry_run:
-        raise ConfigError(
-            f"cannot remove {len(left)} of {len(wanted)} from {stores.engines.folder.parent}",
-            hint="check who owns the folder, and whether its disk is read-only",
-        )
-    items = wanted if dry_run else dropped
-    total = sum(map(_nbytes, items))
-    if as_json:
-        told = {"dropped": [key_of(item) for item in items], "bytes": total, "dry_run": dry_run}
-        click.echo(json.dumps(told, indent=2))
-        return
-    if items:
-        rows = ((key_of(item)[:SHORT_KEY], size(_nbytes(item)), _of(item)) for item in items)
-        click.echo(columns(rows, indent=0))
-    verb = "would drop" if dry_run else "dropped"
-    engines = sum(not isinstance(item, Tactics) for item in items)
-    counts = f"{plural(engines, 'engine')} and {plural(len(items) - engines, 'timing cache')}"
-    click.echo(f"{verb} {counts}, {size(total)}")
-
-
 def _of(item: Item | EngineFile) -> str:
     if isinstance(item, Tactics):
         return f"timing cache of {item.key}"
@@ -276,26 +219,5 @@ def _of(item: Item | EngineFile) -> str:
     return of_text(item)
 
 
-def _nbytes(item: Item) -> int:
-    return len(item.blob) if isinstance(item, Tactics) else item.nbytes
-
-
 def _paths(paths: list[Path]) -> str:
     return " and ".join(map(str, paths))
-
-
-def _bytes(text: str) -> int:
-    """The bytes of ``500M`` or ``5GiB``."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B?", text)
-    if match is None:
-        raise ConfigError(f"bad size {text!r}", hint="write it as 500M or 5G")
-    step = 1024 if match[3] else 1000
-    return int(float(match[1]) * step ** " KMGT".index(match[2].upper() or " "))
-
-
-def _seconds(text: str) -> float:
-    """The seconds of ``12h`` or ``30d``."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text)
-    if match is None:
-        raise ConfigError(f"bad age {text!r}", hint="write it as 12h, 30d or 8w")
-    return float(match[1]) * _AGES[match[2]]
