@@ -149,6 +149,8 @@ def _untranslatable(value: torch.Tensor, target: Target, symbols: Symbols) -> st
         return f"TensorRT has no type {name}"
     if value.dtype == torch.bfloat16 and not target.tensorrt_at_least("10.0"):
         return "TensorRT has bfloat16 from 10.0 on"
+    if value.dtype == torch.int8 and not target.tensorrt_at_least("10.0"):
+        return "TensorRT 8 takes int8 for scaled numbers only, never as they are"
     if value.dim() > MAX_RANK:
         return f"TensorRT has at most {MAX_RANK} dimensions, this tensor has {value.dim()}"
     symbols.shape(value.shape)

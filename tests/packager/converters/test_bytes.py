@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moved uint8 against eager PyTorch: its numbers are what TensorRT moves."""
+"""Moved uint8 and int8 against eager PyTorch: of uint8, its numbers are what TensorRT moves."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tests.packager.converters.harness import (
     dynamic,
     given,
     i64,
+    refused,
     size,
     weight,
 )
@@ -45,6 +46,7 @@ def u8(*shape: int) -> Input:
 
 
 IMAGE = u8(2, 4, 6, 3)
+SIGNED = dynamic(Input(torch.int8, (4, 3), -128, 128), {0: (4, 4, 8)})
 ANY = dynamic(IMAGE, {0: (1, 2, 3), 1: (4, 4, 8)})
 
 CASES = [
@@ -85,12 +87,24 @@ CASES = [
     ),
     Case(aten._to_copy.default, given([-1, 300, 7], torch.int32), dtype=torch.uint8),
     Case(aten._to_copy.default, boolean(5), dtype=torch.uint8),
+    Case(aten.permute.default, SIGNED, [1, 0]),
+    Case(aten.slice.Tensor, SIGNED, 0, 1, -1, 2),
+    Case(aten.cat.default, [SIGNED, SIGNED], 1),
+    Case(aten.gather.default, Input(torch.int8, (3, 5), -128, 128), 1, PLACES),
+    Case(aten.where.self, boolean(3), SIGNED, SIGNED),
+    Case(aten._to_copy.default, SIGNED, dtype=torch.float32),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_matches_pytorch(case: Case, check: Checker) -> None:
     check(case)
+
+
+def test_int8_before_tensorrt_10_is_refused() -> None:
+    case = Case(aten.permute.default, SIGNED, [1, 0])
+    reason = "TensorRT 8 takes int8 for scaled numbers only, never as they are"
+    assert (refused(case, EVERY["8.6"]), refused(case, EVERY["10.3"])) == (reason, None)
 
 
 class Function(nn.Module):
