@@ -290,7 +290,7 @@ def _latency(
         figures, has = latency.get(key), now[key]
         if figures is None or has is None:
             continue
-        p25, p50, p75 = (figures[f"{p}_ms"].positive() for p in ("p25", "p50", "p75"))
+        p25, p50, p75 = (_above_0(figures[f"{p}_ms"]) for p in ("p25", "p50", "p75"))
         verdict = SAME
         if has["p50_ms"] > p50 * (1 + tolerance) and has["p25_ms"] > p75:
             verdict = WORSE
@@ -307,6 +307,13 @@ def _figure(place: Place) -> float:
         return float(place.value)
     except (TypeError, ValueError):
         place.wrong("a number")
+
+
+def _above_0(place: Place) -> float:
+    value = place.value
+    if type(value) not in (int, float) or value <= 0:
+        place.wrong("a number above 0")
+    return float(value)
 
 
 def _plain(value: float) -> float | str:

@@ -143,11 +143,10 @@ class RunReport:
                 )
         worse = [] if self.against is None else self.against.worse
         if worse:
-            more = f", and {len(worse) - 1} more got worse" if len(worse) > 1 else ""
-            raise_by = "accept it with a larger --tolerate, or see what changed with --json"
+            more = f", and {len(worse) - 1} more" if len(worse) > 1 else ""
             yield SmokeFailure(
                 f"worse than the previous run: {worse[0].text}{more}",
-                hint=raise_by,
+                hint="see every change with --verbose, or accept it with a larger --tolerate",
                 wants=worse[0].before,
                 has=worse[0].now,
             )
