@@ -3,7 +3,8 @@
 
     >>> import trtpack_runtime
     >>> model = trtpack_runtime.load("bundle.tar")  # a torch.nn.Module
-    >>> bundle = trtpack_runtime.open_bundle("bundle.tar")  # without torch
+    >>> session = trtpack_runtime.Session("bundle.tar")  # numpy in and out, without torch
+    >>> bundle = trtpack_runtime.open_bundle("bundle.tar")  # what is in it
 
 Nothing is imported until it is used.
 """
@@ -16,12 +17,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .bundle import open_bundle
     from .loading import load
+    from .pool import Pool
     from .reference import evaluate
+    from .session import Session
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "load", "open_bundle"]
+__all__ = ["Pool", "Session", "__version__", "evaluate", "load", "open_bundle"]
 
-_HOME = {"evaluate": "reference", "load": "loading", "open_bundle": "bundle"}
+_HOME = {
+    "Pool": "pool",
+    "Session": "session",
+    "evaluate": "reference",
+    "load": "loading",
+    "open_bundle": "bundle",
+}
 
 
 def __getattr__(name: str) -> Any:
