@@ -18,7 +18,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from .branches import branches
 from .capture import returned
-from .converters.node import Refusal, leaves, refusal, where
+from .converters.node import Refusal, leaves, refusal, unheld, where
 from .converters.symbols import Symbols, told_by_data
 from .lowering.expand_composites import expand_composites
 from .lowering.inline_sizes import SIZES
@@ -81,10 +81,10 @@ def partition(
     if target.engine_kind in ("tensorrt", "tensorrt-rtx"):
         groups = _groups(module, refusals)
         groups = _large_enough(groups, min_block_size, refusals)
-        while cut_off := _cut_off(module, groups):
-            refusals |= cut_off
+        while found := _cut_off(module, groups) or _untold(module, groups, target):
+            refusals |= found
             groups = _large_enough(_groups(module, refusals), min_block_size, refusals)
-    segments = _schedule(module, groups, method)
+    segments = _schedule(module, groups, method, target)
     outputs = returned(module.graph)
     constants = {n.name: str(n.target) for n in outputs if n.op == "get_attr"}
     return Plan(
@@ -168,6 +168,34 @@ def _cut_off(module: fx.GraphModule, groups: Mapping[fx.Node, int]) -> dict[fx.N
     return found
 
 
+def _untold(
+    module: fx.GraphModule, groups: Mapping[fx.Node, int], target: Target
+) -> dict[fx.Node, Refusal]:
+    """In each TensorRT segment the first node whose size only inputs tell that it cannot take."""
+    members: dict[int, list[fx.Node]] = {}
+    for node in filter(groups.__contains__, module.graph.nodes):
+        members.setdefault(groups[node], []).append(node)
+    found: dict[fx.Node, Refusal] = {}
+    for nodes in members.values():
+        known = Symbols((n.name, n.meta["val"]) for n in _needs(nodes) if n.op != "get_attr")
+        for node in filter(_computes, nodes):
+            if reason := _untold_size(module, node, known, target):
+                found[node] = Refusal(node.name, str(node.target), reason, where(node))
+                break
+    return found
+
+
+def _untold_size(
+    module: fx.GraphModule, node: fx.Node, known: Symbols, target: Target
+) -> str | None:
+    for symbol in sorted(_symbols(node), key=str):
+        carriers = [] if known.knows(symbol) else _carriers(module, symbol)
+        reasons = [unheld(carrier.meta["val"], target) for carrier in carriers]
+        if reasons and all(reasons):
+            return f"only {carriers[0].name} tells the size {symbol}: {reasons[0]}"
+    return None
+
+
 def _large_enough(
     groups: dict[fx.Node, int],
     min_block_size: int,
@@ -187,7 +215,7 @@ def _large_enough(
 
 
 def _schedule(
-    module: fx.GraphModule, groups: Mapping[fx.Node, int], method: str
+    module: fx.GraphModule, groups: Mapping[fx.Node, int], method: str, target: Target
 ) -> list[PlannedSegment]:
     """Orders the work: engines as soon as they can run, PyTorch in as few segments as possible."""
     work = [n for n in module.graph.nodes if n.op == "call_function" and not _is_size(n)]
@@ -200,7 +228,7 @@ def _schedule(
     steps: list[tuple[Kind, list[fx.Node], list[fx.Node]]] = []
 
     def take(kind: Kind, nodes: list[fx.Node]) -> None:
-        steps.append((kind, nodes, _inputs(module, nodes)))
+        steps.append((kind, nodes, _inputs(module, nodes, target if kind == "tensorrt" else None)))
         done.update(nodes)
 
     while members or waiting:
@@ -240,19 +268,28 @@ def _needs(nodes: list[fx.Node]) -> set[fx.Node]:
     return {n for node in nodes for n in _reads(node)} - set(nodes)
 
 
-def _inputs(module: fx.GraphModule, nodes: list[fx.Node]) -> list[fx.Node]:
-    """The tensors a segment takes: what it reads, and graph inputs it needs only for a size."""
+def _inputs(module: fx.GraphModule, nodes: list[fx.Node], target: Target | None) -> list[fx.Node]:
+    """The tensors a segment takes: what it reads, and graph inputs it needs only for a size.
+
+    Of these the first that ``target`` can hold, where there is one.
+    """
     needed = {n for n in _needs(nodes) if n.op != "get_attr"}
     inputs = [n for n in module.graph.nodes if n in needed]
     known = Symbols((n.name, n.meta["val"]) for n in inputs)
     for symbol in sorted({s for node in nodes for s in _symbols(node)}, key=str):
         if known.knows(symbol):
             continue
-        carriers = (n for n in module.graph.nodes if n.op == "placeholder")
-        carrier = next((n for n in carriers if symbol in _symbols(n)), None)
+        carriers = _carriers(module, symbol)
+        held = (n for n in carriers if target is None or unheld(n.meta["val"], target) is None)
+        carrier = next(held, None)
         if carrier is not None and carrier not in inputs:
             inputs.append(carrier)
     return inputs
+
+
+def _carriers(module: fx.GraphModule, symbol: sympy.Symbol) -> list[fx.Node]:
+    """The graph inputs whose shapes tell a size."""
+    return [n for n in module.graph.find_nodes(op="placeholder") if symbol in _symbols(n)]
 
 
 def _segment(

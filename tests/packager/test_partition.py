@@ -216,3 +216,23 @@ def test_only_tensors_cross_borders_and_a_missing_size_brings_its_tensor() -> No
     last = made.segments[-1]
     assert last.kind == "tensorrt"
     assert "x" in last.inputs
+
+
+def test_a_size_that_only_a_type_without_tensorrt_tells_stays_in_pytorch() -> None:
+    class Sized(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return torch.ones(x.shape[0], 3) + y.relu()
+
+    tensors = (torch.zeros(4, 3, dtype=torch.bfloat16), torch.zeros(3))
+    captured = lower(
+        capture(Sized(), tensors, dynamic_shapes=({0: Dim("n", max=8)}, None))
+    ).captured
+    plan = partition(captured.graph_module, find_target("orin@jetpack-6.0"))
+    assert [(r.op, r.reason.split(": ")[1]) for r in plan.refusals] == [
+        ("aten.full.default", "TensorRT has bfloat16 from 10.0 on")
+    ]
+    assert [(s.kind, s.inputs) for s in plan.segments] == [
+        ("torch", ("x",)),
+        ("tensorrt", ("y", "full")),
+    ]
+    assert not partition(captured.graph_module, find_target("orin@jetpack-6.2")).refusals

@@ -139,7 +139,15 @@ def tensor(name: str, value: torch.Tensor, symbols: Symbols) -> Tensor:
 
 
 def _untranslatable(value: torch.Tensor, target: Target, symbols: Symbols) -> str | None:
-    """Why TensorRT cannot hold a tensor at all, or None."""
+    """Why TensorRT cannot hold a tensor at all, or None; raises where a size is unknown."""
+    reason = unheld(value, target)
+    if reason is None:
+        symbols.shape(value.shape)
+    return reason
+
+
+def unheld(value: torch.Tensor, target: Target) -> str | None:
+    """Why the target's TensorRT has no tensors of such a type or rank, or None."""
     name = str(value.dtype).removeprefix("torch.")
     try:
         known = by_torch(value.dtype).name in NETWORK_DTYPES
@@ -153,7 +161,6 @@ def _untranslatable(value: torch.Tensor, target: Target, symbols: Symbols) -> st
         return "TensorRT 8 takes int8 for scaled numbers only, never as they are"
     if value.dim() > MAX_RANK:
         return f"TensorRT has at most {MAX_RANK} dimensions, this tensor has {value.dim()}"
-    symbols.shape(value.shape)
     return None
 
 
