@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A double of TensorRT's runtime that works in the tensors' memory.
 
-It lives on the CPU and computes ``y = 2 * x``.
+It lives on the CPU and computes ``y = 2 * x``, or twice the sum of several inputs.
 """
 
 from __future__ import annotations
@@ -9,48 +9,37 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
-import pytest
-import torch
-
+from tests.runtime.gpu_double import CPU, Gpu
 from trtpack_runtime.engines._execute import EngineRunner
 from trtpack_runtime.engines._load import deserialized
 
-CPU = torch.device("cpu")
-
-
-class Stream:
-    """A stream that notes what it waited for."""
-
-    def __init__(self, name: str, journal: list[str]) -> None:
-        self.cuda_stream, self.name, self._journal = 7, name, journal
-
-    def synchronize(self) -> None:
-        self._journal.append(f"the host waits for {self.name}")
-
-    def wait_stream(self, other: Stream) -> None:
-        self._journal.append(f"{self.name} waits for {other.name}")
+R = TypeVar("R", bound=EngineRunner)
 
 
 class Context:
     """An execution context of the double."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, *, memory: bool = True) -> None:
+        self._engine, self.has_memory = engine, memory
         self._shape: tuple[int, ...] = (-1, -1)
         self._addresses: dict[str, int] = {}
-        self.profile = 0
+        self.active_optimization_profile = 0
+        self.device_memory_given: tuple[int, int] | None = None
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        self.device_memory_given = (memory, size)
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
-        self.profile = index
+        self.active_optimization_profile = index
         self._engine.journal.append(f"profile {index}")
         return self._engine.has_room
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        self._engine.journal.append(f"{self.profile}: {shape[0]}")
+        self._engine.journal.append(f"{self.active_optimization_profile}: {shape[0]}")
         self._shape = shape
-        low, _, high = self._engine.profiles[self.profile]
+        low, _, high = self._engine.profiles[self.active_optimization_profile]
         return low[0] <= shape[0] <= high[0]
 
     def set_tensor_address(self, name: str, address: int) -> bool:
@@ -61,10 +50,17 @@ class Context:
         return self._shape
 
     def execute_async_v3(self, stream: int) -> bool:
-        self._engine.journal.append("runs")
+        gpu = self._engine.gpu
+        assert self.has_memory or self.device_memory_given, "it has no memory to work in"
+        if gpu.capturing_now is not None:
+            gpu.journal.append("captured")
+            gpu.capturing_now.work.append(self.enqueued())
+            return not self._engine.refuses_capture
+        gpu.journal.append("runs")
         if self._engine.broken:
             self._engine.log("ERROR", "out of everything")
             return False
+        self._engine.during_a_run()
         self.enqueued()()
         return True
 
@@ -73,31 +69,40 @@ class Context:
         count = self._shape[0] * self._shape[1]
         number: Any = {"FLOAT": ctypes.c_float, "INT32": ctypes.c_int32}[self._engine.dtype]
         at = dict(self._addresses)
+        *inputs, output = self._engine.names
 
         def work() -> None:
-            x, y = ((number * count).from_address(at[n]) for n in ("x", "y"))
+            given = [(number * count).from_address(at[name]) for name in inputs]
+            written = (number * count).from_address(at[output])
             for i in range(count):
-                y[i] = 2 * x[i]
+                written[i] = 2 * sum(values[i] for values in given)
 
         return work
 
 
 class Engine:
-    """A deserialised engine of the double."""
+    """A deserialised engine of the double: its output is twice the sum of its inputs."""
 
-    num_io_tensors = 2
     dtype = "FLOAT"
     profiles: Sequence[Sequence[tuple[int, int]]] = (((1, 3), (2, 3), (4, 3)),)
+    device_memory_size_v2 = 1024
 
-    def __init__(self, log: Any, journal: list[str]) -> None:
-        self.log, self.journal, self.broken, self.has_room = log, journal, False, True
+    def __init__(self, log: Any, gpu: Gpu, names: Sequence[str]) -> None:
+        self.log, self.gpu, self.journal, self.names = log, gpu, gpu.journal, names
+        self.broken, self.has_room, self.refuses_capture = False, True, False
+        self.made: list[Context] = []
+        self.during_a_run: Callable[[], None] = lambda: None
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self.names)
 
     @property
     def num_optimization_profiles(self) -> int:
         return len(self.profiles)
 
     def get_tensor_name(self, index: int) -> str:
-        return "xy"[index]
+        return self.names[index]
 
     def get_tensor_dtype(self, name: str) -> Any:
         return SimpleNamespace(name=self.dtype)
@@ -108,8 +113,12 @@ class Engine:
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         return list(self.profiles[profile])
 
-    def create_execution_context(self) -> Context | None:
-        return Context(self)
+    def create_execution_context(self, strategy: str = "STATIC") -> Context | None:
+        if not self.has_room:
+            self.log("ERROR", "no room left")
+            return None
+        self.made.append(Context(self, memory=strategy != "USER_MANAGED"))
+        return self.made[-1]
 
 
 class Trt:
@@ -120,8 +129,10 @@ class Trt:
     class ILogger:
         pass
 
-    def __init__(self, journal: list[str]) -> None:
-        self._journal = journal
+    ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="USER_MANAGED")
+
+    def __init__(self, gpu: Gpu, names: Sequence[str] = "xy") -> None:
+        self._gpu, self.names = gpu, tuple(names)
 
     def Runtime(self, logger: Any) -> Any:
         def say(severity: str, text: str) -> None:
@@ -131,30 +142,21 @@ class Trt:
             if bytes(blob) != b"ptrt":
                 say("ERROR", "magic tag does not match")
                 return None
-            self.engine = Engine(say, self._journal)
+            self.engine = Engine(say, self._gpu, self.names)
             return self.engine
 
         return SimpleNamespace(deserialize_cuda_engine=deserialize)
 
 
-def streams(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Replaces torch's streams; answers what happens on them, in order. The caller is on the
-    default stream."""
-    notes: list[str] = []
-    default = Stream("the caller", notes)
-    for name, double in {
-        "device": lambda device: torch.no_grad(),
-        "current_stream": lambda: default,
-        "default_stream": lambda: default,
-        "Stream": lambda: Stream("the engine", notes),
-        "is_current_stream_capturing": lambda: False,
-    }.items():
-        monkeypatch.setattr(torch.cuda, name, double)
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
-    return notes
-
-
-def runner(trt: Trt, blob: bytes = b"ptrt", declared: str = "FLOAT") -> EngineRunner:
+def runner(
+    trt: Trt,
+    blob: bytes = b"ptrt",
+    declared: str = "FLOAT",
+    kind: Callable[..., R] = EngineRunner,  # type: ignore[assignment]  # mypy knows no such default
+    **more: Any,
+) -> R:
     """A runner of the double, its tensors of a type to the caller."""
-    types = dict.fromkeys("xy", declared)
-    return EngineRunner(*deserialized(trt, memoryview(blob)), ["x"], ["y"], CPU, types)
+    *inputs, output = trt.names
+    types = dict.fromkeys(trt.names, declared)
+    told = deserialized(trt, memoryview(blob))
+    return kind(*told, inputs, [output], CPU, types, (), trt, **more)

@@ -285,6 +285,7 @@ def trt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     made = double(getattr(request, "param", "10.3"))
     monkeypatch.setitem(sys.modules, "tensorrt", made)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     return made
 
 
@@ -453,7 +454,7 @@ def test_no_tensorrt_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_integers_of_64_bits_are_narrow_inside_on_release_8_alone(trt: Any, narrow: bool) -> None:
     runner: Any = load(plan_of(trt), context())
     inside = runner.engine.get_tensor_dtype("i").name
-    assert (inside == "INT32") == narrow == bool(runner._narrowed)
+    assert (inside == "INT32") == narrow == bool(runner.borders.narrowed)
     plans = controls(trt).built[-1]
     assert [tensor["dtype"] for tensor in plans["outputs"]] == ["FLOAT", inside]
 

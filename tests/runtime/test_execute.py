@@ -10,62 +10,57 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.runtime.running import CPU, Engine, Stream, Trt, runner, streams
+from tests.runtime.gpu_double import CPU, Gpu, gpu_of
+from tests.runtime.running import Engine, Trt, runner
 from trtpack_runtime.engines._execute import EngineRunner
 from trtpack_runtime.engines._load import deserialized
 from trtpack_runtime.errors import BundleError, DeviceError, InputMismatchError
 
 
 @pytest.fixture
-def journal(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What happened on streams, in order; the caller is on the default stream."""
-    return streams(monkeypatch)
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    """The GPU; the caller is on the default stream."""
+    return gpu_of(monkeypatch)
 
 
-def test_numbers_of_several_shapes(journal: list[str]) -> None:
-    run = runner(Trt(journal))
+def test_numbers_of_several_shapes(gpu: Gpu) -> None:
+    run = runner(Trt(gpu))
     for batch in (1, 4, 2):
         x = torch.rand(batch, 3)
         (y,) = run([x])
         assert torch.equal(y, x * 2)
 
 
-def test_an_input_that_is_not_contiguous_is_copied(journal: list[str]) -> None:
+def test_an_input_that_is_not_contiguous_is_copied(gpu: Gpu) -> None:
     x = torch.rand(3, 2).t()
-    (y,) = runner(Trt(journal))([x])
+    (y,) = runner(Trt(gpu))([x])
     assert torch.equal(y, x * 2)
 
 
-def test_the_default_stream_is_waited_for_and_waits(journal: list[str]) -> None:
-    runner(Trt(journal))([torch.rand(1, 3)])
-    assert journal == [
-        "0: 1",
-        "the engine waits for the caller",
-        "runs",
-        "the caller waits for the engine",
-    ]
+def test_the_default_stream_is_waited_for_and_waits(gpu: Gpu) -> None:
+    runner(Trt(gpu))([torch.rand(1, 3)])
+    assert gpu.journal == ["0: 1", "runs", "the caller waits for the engine"], (
+        "CUDA has the engine's stream wait for the default one"
+    )
 
 
-def test_a_stream_of_the_callers_is_used_as_it_is(
-    journal: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = Stream("the caller's own", journal)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: own)
-    run = runner(Trt(journal))
+def test_a_stream_of_the_callers_is_used_as_it_is(gpu: Gpu) -> None:
+    gpu.caller_on("the caller's own")
+    run = runner(Trt(gpu))
     run([torch.rand(1, 3)])
     run([torch.rand(1, 3)])
-    assert journal == ["0: 1", "runs", "runs"], "equal shapes are told once"
+    assert gpu.journal == ["0: 1", "runs", "runs"], "equal shapes are told once"
 
 
-def test_a_call_on_another_stream_waits_for_the_last_one(
-    journal: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = runner(Trt(journal))
-    for name in ("one", "two"):
-        stream = Stream(name, journal)
-        monkeypatch.setattr(torch.cuda, "current_stream", lambda stream=stream: stream)
+def test_a_call_on_another_stream_waits_for_the_last_one(gpu: Gpu) -> None:
+    run = runner(Trt(gpu))
+    for name in ("one", "two", "two", "one"):
+        gpu.caller_on(name)
         run([torch.rand(1, 3)])
-    assert journal == ["0: 1", "runs", "two waits for one", "runs"]
+    assert gpu.journal == [
+        *("0: 1", "runs", "two waits for one", "runs"),
+        *("runs", "one waits for two", "runs"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -76,35 +71,35 @@ def test_a_call_on_another_stream_waits_for_the_last_one(
         (torch.rand(3), r"got \[3\]"),
     ],
 )
-def test_a_wrong_input_is_refused(journal: list[str], value: torch.Tensor, message: str) -> None:
+def test_a_wrong_input_is_refused(gpu: Gpu, value: torch.Tensor, message: str) -> None:
     with pytest.raises(InputMismatchError, match=message):
-        runner(Trt(journal))([value])
-    assert "runs" not in journal
+        runner(Trt(gpu))([value])
+    assert "runs" not in gpu.journal
 
 
-def test_a_damaged_plan_is_told(journal: list[str]) -> None:
+def test_a_damaged_plan_is_told(gpu: Gpu) -> None:
     with pytest.raises(BundleError, match=r"no plan, a damaged one, .*: magic tag does not match"):
-        runner(Trt(journal), b"none")
+        runner(Trt(gpu), b"none")
 
 
-def test_a_plan_of_another_segment_is_told(journal: list[str]) -> None:
+def test_a_plan_of_another_segment_is_told(gpu: Gpu) -> None:
     with pytest.raises(BundleError, match="another segment") as refusal:
-        EngineRunner(*deserialized(Trt(journal), memoryview(b"ptrt")), ["x"], ["z"], CPU)
+        EngineRunner(*deserialized(Trt(gpu), memoryview(b"ptrt")), ["x"], ["z"], CPU)
     assert (refusal.value.wants, refusal.value.has) == (["x", "z"], ["x", "y"])
 
 
-def test_a_run_that_fails_is_told_with_tensorrts_words(journal: list[str]) -> None:
-    trt = Trt(journal)
+def test_a_run_that_fails_is_told_with_tensorrts_words(gpu: Gpu) -> None:
+    trt = Trt(gpu)
     run = runner(trt)
     trt.engine.broken = True
     with pytest.raises(DeviceError, match="cannot run the engine: out of everything"):
         run([torch.rand(1, 3)])
 
 
-def test_no_room_for_a_context_is_told(journal: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_a_context_is_told(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "create_execution_context", lambda self: None)
     with pytest.raises(DeviceError, match="cannot make room"):
-        runner(Trt(journal))
+        runner(Trt(gpu))
 
 
 # several optimisation profiles
@@ -118,28 +113,28 @@ def profiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("profiles")
-def test_the_narrowest_profile_that_holds_the_shapes_runs(journal: list[str]) -> None:
-    run = runner(Trt(journal))
+def test_the_narrowest_profile_that_holds_the_shapes_runs(gpu: Gpu) -> None:
+    run = runner(Trt(gpu))
     for batch in (2, 8, 2, 1):
         x = torch.rand(batch, 3)
         (y,) = run([x])
         assert torch.equal(y, x * 2)
-    told = [note for note in journal if note[0] in "01p"]
+    told = [note for note in gpu.journal if note[0] in "01p"]
     assert told == ["profile 1", "1: 2", "0: 8", "1: 1"], "a context knows its shapes still"
     assert len(run.contexts) == 2
-    assert run.context.profile == 0
+    assert run.context.active_optimization_profile == 0
 
 
 @pytest.mark.usefixtures("profiles")
-def test_shapes_in_no_profile_are_told_with_every_range(journal: list[str]) -> None:
+def test_shapes_in_no_profile_are_told_with_every_range(gpu: Gpu) -> None:
     message = r"from \[1, 3\] to \[2, 3\] or from \[1, 3\] to \[32, 3\], got \[33, 3\]"
     with pytest.raises(InputMismatchError, match=message):
-        runner(Trt(journal))([torch.rand(33, 3)])
+        runner(Trt(gpu))([torch.rand(33, 3)])
 
 
 @pytest.mark.usefixtures("profiles")
-def test_no_room_for_another_profile_is_told(journal: list[str]) -> None:
-    trt = Trt(journal)
+def test_no_room_for_another_profile_is_told(gpu: Gpu) -> None:
+    trt = Trt(gpu)
     run = runner(trt)
     trt.engine.has_room = False
     with pytest.raises(DeviceError, match="cannot make room"):
@@ -156,17 +151,17 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("narrow")
-def test_64_bit_integers_come_and_go_as_themselves(journal: list[str]) -> None:
+def test_64_bit_integers_come_and_go_as_themselves(gpu: Gpu) -> None:
     x = torch.tensor([[1, -2, 3 << 28]])
-    (y,) = runner(Trt(journal), declared="INT64")([x])
+    (y,) = runner(Trt(gpu), declared="INT64")([x])
     assert torch.equal(y, x * 2)
     assert y.dtype == torch.int64
 
 
 @pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("value", [1 << 31, -(1 << 31) - 1, 1 << 40])
-def test_integers_beyond_32_bits_are_refused(journal: list[str], value: int) -> None:
-    run = runner(Trt(journal), declared="INT64")
+def test_integers_beyond_32_bits_are_refused(gpu: Gpu, value: int) -> None:
+    run = runner(Trt(gpu), declared="INT64")
     with pytest.raises(InputMismatchError, match="input x: has integers beyond 32 bits"):
         run([torch.tensor([[1, value, 3]])])
     (y,) = run([torch.tensor([[1, (1 << 30) - 1, -(1 << 30)]])])
@@ -174,21 +169,21 @@ def test_integers_beyond_32_bits_are_refused(journal: list[str], value: int) -> 
 
 
 @pytest.mark.usefixtures("narrow")
-def test_an_engine_of_32_bit_integers_takes_those_alone(journal: list[str]) -> None:
-    run = runner(Trt(journal), declared="INT32")
+def test_an_engine_of_32_bit_integers_takes_those_alone(gpu: Gpu) -> None:
+    run = runner(Trt(gpu), declared="INT32")
     with pytest.raises(InputMismatchError, match="wanted INT32 on cpu, got INT64 on cpu"):
         run([torch.tensor([[1, 2, 3]])])
 
 
 @pytest.mark.usefixtures("narrow")
 def test_a_call_under_capture_does_not_wait_for_the_gpu(
-    journal: list[str], monkeypatch: pytest.MonkeyPatch
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = runner(Trt(journal), declared="INT64")
+    run = runner(Trt(gpu), declared="INT64")
     run([torch.tensor([[1, 2, 3]])])
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream("capturing", journal))
+    gpu.caller_on("capturing")
+    gpu.under_capture = True
     monkeypatch.setattr(torch.Tensor, "__bool__", lambda self: pytest.fail("waited"))
-    del journal[:]
+    del gpu.journal[:]
     run([torch.tensor([[1, 2, 1 << 40]])])
-    assert journal == ["runs"], "no waiting for another stream either"
+    assert gpu.journal == ["runs"], "no waiting for another stream either"

@@ -7,81 +7,28 @@ again in the same memory. That CUDA does the same is proved on a GPU.
 
 from __future__ import annotations
 
-import contextlib
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from tests.runtime.running import Context, Engine, Stream, Trt, runner, streams
+from tests.runtime.gpu_double import Gpu, gpu_of
+from tests.runtime.running import Engine, Trt, runner
+from trtpack_runtime.engines import _execute
 from trtpack_runtime.engines._graph import GraphRunner
 from trtpack_runtime.errors import InputMismatchError
 
 
-class Graph:
-    """A captured graph."""
-
-    def __init__(self, journal: list[str]) -> None:
-        self.work: list[Callable[[], None]] = []
-        self._journal = journal
-
-    def replay(self) -> None:
-        self._journal.append("replays")
-        for work in self.work:
-            work()
-
-
-class Gpu:
-    """What happened, and how captures are to end."""
-
-    def __init__(self, journal: list[str]) -> None:
-        self.journal = journal
-        self.capturing: Graph | None = None
-        self.fails: str | None = None
-        """A capture raises this as CUDA does."""
-        self.refuses = False
-        """TensorRT answers False while a graph is captured."""
-
-    def told(self) -> list[str]:
-        """What the engine did since the last time this was asked."""
-        notes = [note for note in self.journal if note in ("runs", "captured", "replays")]
-        del self.journal[:]
-        return notes
-
-    @contextlib.contextmanager
-    def capture(self, graph: Graph, stream: Stream, capture_error_mode: str) -> Iterator[None]:
-        assert capture_error_mode == "thread_local", "other threads may allocate meanwhile"
-        self.capturing = graph
-        try:
-            yield
-        finally:
-            self.capturing = None
-        if self.fails is not None:
-            raise RuntimeError(self.fails)
-
-
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
-    gpu = Gpu(streams(monkeypatch))
-    run_now = Context.execute_async_v3
-
-    def execute(context: Context, stream: int) -> bool:
-        if gpu.capturing is None:
-            return run_now(context, stream)
-        gpu.journal.append("captured")
-        gpu.capturing.work.append(context.enqueued())
-        return not gpu.refuses
-
-    monkeypatch.setattr(Context, "execute_async_v3", execute)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Graph(gpu.journal))
-    monkeypatch.setattr(torch.cuda, "graph", gpu.capture)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
-    return gpu
+    """The GPU; the caller is on the default stream."""
+    return gpu_of(monkeypatch)
 
 
-def graphs(gpu: Gpu, declared: str = "FLOAT") -> GraphRunner:
-    return GraphRunner(runner(Trt(gpu.journal), declared=declared))
+def graphs(gpu: Gpu, declared: str = "FLOAT", **more: object) -> GraphRunner:
+    return runner(Trt(gpu), declared=declared, kind=GraphRunner, **more)
 
 
 def right(run: GraphRunner, batch: int = 2) -> torch.Tensor:
@@ -90,12 +37,6 @@ def right(run: GraphRunner, batch: int = 2) -> torch.Tensor:
     (y,) = run([x])
     assert torch.equal(y, x * 2)
     return y
-
-
-def on(monkeypatch: pytest.MonkeyPatch, gpu: Gpu, name: str) -> None:
-    """The caller goes on on a stream of their own."""
-    stream = Stream(name, gpu.journal)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
 
 
 def test_run_then_captured_then_replayed(gpu: Gpu) -> None:
@@ -137,19 +78,61 @@ def test_an_input_that_is_not_contiguous(gpu: Gpu) -> None:
     assert gpu.told()[-1] == "replays"
 
 
-def test_other_shapes_run_plainly_and_twice_in_a_row_capture_anew(gpu: Gpu) -> None:
+def test_every_shape_that_comes_again_has_a_graph(gpu: Gpu) -> None:
     run = graphs(gpu)
+    captures = ["runs", "captured", "replays"]
     for batch, does in [
-        (2, ["runs"]),
-        (2, ["runs", "captured", "replays"]),
-        (4, ["runs"]),
-        (2, ["runs"]),
-        (4, ["runs"]),
-        (4, ["runs", "captured", "replays"]),
-        (4, ["replays"]),
+        *((2, ["runs"]), (4, ["runs"]), (2, captures), (4, captures)),
+        *((2, ["replays"]), (4, ["replays"]), (1, ["runs"]), (2, ["replays"])),
     ]:
         right(run, batch)
         assert gpu.told() == does, batch
+
+
+def test_a_shape_in_place_of_another_comes_twice_in_a_row(gpu: Gpu) -> None:
+    """Else shapes that come and go would only push each other out."""
+    run = graphs(gpu, graphs=1)
+    captures = ["runs", "captured", "replays"]
+    for batch, does in [
+        *((2, ["runs"]), (2, captures), (4, ["runs"]), (2, ["replays"]), (4, ["runs"])),
+        *((1, ["runs"]), (4, ["runs"]), (4, captures), (2, ["runs"]), (4, ["replays"])),
+    ]:
+        right(run, batch)
+        assert gpu.told() == does, batch
+
+
+def test_a_context_with_a_graph_is_told_no_other_shapes(gpu: Gpu) -> None:
+    run = graphs(gpu)
+    for _ in range(2):
+        right(run, 2)
+    first = run.context
+    right(run, 4)
+    assert len(run.contexts) == 2
+    assert first._shape == (2, 3)
+    right(run, 2)
+    assert gpu.told()[-1] == "replays"
+    assert run.contexts[1].device_memory_given is not None, "contexts of a lane share memory"
+
+
+def test_a_graph_that_has_to_go_gives_its_context_back(gpu: Gpu) -> None:
+    run = graphs(gpu, graphs=1)
+    for batch in (2, 2, 4, 4, 1, 1, 2, 2, 4, 4):
+        right(run, batch)
+    assert len(run.contexts) == 2
+    assert "the host waits for the caller" in gpu.journal, "a replay may still run"
+
+
+def test_a_release_with_one_context_for_a_profile_drops_its_graphs(gpu: Gpu) -> None:
+    trt = Trt(gpu)
+    run = runner(trt, kind=GraphRunner)
+    right(run)
+    right(run)
+    trt.engine.has_room = False
+    right(run, 4)
+    assert gpu.told()[-1] == "runs"
+    right(run)
+    assert gpu.told() == ["runs", "captured", "replays"]
+    assert len(run.contexts) == 1
 
 
 @pytest.mark.parametrize(
@@ -159,20 +142,22 @@ def test_other_shapes_run_plainly_and_twice_in_a_row_capture_anew(gpu: Gpu) -> N
         (None, True, "TensorRT cannot enqueue the engine while a graph is captured$"),
     ],
 )
-def test_a_capture_that_fails_is_told_once(
-    gpu: Gpu, fails: str | None, refuses: bool, reason: str
+@pytest.mark.parametrize("mode", ["on", "auto"])
+def test_a_capture_that_fails_is_told_once_where_graphs_are_wanted(
+    gpu: Gpu, fails: str | None, refuses: bool, reason: str, mode: str
 ) -> None:
-    gpu.fails, gpu.refuses = fails, refuses
-    run = graphs(gpu)
+    trt = Trt(gpu)
+    run = runner(trt, kind=GraphRunner, mode=mode)
+    gpu.fails, trt.engine.refuses_capture = fails, refuses
     right(run)
-    with pytest.warns(UserWarning, match=f"runs without a CUDA graph: {reason}"):
-        right(run)
-    assert gpu.told() == ["runs", "runs", "captured", "runs"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         for batch in (2, 2, 3, 3):
             right(run, batch)
-    assert gpu.told() == ["runs"] * 4
+    said = [str(warning.message) for warning in told]
+    assert len(said) == (mode == "on")
+    assert all(re.search(f"runs without a CUDA graph: {reason}", text) for text in said)
+    assert gpu.told() == ["runs", "runs", "captured", "runs", "runs", "runs", "runs"]
 
 
 def test_after_a_failed_capture_shapes_are_told_again(gpu: Gpu) -> None:
@@ -180,8 +165,7 @@ def test_after_a_failed_capture_shapes_are_told_again(gpu: Gpu) -> None:
     run = graphs(gpu)
     right(run)
     del gpu.journal[:]
-    with pytest.warns(UserWarning, match="without a CUDA graph"):
-        right(run)
+    right(run)
     assert "0: 2" in gpu.journal[gpu.journal.index("captured") :]
 
 
@@ -226,86 +210,195 @@ def test_a_wrong_input_is_refused(gpu: Gpu) -> None:
     right(run)
 
 
-def test_another_stream_waits_for_the_last_one(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_stream_waits_for_the_last_one(gpu: Gpu) -> None:
     run = graphs(gpu)
-    on(monkeypatch, gpu, "one")
+    gpu.caller_on("one")
     right(run)
     right(run)
     del gpu.journal[:]
     right(run)
     assert gpu.journal == ["replays"]
-    on(monkeypatch, gpu, "two")
+    gpu.caller_on("two")
     right(run)
     assert gpu.journal[1:] == ["two waits for one", "replays"]
 
 
-def test_a_capture_waits_for_the_last_stream(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What ran on another stream may still use the context's scratch memory."""
+def test_a_capture_waits_for_the_last_stream(gpu: Gpu) -> None:
+    """What ran on another stream may still use the context's memory."""
     run = graphs(gpu)
-    on(monkeypatch, gpu, "one")
+    gpu.caller_on("one")
     right(run)
-    on(monkeypatch, gpu, "two")
+    gpu.caller_on("two")
     del gpu.journal[:]
     right(run)
     first = gpu.journal.index("runs")
-    assert gpu.journal[:first] == ["the engine waits for two", "the engine waits for one"]
+    assert gpu.journal[:first] == ["two waits for one", "the capture waits for two"]
     last = gpu.journal.index("replays")
-    assert "two waits for the engine" in gpu.journal[first:last]
+    assert "two waits for the capture" in gpu.journal[first:last]
 
 
-def test_the_allocator_knows_where_a_graphs_tensors_are_used(
-    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_allocator_knows_where_a_graphs_tensors_are_used(gpu: Gpu) -> None:
     """Else their memory goes to somebody else while the last replay still runs."""
-    recorded: list[tuple[int, str]] = []
-    monkeypatch.setattr(
-        torch.Tensor,
-        "record_stream",
-        lambda self, stream: recorded.append((self.data_ptr(), stream.name)),
-    )
     run = graphs(gpu)
-    on(monkeypatch, gpu, "own")
-    right(run)
-    right(run)
-    graph = run._graph
-    assert graph is not None
-    assert {(t.data_ptr(), "own") for t in (*graph.inputs, *graph.outputs)} <= set(recorded)
+    kept = [torch.rand(2, 3) for _ in range(2)]
+    for x in kept:
+        run([x])
+    gpu.caller_on("another")
+    run([torch.rand(2, 3)])
+    (graph,) = run._lanes.all[0].graphs.by_key.values()
+    wanted = {(t.data_ptr(), "another") for t in (*graph.places, *graph.results)}
+    assert len(wanted) == 2
+    assert wanted <= set(gpu.recorded)
 
 
-def test_all_else_is_the_runners(gpu: Gpu) -> None:
+# memory that stays and memory that moves
+
+
+def sums(gpu: Gpu) -> GraphRunner:
+    """An engine of two inputs."""
+    return runner(Trt(gpu, "abz"), kind=GraphRunner)
+
+
+def places(run: GraphRunner) -> list[tuple[int | None, ...]]:
+    """Where each graph reads and writes the caller's memory, None where it has its own."""
+    return [graph.at for graph in run._lanes.all[0].graphs.by_key.values()]
+
+
+def test_a_buffer_that_stays_is_read_where_it_is(gpu: Gpu) -> None:
+    run, stays = sums(gpu), torch.zeros(2, 3)
+    kept = [torch.rand(2, 3) for _ in range(4)]
+    for i, moves in enumerate(kept):
+        stays.fill_(i)
+        (z,) = run([stays, moves])
+        assert torch.equal(z, 2 * (stays + moves))
+    assert places(run) == [(stays.data_ptr(), None)]
+    assert gpu.told() == ["runs", "runs", "captured", *["replays"] * 3]
+
+
+def test_a_buffer_that_moves_after_all_is_copied_from_then_on(gpu: Gpu) -> None:
+    run, first, second = sums(gpu), torch.rand(2, 3), torch.rand(2, 3)
+    before = first.clone()
+    for a in (first, first, first, second, first, torch.rand(2, 3)):
+        (z,) = run([a, first])
+        assert torch.equal(z, 2 * (a + first))
+    assert torch.equal(first, before), "the caller's memory is not written to"
+    assert places(run) == [(None, first.data_ptr())]
+    assert gpu.told().count("captured") == 2
+
+
+def test_outputs_that_stay_are_written_where_they_are(gpu: Gpu) -> None:
+    run, x, z = graphs(gpu), torch.rand(2, 3), torch.zeros(2, 3)
+    for _ in range(3):
+        x.mul_(2)
+        assert run.run_into([x], [z]) is None
+        assert torch.equal(z, x * 2)
+    assert places(run) == [(x.data_ptr(), z.data_ptr())]
+    other = torch.zeros(2, 3)
+    run.run_into([x], [other])
+    assert torch.equal(other, x * 2)
+    assert places(run) == [(x.data_ptr(), None)]
+
+
+def test_outputs_of_the_caller_and_new_ones_do_not_disturb_each_other(gpu: Gpu) -> None:
+    run, z = graphs(gpu), torch.zeros(2, 3)
+    for _ in range(4):
+        right(run)
+        x = torch.rand(2, 3)
+        run.run_into([x], [z])
+        assert torch.equal(z, x * 2)
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_outputs_that_are_none_are_refused(gpu: Gpu, calls: int) -> None:
+    run, x = graphs(gpu), torch.rand(2, 3)
+    for _ in range(calls):
+        run.run_into([x], [torch.zeros(2, 3)])
+    for wrong in (torch.zeros(3, 3), torch.zeros(2, 3).half(), torch.zeros(3, 2).t()):
+        with pytest.raises(InputMismatchError, match=r"output y: wanted FLOAT \[2, 3\] on cpu"):
+            run.run_into([x], [wrong])
+
+
+@pytest.mark.usefixtures("narrow")
+def test_64_bit_outputs_of_the_caller(gpu: Gpu) -> None:
+    run, z = graphs(gpu, declared="INT64"), torch.zeros(1, 3, dtype=torch.int64)
+    for start in (0, -7, 5):
+        x = torch.arange(start, start + 3)[None]
+        run.run_into([x], [z])
+        assert torch.equal(z, x * 2)
+    assert gpu.told()[-1] == "replays"
+
+
+# somebody else captures, or exchanges the weights
+
+
+def test_while_the_caller_captures_the_engine_runs_plainly(gpu: Gpu) -> None:
     run = graphs(gpu)
-    for name in ("engine", "context", "contexts", "inputs", "outputs", "device"):
-        assert getattr(run, name) == getattr(run.runner, name)
-    with pytest.raises(AttributeError, match="nonsense"):
-        _ = run.nonsense
-
-
-def test_while_the_caller_captures_the_engine_runs_plainly(
-    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = graphs(gpu)
-    with monkeypatch.context() as during:
-        during.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-        for _ in range(3):
-            right(run)
+    gpu.caller_on("capturing")
+    gpu.under_capture = True
+    for _ in range(3):
+        right(run)
     assert gpu.told() == ["runs"] * 3
+    gpu.under_capture = False
     right(run)
     right(run)
     assert gpu.told() == ["runs", "runs", "captured", "replays"]
 
 
-def test_a_graph_is_made_anew_once_the_caller_captured_one(
-    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A graph is of its context as it was, which the caller's capture changes."""
+def test_a_graph_stays_right_when_the_caller_captured_one(gpu: Gpu) -> None:
     run = graphs(gpu)
     right(run)
     right(run)
-    with monkeypatch.context() as during:
-        during.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-        right(run, 4)
+    gpu.caller_on("capturing")
+    gpu.under_capture = True
+    right(run, 4)
+    gpu.under_capture = False
     gpu.told()
     right(run)
-    assert gpu.told() == ["runs", "captured", "replays"]
-    right(run)
     assert gpu.told() == ["replays"]
+
+
+def test_on_a_lane_apart_no_graph_is_made(gpu: Gpu) -> None:
+    run = graphs(gpu)
+    lane, keeper = run.lane(), Keeper()
+    with run.on(lane, keeper):
+        for _ in range(3):
+            right(run)
+        gpu.caller_on("capturing")
+        gpu.under_capture = True
+        right(run)
+        gpu.under_capture = False
+    assert gpu.told() == ["runs"] * 4
+    assert list(lane.contexts[0].keepers) == [keeper]
+    right(run)
+    right(run)
+    assert gpu.told() == ["runs", "runs", "captured", "replays"]
+
+
+class Keeper:
+    """Whatever keeps a graph."""
+
+
+def test_other_weights_are_captured_anew(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(_execute, "refit", lambda trt, engine, log, weights: given.append(weights))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    run = graphs(gpu)
+    right(run)
+    right(run)
+    gpu.told()
+    run.refit({"w": 1})
+    assert given == [{"w": 1}]
+    assert run.refits == 1
+    right(run)
+    assert gpu.told() == ["runs", "captured", "replays"]
+
+
+def test_threads_have_graphs_of_their_own(gpu: Gpu) -> None:
+    run = graphs(gpu)
+    right(run)
+    right(run)
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(3):
+            pool.submit(right, run).result()
+    assert gpu.told() == [*["runs", "runs", "captured", "replays"] * 2, "replays"]
+    assert len(run.contexts) == 2

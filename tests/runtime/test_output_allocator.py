@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.runtime.running import CPU, Context, Engine, Trt, streams
+from tests.runtime.gpu_double import CPU, Gpu, gpu_of
+from tests.runtime.running import Context, Engine, Trt
 from trtpack_runtime.engines import LoadContext, _load
 from trtpack_runtime.engines._execute import EngineRunner
 from trtpack_runtime.engines._graph import GraphRunner
@@ -64,10 +65,20 @@ class PickingTrt(Trt):
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> EngineRunner:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    """The GPU; the caller is on the default stream."""
+    return gpu_of(monkeypatch)
+
+
+@pytest.fixture
+def run(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> EngineRunner:
     """A runner of the double."""
+    return picking(gpu, monkeypatch)
+
+
+def picking(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> EngineRunner:
     monkeypatch.setattr(Engine, "create_execution_context", lambda engine: Picking(engine))
-    trt = PickingTrt(streams(monkeypatch))
+    trt = PickingTrt(gpu)
     told = deserialized(trt, memoryview(b"ptrt"))
     return EngineRunner(*told, ["x"], ["y"], CPU, dict.fromkeys("xy", "FLOAT"), ["y"], trt)
 
@@ -95,11 +106,11 @@ def test_a_size_that_is_not_told_is_an_error(
 
 
 def test_an_allocator_that_is_not_taken_is_an_error(
-    run: EngineRunner, monkeypatch: pytest.MonkeyPatch
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Picking, "refuses", True)
     with pytest.raises(DeviceError, match="output y: TensorRT takes no allocator"):
-        run([torch.ones(2, 3)])
+        picking(gpu, monkeypatch)
 
 
 def test_no_memory_left_is_told_to_tensorrt(
@@ -123,7 +134,8 @@ def test_an_engine_sized_by_data_runs_without_a_cuda_graph(
     kind = ("non_zero", {}) if by_data else ("unary", {"op": "ABS"})
     (y,) = recorder.add(kind[0], {"input": x}, kind[1], name="y")
     network = recorder.finish([y.name], [Profile({})])
-    monkeypatch.setattr(_load, "imported", lambda module: PickingTrt([]))
+    monkeypatch.setattr(_load, "imported", lambda module: PickingTrt(Gpu()))
+    monkeypatch.setattr(Engine, "create_execution_context", lambda engine: Picking(engine))
     monkeypatch.setattr(torch.cuda, "device", lambda device: torch.no_grad())
     segment, cuda = Segment("forward_0", "network", {}, {}), torch.device("cuda")
     context = LoadContext(segment, {}, cuda, network, options={"cuda_graphs": True})
@@ -135,7 +147,9 @@ def test_an_engine_sized_by_data_runs_without_a_cuda_graph(
     assert [str(w.message).startswith(said) for w in told] == [True] * by_data
 
 
-def test_shapes_tensorrt_calls_invalid_are_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_tensorrt_calls_invalid_are_the_networks(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def of_one_shape(engine: Engine) -> Picking:
         context = Picking(engine)
         context.set_input_shape("x", (1, 3))
@@ -146,7 +160,7 @@ def test_shapes_tensorrt_calls_invalid_are_the_networks(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Engine, "create_execution_context", of_one_shape)
     monkeypatch.setattr(Engine, "get_tensor_shape", invalid)
-    trt = PickingTrt(streams(monkeypatch))
+    trt = PickingTrt(gpu)
     told = (*deserialized(trt, memoryview(b"ptrt")), ["x"], ["y"], CPU, {}, ["y"], trt)
     x = torch.randn(1, 3)
     (y,) = EngineRunner(*told, {"x": (1, 3)})([x])

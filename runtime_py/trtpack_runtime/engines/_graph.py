@@ -2,123 +2,235 @@
 """Replays an engine as a CUDA graph: one launch instead of one for every kernel.
 
 TensorRT launches its kernels one by one, which takes longer than small ones run. A graph is
-captured once an engine is called twice in a row with the same shapes; inputs are then copied to
-where the graph reads them, and outputs copied from where it writes them, so that what a call
-answers is the caller's own.
-
-Source: TensorRT's documentation, "CUDA Graphs" (the engine runs once before a capture; a graph is
-of one set of shapes).
+captured at the second call with the same shapes, and several are kept. What a call answers is the
+caller's own.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-from ._cuda import is_capturing
-from ._execute import EngineRunner, Shape
+from ._execute import EngineRunner
+from ._lanes import Lane
+from ._plans import Recent
 
 if TYPE_CHECKING:
     import torch
 
+    from ._captured import Graph
 
-@dataclass(frozen=True)
-class _Graph:
-    shapes: tuple[Shape, ...]
-    graph: Any
-    inputs: list[torch.Tensor]
-    outputs: list[torch.Tensor]
+Mode = Literal["off", "on", "auto"]
+GRAPHS = 8
+"""How many shapes have a graph at the same time in each thread, unless ``graphs`` says another
+number."""
 
 
-class GraphRunner:
-    """Runs an engine by a graph where its shapes stay the same; else as ``EngineRunner`` does.
+def mode_of(option: Any) -> Mode:
+    """The mode that a load option names: ``off``, ``on``, ``auto``, or a bool for the first two."""
+    if isinstance(option, str) and option in ("off", "on", "auto"):
+        return option  # type: ignore[return-value]  # it is one of them
+    return "on" if option else "off"
 
-    It works on the caller's stream, the default one too. Everything else is the engine runner's.
+
+@dataclass
+class _Seen:
+    """What is known of the calls with one key: where their tensors were, and which of them have
+    been elsewhere since."""
+
+    addresses: tuple[int, ...]
+    moved: set[int] = field(default_factory=set)
+
+    def see(self, addresses: tuple[int, ...]) -> None:
+        """Takes in another call."""
+        pairs = zip(self.addresses, addresses, strict=True)
+        self.moved |= {i for i, (before, now) in enumerate(pairs) if before != now}
+        self.addresses = addresses
+
+
+class _Graphs:
+    """The graphs of one lane by their key: the shapes, and whether the outputs are the caller's."""
+
+    def __init__(self, limit: int) -> None:
+        self.last: Graph | None = None
+        self.by_key: Recent[Graph] = Recent(limit)
+        self.seen: Recent[_Seen] = Recent()
+        self.before: Any = None
+        """The key of the last call, where that had no graph."""
+
+    def drop(self) -> list[Graph]:
+        """Forgets every graph."""
+        gone, self.last = self.by_key.values(), None
+        self.by_key.clear()
+        return gone
+
+
+class GraphRunner(EngineRunner):
+    """Runs an engine by graphs where its shapes were seen before; else as ``EngineRunner`` does.
+
+    A replay works on the caller's stream, the default one too.
     """
 
-    def __init__(self, runner: EngineRunner) -> None:
-        self.runner = runner
-        self._graph: _Graph | None = None
-        self._seen: tuple[Shape, ...] | None = None
-        self._refused = self._stale = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["runner"], name)
-
-    def __call__(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """As ``EngineRunner.__call__``."""
-        import torch
-
-        runner = self.runner
-        with runner.lock, torch.cuda.device(runner.device):
-            given = runner.ready(inputs)
-            if is_capturing():  # this tells the context other shapes and addresses
-                self._stale = True
-                return runner.run_ready(given)
-            graph = self._graph_for(given)
-            if graph is None:
-                return runner.run_ready(given)
-            stream = torch.cuda.current_stream()
-            if runner.last_stream not in (None, stream):  # one scratch memory, one set of tensors
-                stream.wait_stream(runner.last_stream)
-            runner.last_stream = stream
-            for tensor in (*graph.inputs, *graph.outputs):
-                tensor.record_stream(stream)  # the allocator knows only the one they were made on
-            for place, tensor in zip(graph.inputs, given, strict=True):
-                place.copy_(tensor)  # 64-bit integers become 32-bit ones where the engine has those
-            check = runner.range_check(given, graph.inputs)
-            graph.graph.replay()
-            outputs = runner.widened([output.clone() for output in graph.outputs])
-            if check is not None:
-                check.wait()
-            return outputs
-
-    def _graph_for(self, given: Sequence[torch.Tensor]) -> _Graph | None:
-        """The graph of these shapes; None at their first call, and where there can be none."""
-        shapes = tuple(tuple(tensor.shape) for tensor in given)
-        if self._graph is not None and self._graph.shapes == shapes and not self._stale:
-            return self._graph
-        self._stale = False
-        seen, self._seen, self._graph = self._seen, shapes, None
-        if seen == shapes and not self._refused:
-            try:
-                self._graph = self._captured(given, shapes)
-            except RuntimeError as error:
-                self._refused = True
-                self.runner.forget()
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                warnings.warn(
-                    f"the engine runs without a CUDA graph: {reason}", UserWarning, stacklevel=4
-                )
-        return self._graph
-
-    def _captured(self, given: Sequence[torch.Tensor], shapes: tuple[Shape, ...]) -> _Graph:
-        """Captures the engine at these shapes.
+    def __init__(self, *args: Any, mode: Mode = "auto", graphs: int = GRAPHS, **more: Any) -> None:
+        """As ``EngineRunner``; ``mode`` ``on`` also warns where there can be no graph; ``graphs``
+        are kept for as many shapes in each thread.
 
         Raises:
-            RuntimeError: CUDA or TensorRT cannot.
+            BundleError, DeviceError: as ``EngineRunner``.
         """
-        import torch
+        from ._captured import copy
 
-        runner, stream = self.runner, torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        if runner.last_stream is not None:  # the context has one scratch memory
-            stream.wait_stream(runner.last_stream)
-        with torch.cuda.stream(stream):
-            places = [
-                tensor.to(runner.engine_dtype(name), copy=True)
-                for name, tensor in zip(runner.inputs, given, strict=True)
-            ]
-            context, outputs = runner.bind(places, stream)
-            if not context.execute_async_v3(stream.cuda_stream):
-                raise RuntimeError("TensorRT cannot run the engine on a stream of its own")
-        stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            captured = context.execute_async_v3(stream.cuda_stream)
-        if not captured:
-            raise RuntimeError("TensorRT cannot enqueue the engine while a graph is captured")
-        torch.cuda.current_stream().wait_stream(stream)
-        return _Graph(shapes, graph, places, outputs)
+        super().__init__(*args, **more)
+        self._copy = copy
+        self._warns, self._limit, self._refused = mode == "on", max(1, graphs), False
+
+    def run(
+        self,
+        lane: Lane,
+        inputs: Sequence[torch.Tensor],
+        outputs: Sequence[torch.Tensor] | None,
+    ) -> list[torch.Tensor]:
+        """As ``EngineRunner.run``."""
+        handle = self._current(self._index)
+        if self._refused or lane.apart or (handle and self._capturing()):
+            return super().run(lane, inputs, outputs)
+        graphs = lane.graphs
+        if graphs is None:
+            graphs = lane.graphs = _Graphs(self._limit)
+        graph = graphs.last
+        if (
+            graph is None
+            or graph.into != (outputs is not None)
+            or not graph.reads(inputs, self.borders)
+            or (outputs is not None and not graph.writes(outputs, self.borders))
+        ):
+            inputs = self.borders.ready(inputs)
+            graph = self._graph_for(lane, graphs, inputs, outputs)
+            if graph is None:
+                return super().run(lane, inputs, outputs)
+        graphs.before = None
+        if handle != lane.last:
+            self.follow(lane, handle)
+        results = self._replayed(graph, inputs, outputs)
+        if lane.several:
+            lane.event.record(self.streams.of(handle))
+        return results
+
+    def _replayed(
+        self,
+        graph: Graph,
+        inputs: Sequence[torch.Tensor],
+        outputs: Sequence[torch.Tensor] | None,
+    ) -> list[torch.Tensor]:
+        check, borders = None, self.borders
+        if graph.moved:
+            self._copy(graph.places, [inputs[i] for i in graph.moved])
+        if borders.narrowed:
+            held = dict(zip(graph.moved, graph.places, strict=True))
+            check = borders.range_check(inputs, held)
+        graph.replay()
+        if outputs is not None:
+            results = list(outputs)
+            own = [results[i] for i in graph.returned]
+        else:
+            empty, dtypes = self._empty, borders.answered
+            planned = zip(graph.plan.outputs, dtypes, strict=True)
+            results = own = [empty(size, steps, dtype) for (size, steps, _), dtype in planned]
+        self._copy(own, graph.own_results)
+        if check is not None:
+            check.wait()
+        return results
+
+    def _graph_for(
+        self,
+        lane: Lane,
+        graphs: _Graphs,
+        given: Sequence[torch.Tensor],
+        outputs: Sequence[torch.Tensor] | None,
+    ) -> Graph | None:
+        """The graph for these tensors; None at the first call of its kind, and where there can be
+        none. ``given`` is what ``ready`` answered."""
+        key = tuple(tuple(tensor.shape) for tensor in given), outputs is None
+        graph = graphs.by_key.get(key)
+        if (
+            graph is not None
+            and graph.reads(given, self.borders)
+            and (outputs is None or graph.writes(outputs, self.borders))
+        ):
+            graphs.last = graph
+            return graph
+        addresses = tuple(tensor.data_ptr() for tensor in (*given, *(outputs or ())))
+        seen, again = graphs.seen.get(key), graphs.before == key
+        graphs.before = key
+        if seen is None:
+            graphs.seen.put(key, _Seen(addresses))
+            return None
+        seen.see(addresses)
+        if graph is None and graphs.by_key.full and not again:
+            return None  # shapes that come and go would only push each other out
+        return self._captured(lane, graphs, key, seen, given, outputs)
+
+    def _captured(
+        self,
+        lane: Lane,
+        graphs: _Graphs,
+        key: Any,
+        seen: _Seen,
+        given: Sequence[torch.Tensor],
+        outputs: Sequence[torch.Tensor] | None,
+    ) -> Graph | None:
+        """A new graph in place of the one of its key, or of the one not used for longest."""
+        from ._captured import captured
+
+        if self._choice.plan(key[0]) is None:  # it has not run with these shapes
+            return None
+        old = graphs.by_key.pop(key)
+        if old is None and graphs.by_key.full:
+            old = graphs.by_key.pop_oldest()
+        self._release(lane, [] if old is None else [old])
+        handle, graphs.last = self._current(self._index), None
+        if handle != lane.last:
+            self.follow(lane, handle)
+        try:
+            context = self._choice.told(lane, key[0])
+            if outputs is not None:
+                self.borders.check_outputs(context.plan, outputs)
+            graph = captured(context, self.borders, self.streams, given, outputs, seen.moved)
+        except RuntimeError as error:
+            self._refused = True
+            self._release(lane, graphs.drop())
+            for context in lane.contexts:
+                context.forget()
+            if self._warns:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                warnings.warn(
+                    f"the engine runs without a CUDA graph: {reason}", UserWarning, stacklevel=5
+                )
+            return None
+        context.keepers.add(graph)
+        lane.context = None
+        lane.seen.clear()
+        graphs.by_key.put(key, graph)
+        graphs.last = graph
+        return graph
+
+    def memory(self, lane: Lane) -> list[torch.Tensor]:
+        """As ``EngineRunner.memory``, the graphs' places too."""
+        graphs = [] if lane.graphs is None else lane.graphs.by_key.values()
+        return [*super().memory(lane), *(tensor for graph in graphs for tensor in graph.memory())]
+
+    def let_go(self, lane: Lane) -> bool:
+        """Drops the lane's graphs; whether there were any."""
+        gone = [] if lane.graphs is None else lane.graphs.drop()
+        self._release(lane, gone)
+        return bool(gone)
+
+    def _release(self, lane: Lane, graphs: list[Graph]) -> None:
+        """Gives the contexts of graphs back once the last replay is over."""
+        if graphs and lane.last is not None:
+            self.streams.of(lane.last).synchronize()
+        for graph in graphs:
+            graph.context.keepers.discard(graph)
+            graph.context.forget()

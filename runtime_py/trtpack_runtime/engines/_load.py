@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trtpack_runtime.dtypes import by_safetensors
 from trtpack_runtime.errors import BundleError, DeviceError, InternalError
 from trtpack_runtime.layers import KINDS
 
 from . import LoadContext, Runner
 from ._cuda import device_error, started
-from ._execute import EngineRunner
+from ._execute import CONTEXTS, EngineRunner
 from ._find import imported
-from ._graph import GraphRunner
+from ._graph import GRAPHS, GraphRunner, mode_of
 from ._log import Log
-from ._memory import weights_at
 from ._options import BuildOptions
+from ._refit import refit
 
 _WANTS = (
     (re.compile(r"expecting library version ([\d.]+) got ([\d.]+)"), "TensorRT"),
@@ -60,8 +60,18 @@ def load_engine(module: str, blob: memoryview | Path | None, context: LoadContex
         inputs = [tensor.name for tensor in network.inputs]
         sizes = {t.name: tuple(d for d in t.shape if isinstance(d, int)) for t in network.inputs}
         fixed = {t.name: sizes[t.name] for t in network.inputs if len(sizes[t.name]) == t.rank}
-        by_data = network.outputs_by_data()
-        runner = EngineRunner(
+        graphs = mode_of(context.options.get("cuda_graphs"))
+        by_data = any(KINDS[layer.kind].sized_by_data for layer in network.layers)
+        if by_data and graphs == "on":
+            reason = "sizes within it depend on data, which a graph cannot wait for"
+            warnings.warn(
+                f"segment {name} runs without a CUDA graph: {reason}", UserWarning, stacklevel=2
+            )
+        kind: Callable[..., EngineRunner] = EngineRunner
+        if graphs != "off" and not by_data:
+            count = int(context.options.get("graphs", GRAPHS))
+            kind = partial(GraphRunner, mode=graphs, graphs=count)
+        return kind(
             runtime,
             engine,
             log,
@@ -69,19 +79,12 @@ def load_engine(module: str, blob: memoryview | Path | None, context: LoadContex
             network.outputs,
             context.device,
             declared,
-            by_data,
+            network.outputs_by_data(),
             trt,
             fixed,
+            limit=int(context.options.get("contexts", CONTEXTS)),
+            capturable=not by_data,
         )
-        if not context.options.get("cuda_graphs"):
-            return runner
-        if any(KINDS[layer.kind].sized_by_data for layer in network.layers):
-            reason = "sizes within it depend on data, which a graph cannot wait for"
-            warnings.warn(
-                f"segment {name} runs without a CUDA graph: {reason}", UserWarning, stacklevel=2
-            )
-            return runner
-        return GraphRunner(runner)
 
 
 def deserialized(
@@ -118,46 +121,6 @@ def deserialized(
     if engine is None:
         raise _unreadable(trt, record or {}, log.errors[before:])
     return runtime, engine, log
-
-
-def refit(trt: Any, engine: Any, log: Log, weights: Mapping[str, Any]) -> None:
-    """Gives an engine its weights, by the names the stored tensors have.
-
-    Raises:
-        BundleError: the bundle lacks one of them, or it is of another type or size.
-        DeviceError: the GPU has no memory for it.
-    """
-    before = len(log.errors)
-    refitter = trt.Refitter(engine, log.logger)
-    kept = []
-    for name in refitter.get_all_weights():
-        if name not in weights:
-            continue
-        view = weights[name]
-        given, held = weights_at(trt, by_safetensors(view.dtype).name, view.buffer)
-        kept.append(held)
-        if not refitter.set_named_weights(name, given):
-            raise _not_refitted(f"TensorRT does not take {name!r}", log.errors[before:])
-    missing = sorted(refitter.get_missing_weights())
-    if missing:
-        raise BundleError(
-            f"the engine needs {len(missing)} weights that are not in the bundle, "
-            f"such as {missing[0]!r}",
-            hint="build the bundle again",
-            wants=missing,
-            has=len(weights),
-        )
-    if not refitter.refit_cuda_engine():
-        raise _not_refitted("TensorRT cannot refit the engine", log.errors[before:])
-
-
-def _not_refitted(problem: str, said: list[str]) -> BundleError | DeviceError:
-    error = device_error(said)
-    if error is not None:
-        return error
-    return BundleError(
-        f"{problem}: {'; '.join(said[-3:]) or 'it gave no reason'}", hint="build the bundle again"
-    )
 
 
 def _unreadable(trt: Any, record: Mapping[str, Any], said: list[str]) -> BundleError | DeviceError:
