@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +117,15 @@ def write(
     package: tuple[Path, Mapping[str, Any]] | None = None,
     programs: Mapping[str, Program] | None = None,
     golden_error: float = 0.0,
+    also: str | None = None,
+    limits: Mapping[str, float] | None = None,
 ) -> Path:
     """A bundle of ``Classifier`` with the variants ``cpu`` and ``orin``.
 
     ``changes`` replaces top keys of the manifest, ``package`` is the compiled segment of ``cpu``
     with its record, ``programs`` replaces variants' programs, ``golden_error`` is added to the
-    stored logits.
+    stored logits, ``also`` names a second method that does the same, ``limits`` are those of
+    ``forward``.
     """
     model = Classifier().eval()
     folder = path.parent / f"{path.name}.parts"
@@ -151,6 +155,13 @@ def write(
         Member("weights/0.safetensors", folder / "weights"),
     ]
     manifest = _manifest()
+    if also is not None:
+        manifest["methods"][also] = dict(manifest["methods"]["forward"])
+        for name, variant in manifest["variants"].items():
+            variant["programs"][also] = f"programs/{also}/{name}.json"
+            again = program.to_json(replace(all_programs[name], method=also))
+            members.insert(0, Member(variant["programs"][also], _json(again)))
+    manifest["methods"]["forward"]["limits"] = dict(limits or {})
     if package is not None:
         members.append(Member("engines/cpu/forward_0.pt2", package[0]))
         manifest["variants"]["cpu"]["engines"] = {

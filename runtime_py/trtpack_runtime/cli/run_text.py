@@ -15,7 +15,7 @@ from ..smoke_report import Comparison as Judged
 from ..smoke_report import SmokeReport
 from ..vitals import Vitals
 from .resolve import rows as candidate_rows
-from .text import clean, columns, mark, plural, size, wrapped
+from .text import clean, columns, fitted, mark, plural, size, wrapped
 
 _SHOWN = 8
 """Outputs listed without --verbose."""
@@ -73,7 +73,7 @@ def smoke(report: SmokeReport, verbose: bool) -> str:
     verdict = "passed" if report.passed else f"FAILED, {len(failed)} of {count} wrong"
     lines = [f"\nsmoke test: {verdict}"]
     header = ("", "sample", "output", "type", "max abs", "rel. L2", "cosine", "")
-    table = columns([header, *map(comparison_row, shown)]).splitlines()
+    table = fitted([header, *map(comparison_row, shown)], dropping=(3, 4, 6)).splitlines()
     lines.append(table[0])
     for comparison, line in zip(shown, table[1:], strict=True):
         lines.append(line)
@@ -102,7 +102,7 @@ def latency(run: MethodRun, report: RunReport) -> str:
     if threads := report.settings.get("threads"):
         where += f", {plural(threads, 'thread')}"
     lines = [
-        wrapped(f"\nlatency of {clean(run.name)}({clean(given)}) on {where}"),
+        "\n" + wrapped(f"latency of {clean(run.name)}({clean(given)}) on {where}"),
         _times(found),
         *_throughput(found),
     ]
@@ -126,7 +126,7 @@ def resources(report: RunReport) -> str:
         parts.append("GPU unknown")
     if memory.host_bytes is not None:
         parts.append(f"main memory {size(memory.host_bytes)}")
-    return wrapped(f"\nmost memory: {', '.join(parts)}") if parts else ""
+    return "\n" + wrapped(f"most memory: {', '.join(parts)}") if parts else ""
 
 
 def limits(checks: Sequence[LimitCheck]) -> str:
@@ -183,7 +183,7 @@ def comparison_row(comparison: Judged) -> tuple[str, ...]:
         figures = (f"{metrics.max_abs:.2e}", f"{metrics.rel_l2:.2e}", f"{metrics.cosine:.6f}")
     elif metrics is not None:
         same = metrics.elements - metrics.differing
-        figures = ("equal" if not metrics.differing else f"{same}/{metrics.elements} equal", "", "")
+        figures = ("", "equal" if not metrics.differing else f"{same}/{metrics.elements} equal", "")
     sign = mark(row.failure is None)
     return (sign, row.sample, row.output, row.dtype, *figures, "")
 
@@ -209,10 +209,11 @@ def _times(found: Bench) -> str:
         values = (f"{getattr(times, f'{name}_ms'):.{places}f}" for name in names)
         rows.append((kind if found.gpu is not None else "", *values, ""))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return columns(
+    aligned = (
         [row[0], *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
         for row in rows
     )
+    return fitted(aligned, dropping=(5, 4, 2))
 
 
 def _throughput(found: Bench) -> Iterator[str]:

@@ -50,6 +50,17 @@ def columns(rows: Iterable[Sequence[str]], indent: int = 2) -> str:
     return "\n".join(lines)
 
 
+def fitted(rows: Iterable[Sequence[str]], dropping: Sequence[int]) -> str:
+    """``columns``, on a narrow terminal without those of ``dropping``, from its first on."""
+    table = [list(row) for row in rows]
+    for count in range(len(dropping) + 1):
+        gone = dropping[:count]
+        text = columns([cell for i, cell in enumerate(row) if i not in gone] for row in table)
+        if max(map(len, text.splitlines()), default=0) <= _width():
+            break
+    return text
+
+
 def wrapped(text: str, first: str = "", rest: str = "") -> str:
     """``text`` after ``first``, broken at the terminal's width, further lines after ``rest``.
 
