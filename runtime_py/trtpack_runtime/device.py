@@ -13,10 +13,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import __version__
+from . import __version__, software
 from .engines import _find
 from .gpus import Driver, Gpu, graphics
 from .jetson import Jetson, jetson
+
+SCHEMA = "trtpack.facts/1"
+"""The form of ``DeviceFacts.to_json``; docs/reference/device-facts.md has every key."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class Compiler:
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """One machine. Versions are text, None where a thing is not there."""
+    """One machine: what does not change while it runs. Versions are text, None where a thing is
+    not there."""
 
     os: str
     os_release: str
@@ -68,9 +72,15 @@ class DeviceFacts:
     tensorrt_cuda: str | None = None
     """The major release of CUDA that ``tensorrt`` is for, where its package's name tells it."""
 
+    torch_cuda: str | None = None
+    """The CUDA that ``torch`` is for; None where it only computes on the CPU."""
+
+    cuda_bindings: str | None = None
+    """The version of ``cuda.bindings``, by which engines run without PyTorch."""
+
     def to_json(self) -> dict[str, Any]:
         """The facts as plain JSON values, as engines compare them."""
-        value = asdict(self)
+        value = {"schema": SCHEMA, **asdict(self)}
         value["cpu"]["flags"] = list(self.cpu.flags)
         value["gpus"] = [asdict(gpu) for gpu in self.gpus]
         value["problems"] = list(self.problems)
@@ -104,6 +114,8 @@ def look(root: Path = Path("/")) -> DeviceFacts:
         jetson=jetson(root),
         problems=(found.problem,) if found.problem else (),
         tensorrt_cuda=_find.cuda_of(),
+        torch_cuda=software.cuda_of_torch(),
+        cuda_bindings=installed("cuda-bindings", "cuda-python"),
     )
 
 

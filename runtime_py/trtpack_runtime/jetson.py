@@ -22,6 +22,8 @@ github.com/anduril/jetpack-nixos; 39.2.1 from notes that quote NVIDIA's JetPack 
 
 _RELEASE = re.compile(r"# R(\d+) \(release\), REVISION: (\d+(?:\.\d+)*)")
 _MODULE = re.compile(r"\bp\d{4}-\d{4}\b")
+_MODE = re.compile(r"pmode:0*(\d+)")
+_MODES = re.compile(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>")
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,21 @@ def jetson(root: Path = Path("/")) -> Jetson | None:
         module=boards[-1] if boards else None,  # its carrier stands before it
         l4t=l4t,
         jetpack=JETPACKS.get(l4t),
-        power_mode=_power_mode(),
+        power_mode=power_mode(root),
     )
 
 
-def _power_mode() -> str | None:
+def power_mode(root: Path = Path("/")) -> str | None:
+    """The name of the mode that ``nvpmodel`` has set, ``MAXN`` or ``MODE_30W``.
+
+    From the files in which ``nvpmodel`` keeps it, else of itself.
+    """
+    mode = _MODE.search(_text(root / "var/lib/nvpmodel/status"))
+    named = dict(_MODES.findall(_text(root / "etc/nvpmodel.conf")))
+    return named.get(mode[1]) if mode and mode[1] in named else _asked_of_nvpmodel()
+
+
+def _asked_of_nvpmodel() -> str | None:
     try:
         done = subprocess.run(
             ["nvpmodel", "-q"], capture_output=True, text=True, timeout=5, check=False

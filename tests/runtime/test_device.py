@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from trtpack_runtime import device, gpus, jetson
+from tests.runtime.machines import MACHINES, FakeDriver, install
+from trtpack_runtime import device, gpus, jetson, software
 from trtpack_runtime.gpus import Driver, Gpu, Graphics
 
 ORIN = {
@@ -50,6 +51,24 @@ def test_a_jetson(orin: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("status", "mode"),
+    [
+        ("pmode:0000 fmode:cool\n", "MAXN"),
+        ("pmode:0013\n", "MODE_15W"),
+        ("pmode:0007\n", "MODE_30W"),  # no such mode in the table: nvpmodel is asked
+        ("", "MODE_30W"),
+    ],
+)
+def test_the_power_mode_is_where_nvpmodel_keeps_it(orin: Path, status: str, mode: str) -> None:
+    (orin / "var/lib/nvpmodel").mkdir(parents=True)
+    (orin / "var/lib/nvpmodel/status").write_text(status)
+    (orin / "etc/nvpmodel.conf").write_text(
+        "< POWER_MODEL ID=0 NAME=MAXN >\nCPU_ONLINE CORE_1 1\n< POWER_MODEL ID=13 NAME=MODE_15W >\n"
+    )
+    assert jetson.power_mode(orin) == mode
+
+
 def test_an_unheard_of_jetpack(orin: Path) -> None:
     (orin / "etc/nv_tegra_release").write_text("# R99 (release), REVISION: 1.0, GCID: 1")
     found = jetson.jetson(orin)
@@ -73,44 +92,6 @@ def test_a_system_that_says_nothing(tmp_path: Path) -> None:
     assert device.os_release(tmp_path)
 
 
-class FakeDriver:
-    """libcuda with one Orin in it, or failing at cuInit."""
-
-    def __init__(self, code: int = 0) -> None:
-        self.code = code
-
-    def cuInit(self, flags: int) -> int:
-        return self.code
-
-    def cuDriverGetVersion(self, version: Any) -> int:
-        version._obj.value = 12060
-        return 0
-
-    def cuDeviceGetCount(self, count: Any) -> int:
-        count._obj.value = 1
-        return 0
-
-    def cuDeviceGet(self, handle: Any, index: int) -> int:
-        handle._obj.value = index
-        return 0
-
-    def cuDeviceGetName(self, name: Any, length: int, handle: Any) -> int:
-        name.value = b"Orin"
-        return 0
-
-    def cuDeviceTotalMem_v2(self, size: Any, handle: Any) -> int:
-        size._obj.value = 61 << 30
-        return 0
-
-    def cuDeviceGetAttribute(self, value: Any, number: int, handle: Any) -> int:
-        value._obj.value = {75: 8, 76: 7, 16: 16, 18: 1}[number]
-        return 0
-
-    def cuGetErrorString(self, code: int, text: Any) -> int:
-        text._obj.value = b"something is off"
-        return 0
-
-
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     """Puts something in the place of libcuda and leaves nvidia-smi out."""
@@ -132,7 +113,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
 
 
 def test_gpus_as_the_driver_tells(library: Callable[[Any], None], tmp_path: Path) -> None:
-    library(FakeDriver())
+    library(FakeDriver(MACHINES["orin-jetpack-6.2"]))
     version = tmp_path / "proc/driver/nvidia/version"
     version.parent.mkdir(parents=True)
     version.write_text(
@@ -164,7 +145,7 @@ def test_a_machine_without_driver(library: Callable[[Any], None]) -> None:
 def test_a_driver_that_shows_no_gpu(
     code: int, problem: str, library: Callable[[Any], None]
 ) -> None:
-    library(FakeDriver(code))
+    library(FakeDriver(MACHINES["desktop"], code))
     found = gpus.graphics()
     assert (found.gpus, found.problem) == ((), problem)
 
@@ -217,3 +198,68 @@ def test_nothing_heavy_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("orin-jetpack-6.0", ("aarch64", "8.7", "12.2", "8.6.2", "36.3.0", "6.0", "MODE_30W")),
+        ("orin-jetpack-6.2", ("aarch64", "8.7", "12.6", "10.3.0", "36.4.3", "6.2", "MAXN")),
+        ("thor-jetpack-7.1", ("aarch64", "11.0", "13.0", "10.13.3.9", "38.4.0", "7.1", "MAXN")),
+        ("desktop", ("x86_64", "8.9", "12.8", None, None, None, None)),
+        ("datacenter", ("x86_64", "9.0", "13.0", "10.16.1.11", None, None, None)),
+    ],
+)
+def test_the_facts_of_machines(
+    name: str, found: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = install(name, tmp_path, monkeypatch)
+    facts = device.look(tmp_path)
+    value = json.loads(json.dumps(facts.to_json()))
+    assert value["schema"] == "trtpack.facts/1"
+    of_jetson = value["jetson"] or dict.fromkeys(("l4t", "jetpack", "power_mode"))
+    assert found == (
+        value["arch"],
+        value["gpus"][0]["sm"],
+        value["driver"]["cuda"],
+        value["tensorrt"],
+        of_jetson["l4t"],
+        of_jetson["jetpack"],
+        of_jetson["power_mode"],
+    )
+    assert [gpu["name"] for gpu in value["gpus"]] == [gpu.name for gpu in machine.gpus]
+    assert value["torch_cuda"] == "12.6"
+    assert value["memory"]["total_bytes"] > value["memory"]["available_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "cuda"),
+    [
+        ("cuda: Optional[str] = '12.6'\nhip: Optional[str] = None\n", "12.6"),
+        ('cuda = "13.0"\n', "13.0"),
+        ("cuda: Optional[str] = None\n", None),
+        ("", None),
+    ],
+)
+def test_the_cuda_that_torch_is_for(text: str, cuda: str | None, tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text("raise ImportError")
+    (tmp_path / "torch/version.py").write_text(f"__version__ = '2.8'\n{text}")
+    assert software.cuda_of_torch([str(tmp_path)]) == cuda
+    assert software.cuda_of_torch([str(tmp_path / "elsewhere")]) is None
+
+
+def test_the_cuda_toolkit(tmp_path: Path) -> None:
+    assert software.cuda_toolkit(tmp_path) is None
+    folder = tmp_path / "usr/local/cuda"
+    folder.mkdir(parents=True)
+    (folder / "version.txt").write_text("CUDA Version 10.2.89\n")
+    assert software.cuda_toolkit(tmp_path) == "10.2.89"
+    (folder / "version.json").write_text('{"cuda": {"name": "CUDA SDK", "version": "12.6.68"}}')
+    assert software.cuda_toolkit(tmp_path) == "12.6.68"
+
+
+def test_every_tensorrt_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("orin-jetpack-6.2", tmp_path, monkeypatch)
+    found = {(f.what, f.version) for f in software.every_tensorrt(tmp_path)}
+    assert {("tensorrt", "10.3.0"), ("libnvinfer", "10.3.0")} <= found

@@ -12,7 +12,7 @@ import click
 
 from ..bundle import open_bundle
 from ..engine_store import EngineStore
-from ..errors import BundleError, ConfigError
+from ..errors import BundleError
 from ..own_engines import own_engines
 from ..resolve import Candidate, choose, missing_modules, untrusted_members
 from ..resolve import resolve as resolve_variants
@@ -91,21 +91,10 @@ def rows(
 
 
 def _facts(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        from ..device import facts
+    if path is not None:
+        from ..facts_file import read_facts
 
-        return facts()
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ConfigError(
-            f"{path} is no JSON: {error}", hint="write it with: trtpack doctor --json"
-        ) from error
-    needed = ("torch", "os", "arch", "cpu", "gpus")
-    lacking = [key for key in needed if not isinstance(found, dict) or key not in found]
-    if lacking:
-        raise ConfigError(
-            f"{path} holds no facts of a machine, it lacks {lacking[0]!r}",
-            hint="write it with: trtpack doctor --json",
-        )
-    return dict(found)
+        return read_facts(path)
+    from ..device import facts
+
+    return facts()
