@@ -22,13 +22,12 @@ from . import call, smoke_numpy
 from .arrays import DeviceArray
 from .cuda import Cuda, api
 from .given import Given, Inputs, Reader, in_order
-from .memory import Block
 from .route import Route
 from .smoke_numpy import Value
 from .staging import SessionFuture
-from .start import Opened, Options, first_value, opened
-from .state import State
-from .work import Constant, Work
+from .start import Opened, Options, opened
+from .stored import Constant, first_states, placed_constants
+from .work import Work
 
 if TYPE_CHECKING:
     import numpy
@@ -134,8 +133,8 @@ class Session:
         wait = stream is None  # for whoever makes the inputs
         used = cuda.new_stream() if stream is None else stream
         bundle, routes = loaded.bundle, loaded.routes
-        placed = dict(constants) or _placed(bundle, routes, cuda, used)
-        states = _states(bundle, routes, cuda)
+        placed = dict(constants) or placed_constants(bundle, routes, cuda, used)
+        states = first_states(bundle, routes, cuda)
         work = Work(
             cuda,
             loaded.trt,
@@ -369,33 +368,3 @@ class Session:
 
 def _declared(array: numpy.ndarray[Any, Any], dtype: str) -> Value:
     return Value(array.astype("int64") if dtype == "INT64" else array, dtype)
-
-
-def _placed(
-    bundle: Bundle, routes: Mapping[str, Route], cuda: Cuda, stream: Any
-) -> dict[str, Constant]:
-    """The stored tensors that segments read, on the GPU."""
-    placed: dict[str, Constant] = {}
-    for route in routes.values():
-        for value, name in route.constants:
-            if name not in placed:
-                array = first_value(bundle, name, route.types[value], f"the tensor {name}")
-                block = Block(cuda, max(1, array.nbytes))
-                placed[name] = Constant(block, array.shape)
-                if array.nbytes:
-                    cuda.copy_in(block.address, array.ctypes.data, array.nbytes, stream)
-                    cuda.wait(stream)
-    return placed
-
-
-def _states(bundle: Bundle, routes: Mapping[str, Route], cuda: Cuda) -> dict[str, State]:
-    """The state slots of some methods."""
-    stored = {slot.name: slot.initial for slot in bundle.manifest.state}
-    states: dict[str, State] = {}
-    for route in routes.values():
-        for slot in route.states:
-            held = route.types[slot.input]
-            if slot.name not in states:
-                first = first_value(bundle, stored[slot.name], held, f"the state {slot.name}")
-                states[slot.name] = State(cuda, held, first)
-    return states

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import dims, network, program, wiring
 from ..bundle import Bundle, open_bundle
@@ -25,15 +25,11 @@ from ..phases import LoadTimes, phase
 from ..program import Program, Segment
 from ..progress import OnProgress
 from ..resolve import Choice
-from ..safetensors import TensorView
 from ..segments import TENSORRT_KINDS
-from .arrays import stored_array
 from .cuda import Cuda
 from .engine import SegmentEngine
 from .route import Route, route
-
-if TYPE_CHECKING:
-    import numpy
+from .stored import stored
 
 _SHOWN = 3
 """Operators named of a segment that needs PyTorch."""
@@ -101,7 +97,8 @@ def opened(path: Any, options: Options, cuda: Cuda) -> Opened:
             now: Choice, own: Mapping[str, Finished], failed: Mapping[str, str]
         ) -> tuple[Choice, Mapping[str, Finished], Any, Mapping[str, Route]]:
             loader = _Loader(bundle, now, own, options.trust)
-            return now, dict(own), loader.trt, {m: loader.route(m) for m in options.methods}
+            routes = {method: loader.route(method) for method in options.methods}
+            return now, dict(own), loader.trt, routes
 
         with tempfile.TemporaryDirectory(prefix="trtpack-", ignore_cleanup_errors=True) as scratch:
             shop = Workshop(here, Path(scratch), stores, options.on_progress)
@@ -110,29 +107,6 @@ def opened(path: Any, options: Options, cuda: Cuda) -> Opened:
                 choice, made, build=options.build, rebuild=options.rebuild
             )
     return Opened(bundle, now, own, trt, routes, times)
-
-
-def first_value(bundle: Bundle, name: str, held: str, slot: str) -> numpy.ndarray[Any, Any]:
-    """A stored tensor in the type it has on the GPU.
-
-    Raises:
-        BundleError: there is none, or it has integers that an engine of TensorRT 8 cannot take.
-    """
-    import numpy
-
-    from .arrays import numpy_dtype
-
-    view = _stored(bundle, name)
-    array = stored_array(view)
-    if by_safetensors(view.dtype).name == "INT64" and held == "INT32":
-        narrow = array.astype(numpy.int32)
-        if not numpy.array_equal(narrow, array):
-            raise BundleError(
-                f"{slot} has integers beyond 32 bits, this engine's TensorRT has no INT64",
-                hint="build for TensorRT 10 or later",
-            )
-        return narrow
-    return numpy.ascontiguousarray(array, numpy_dtype(held)).reshape(view.shape)
 
 
 def _facts(device: int) -> dict[str, Any]:
@@ -182,16 +156,6 @@ def _program(bundle: Bundle, variant: str, method: str) -> Program:
     return program.from_json(bundle.json(bundle.manifest.variants[variant].programs[method]))
 
 
-def _stored(bundle: Bundle, name: str) -> TensorView:
-    try:
-        return bundle.weights[name]
-    except KeyError:
-        raise BundleError(
-            f"the bundle has no tensor {name!r}, which its manifest names",
-            hint="build the bundle again",
-        ) from None
-
-
 class _Loader:
     """Loads the engines of one variant."""
 
@@ -211,8 +175,8 @@ class _Loader:
         types = {n: s.dtype for n, s in zip(tensors, described.inputs, strict=True)}
         slots = {slot.name: slot.dtype for slot in manifest.state}
         types |= {slot.input: slots[slot.slot] for slot in steps.state}
-        for name, stored in (steps.constants or {}).items():
-            types[name] = by_safetensors(_stored(self._bundle, stored).dtype).name
+        for name, constant in (steps.constants or {}).items():
+            types[name] = by_safetensors(stored(self._bundle, constant).dtype).name
         loaded = []
         for segment in steps.segments:
             assert segment.network is not None

@@ -19,19 +19,12 @@ from .arrays import Shape
 from .cuda import Cuda
 from .engine import Context, Scratch
 from .given import Given
-from .memory import Block, Grown
+from .memory import Grown
 from .plan import Plan, make_plan
 from .route import Route, Step
 from .staging import Staging
 from .state import State
-
-
-@dataclass(frozen=True)
-class Constant:
-    """A stored tensor that segments read, on the GPU."""
-
-    block: Block
-    shape: Shape
+from .stored import Constant
 
 
 @dataclass(eq=False)

@@ -211,8 +211,9 @@ class CudaDouble:
 
     # --- graphs ----------------------------------------------------------------------------------
     def cudaStreamBeginCapture(self, stream: _Stream, mode: _Mode) -> tuple[Any, ...]:
-        stream.captured = []
-        return (self._code("cudaStreamBeginCapture"),)
+        code = self._code("cudaStreamBeginCapture")
+        stream.captured = None if code else []
+        return (code,)
 
     def cudaStreamEndCapture(self, stream: _Stream) -> tuple[Any, ...]:
         work, stream.captured = stream.captured, None
