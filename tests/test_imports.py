@@ -56,6 +56,7 @@ def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
         "trtpack_runtime.archive",
         "trtpack_runtime.bundle",
         "trtpack_runtime.cli.doctor",
+        "trtpack_runtime.cli.run",
         "trtpack_runtime.cli.verify",
         "trtpack_runtime.device",
         "trtpack_runtime.ledger",

@@ -200,7 +200,7 @@ def _segments(report: RunReport) -> str:
 
 def _times(found: Bench) -> str:
     names = ("p50", "p90", "p99", "mean", "min", "max")
-    rows = [("ms", *names, "")]
+    rows: list[tuple[str, ...]] = [("ms", *names, "")]
     places = 3 if found.wall.p50_ms < 1 else 2 if found.wall.p50_ms < 100 else 1
     kinds: list[tuple[str, Times]] = [("call", found.wall)]
     if found.gpu is not None:
