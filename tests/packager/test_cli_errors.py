@@ -241,6 +241,7 @@ def test_a_signal_while_the_model_loads(
     assert left_behind(folder) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_an_engine_is_built(folder: Path) -> None:
     """The compiler's processes end too, and nothing is left beside the output."""
     child = started(folder, "m.py:net", "-t", "cpu")
@@ -295,7 +296,9 @@ def full_disk(small_disk: Path) -> Path:
     return small_disk
 
 
-@pytest.mark.parametrize("target", ["cpu --engine reference", "cpu", "rtx-4090"])
+@pytest.mark.parametrize(
+    "target", ["cpu --engine reference", pytest.param("cpu", marks=pytest.mark.slow), "rtx-4090"]
+)
 def test_a_full_disk_leaves_nothing(
     folder: Path, full_disk: Path, capsys: pytest.CaptureFixture[str], target: str
 ) -> None:

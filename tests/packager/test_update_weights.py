@@ -137,6 +137,7 @@ def test_what_is_equal_only_in_a_fresh_model_comes_apart(
     assert {after[name].same_as for name in new} == {None}
 
 
+@pytest.mark.slow
 def test_a_compiled_variant_goes_on_with_large_weights(tmp_path: Path) -> None:
     """AOTInductor reads them from the bundle; its small ones are part of the code."""
     torch.manual_seed(0)
