@@ -183,8 +183,10 @@ def machine_facts(facts: Mapping[str, Any], device: str) -> dict[str, Any]:
     gpus = [gpu for gpu in facts.get("gpus") or () if gpu.get("index") == int(number or 0)]
     gpu = gpus[0] if gpus and kind != "cpu" else None
     driver, jetson = facts.get("driver") or {}, facts.get("jetson") or {}
+    processor = (facts.get("cpu") or {}).get("model")
+    own = gpu is not None and gpu.get("integrated") is not False  # a Jetson may have another GPU
     found = {
-        "device": gpu["name"] if gpu else (facts.get("cpu") or {}).get("model"),
+        "device": (own and jetson.get("model")) or (gpu["name"] if gpu else processor),
         "sm": gpu and gpu.get("sm"),
         "memory_bytes": gpu and gpu.get("memory_bytes"),
         "os": facts.get("os_release"),

@@ -20,10 +20,10 @@ FACTS: dict[str, Any] = {
     "cpu": {"model": "Cortex-A78AE"}, "torch": "2.4.0", "tensorrt": "10.3.0", "tensorrt_rtx": None,
     "driver": {"version": "540.4.0", "cuda": "12.6"},
     "gpus": [
-        {"index": 0, "name": "Orin", "sm": "8.7", "memory_bytes": 1 << 33},
-        {"index": 1, "name": "RTX A6000", "sm": "8.6", "memory_bytes": 1 << 35},
+        {"index": 0, "name": "Orin", "sm": "8.7", "memory_bytes": 1 << 33, "integrated": True},
+        {"index": 1, "name": "A6000", "sm": "8.6", "memory_bytes": 1 << 35, "integrated": False},
     ],
-    "jetson": {"jetpack": "6.2", "l4t": "36.4.3", "power_mode": "MAXN"},
+    "jetson": {"model": "Jetson Orin NX 16GB", "jetpack": "6.2", "l4t": "36.4.3", "power_mode": "MAXN"},
 }  # fmt: skip
 
 
@@ -72,8 +72,9 @@ def test_failures_come_in_order_and_tell_what_was_wanted() -> None:
 
 def test_the_machine_is_the_device_that_runs() -> None:
     gpu = machine_facts(FACTS, "cuda:1")
-    assert (gpu["device"], gpu["sm"], gpu["power_mode"]) == ("RTX A6000", "8.6", "MAXN")
-    assert machine_facts(FACTS, "cuda:0")["driver"] == "540.4.0"
+    assert (gpu["device"], gpu["sm"], gpu["power_mode"]) == ("A6000", "8.6", "MAXN")
+    own = machine_facts(FACTS, "cuda:0")
+    assert (own["device"], own["driver"]) == ("Jetson Orin NX 16GB", "540.4.0")
     cpu = machine_facts(FACTS, "cpu")
     assert cpu["device"] == "Cortex-A78AE"
     assert not cpu.keys() & {"sm", "driver", "cuda", "tensorrt_rtx"}
