@@ -14,7 +14,13 @@ from ..bundle import open_bundle
 from ..engine_store import EngineStore
 from ..errors import BundleError
 from ..own_engines import own_engines
-from ..resolve import Candidate, choose, missing_modules, untrusted_members
+from ..resolve import (
+    Candidate,
+    check_requirements,
+    choose,
+    missing_modules,
+    untrusted_members,
+)
 from ..resolve import resolve as resolve_variants
 from .text import columns, mark
 
@@ -54,6 +60,7 @@ def resolve(
     modules = missing_modules(opened.manifest, ())
     error = None
     try:
+        check_requirements(opened.manifest, here, modules)
         choice = choose(opened.manifest, candidates, here, strict=strict)
         chosen, degraded = choice.variant, choice.degraded
     except BundleError as refused:
@@ -64,6 +71,7 @@ def resolve(
             "degraded": degraded,
             "imports": modules,
             "variants": [c.to_json() for c in candidates],
+            "error": None if error is None else error.message,
         }
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:

@@ -244,12 +244,9 @@ def _of_gpu(
     if wants["device"] != gpu["name"]:
         return Verdict("works", f"built on {built_on}, {here}; not tuned here")
     counts = record.get("sm_count"), gpu.get("multiprocessors")
-    if None not in counts and counts[0] != counts[1]:
-        return Verdict(
-            "works",
-            f"built on {built_on} with {counts[0]} multiprocessors, here are {counts[1]}; "
-            "not tuned here",
-        )
+    if counts[0] is not None and counts[0] != counts[1]:
+        here = f"here are {counts[1]}; not tuned here" if counts[1] else "nobody tells those here"
+        return Verdict("works", f"built on {built_on} with {counts[0]} multiprocessors, {here}")
     return None
 
 
