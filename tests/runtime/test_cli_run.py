@@ -68,6 +68,7 @@ def test_json_is_one_document(bundle: Path, trtpack: Any) -> None:
     forward = found["methods"]["forward"]
     assert forward["smoke"]["passed"] is True
     assert forward["latency"]["wall"]["calls"] == 4
+    assert forward["latency"]["items_per_call"] == 2
     assert forward["segments"] == [
         {"name": "forward_0", "engine": "reference"},
         {"name": "forward_1", "engine": "reference"},

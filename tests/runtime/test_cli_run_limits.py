@@ -174,3 +174,21 @@ def test_narrow_screens_show_fewer_figures(
     (header,) = (line for line in lines if line.startswith("  ms "))
     assert len(header) <= width
     assert {"p50", "p99", "max"} <= set(header.split())
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_measured_by_its_own_events_and_watched(bundle: Path, trtpack: Any) -> None:
+    code, out, _ = trtpack(
+        "run", bundle, "--device", "cuda", "--target", "orin", "--method", "forward", "--json"
+    )
+    found = json.loads(out)
+    assert code == 0
+    run = found["methods"]["forward"]
+    wall, gpu = run["latency"]["wall"], run["latency"]["gpu"]
+    assert wall["calls"] == gpu["calls"] >= 30
+    assert 0 < gpu["p50_ms"] < wall["p50_ms"]
+    assert run["vitals"]["figures"]["temperature_c"]["max"] > 10
+    assert found["memory"]["on_gpu"] is True
+    assert found["memory"]["gpu_bytes"] >= found["memory"]["torch_bytes"] > 0
+    assert found["device"].startswith("cuda:")
+    assert {"device", "sm", "driver"} <= found["machine"].keys()

@@ -13,7 +13,7 @@ from typing import Any
 from ..bench import Bench, Plan, bench
 from ..errors import ConfigError
 from ..limits import FIGURE
-from ..manifest import Limits
+from ..manifest import Limits, Method
 from ..run_comparison import compare, read_previous
 from ..run_report import MethodRun, RunReport, check_limits, machine_facts
 from ..vitals import Watch
@@ -173,14 +173,22 @@ def _measured(subject: Subject, run: MethodRun, inputs: Sequence[Any], plan: Pla
     """The method's figures. State is put back before every call: one that goes on and on would
     leave a cache's end behind."""
     stateful = bool(subject.bundle.manifest.state)
-    batches = [tensor.shape[0] for tensor in run.inputs if len(tensor.shape) > 1]
     subject.reset()
     found = bench(
         partial(subject.call, run.name, inputs),
         subject.clock,
         plan,
         prepare=subject.reset if stateful else None,
-        items_per_call=batches[0] if batches else 1,
+        items_per_call=_items(subject.bundle.manifest.methods[run.name], run),
     )
     subject.reset()
     return found
+
+
+def _items(method: Method, run: MethodRun) -> int:
+    """The batch: the first size of an input that is the first size of an output too; else 1."""
+    batches = [spec.shape[0] for spec in method.outputs if len(spec.shape) > 1]
+    for spec, given in zip(method.inputs, run.inputs, strict=True):
+        if len(spec.shape) > 1 and spec.shape[0] in batches:
+            return given.shape[0]
+    return 1
