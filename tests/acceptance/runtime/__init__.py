@@ -10,5 +10,6 @@ from __future__ import annotations
 PARTS = (
     "overhead",
     "resnet",
+    "soak",
 )
 """The parts in the order in which they run and stand on the page."""
