@@ -117,9 +117,12 @@ def _launched(
     work: Work, route: Route, given: Sequence[Given], slot: Slot | None
 ) -> Sequence[Output]:
     plan, cuda, stream = work.plan_for(route, given), work.cuda, work.stream
-    addresses = plan.addresses.copy()
+    addresses, low, high = plan.addresses.copy(), plan.arena.address, plan.arena.end
     for value, one in zip(route.inputs, given, strict=True):
-        addresses[value] = one.address or plan.arena.address  # one without elements has none
+        addresses[value] = one.address or low  # one without elements has no address
+        if low <= one.address < high:
+            given = _out_of_the_way(work, plan, given)
+            return _launched(work, route, given, slot)
     if slot is not None:
         _stage(work, plan, given, slot, addresses)
     for state, direct in zip(route.states, plan.direct, strict=True):
@@ -141,6 +144,17 @@ def _launched(
     for state in route.states:
         work.states[state.name].swap(results[state.output][0])
     return _outputs(work, plan, results)
+
+
+def _out_of_the_way(work: Work, plan: Plan, given: Sequence[Given]) -> list[Given]:
+    """The inputs, outputs of the last call copied from where this call's are to be."""
+    moved = list(given)
+    for i, (one, place) in enumerate(zip(given, plan.input_places(work.cuda), strict=True)):
+        if plan.arena.address <= one.address < plan.arena.end:
+            nbytes = plan.nbytes[plan.route.inputs[i]]
+            work.cuda.copy_within(place, one.address, nbytes, work.stream)
+            moved[i] = Given(one.shape, None, place, one.owner)
+    return moved
 
 
 def _stage(

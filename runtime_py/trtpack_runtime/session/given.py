@@ -67,19 +67,19 @@ class Reader:
     """
 
     def __init__(
-        self, spec: TensorSpec, held: str, device: int, stream: int, inputs: Inputs, wait: bool
+        self, spec: TensorSpec, held: str, device: int, inputs: Inputs, wait: bool
     ) -> None:
         if inputs not in ("convert", "refuse"):
             raise ConfigError(f"unknown inputs={inputs!r}", hint="give convert or refuse")
         self._spec, self._held, self._device = spec, held, device
-        self._stream, self._convert, self._wait = stream, inputs == "convert", wait
+        self._convert, self._wait = inputs == "convert", wait
         self._dtype = numpy_dtype(held)
         self._accepted = (*accepted(spec.dtype), self._dtype)
         self._seen: tuple[Any, ...] = ()
         self._known: Given | None = None
 
-    def read(self, value: Any) -> Given:
-        """The input, in a type that can be copied to where it is wanted.
+    def read(self, value: Any, stream: int) -> Given:
+        """The input, in a type that can be copied to where it is wanted on a stream.
 
         Raises:
             InputMismatchError: another type, another GPU, or nothing that is an array.
@@ -93,22 +93,22 @@ class Reader:
         if not self._wait and type(value).__module__.startswith("torch") and value.is_cuda:
             return self._of_torch(value)
         if hasattr(value, "__dlpack__"):
-            return self._taken(value)
+            return self._taken(value, stream if self._wait else -1)
         return self._on_host(value)
 
     def _of_torch(self, value: Any) -> Given:
         """As DLPack would give it, without a capsule: what a call with small engines waits for."""
         seen = value.data_ptr(), value.dtype, value.shape, value.stride(), value.get_device()
         if seen != self._seen or self._known is None:
-            self._known, self._seen = self._taken(value), seen
+            self._known, self._seen = self._taken(value, -1), seen
             self._known.owner = None  # the caller's stream comes first to whoever gets the memory
         return self._known
 
-    def _taken(self, value: Any) -> Given:
+    def _taken(self, value: Any, stream: int) -> Given:
         where, _ = value.__dlpack_device__()
         on_gpu = where in (dlpack.CUDA, dlpack.CUDA_MANAGED)
         try:
-            taken = dlpack.take(value, (self._stream if self._wait else -1) if on_gpu else None)
+            taken = dlpack.take(value, stream if on_gpu else None)
         except BufferError as error:
             raise InputMismatchError(
                 f"input {self._spec.name}: it cannot be read: {error}",

@@ -29,6 +29,7 @@ class Block:
         """Takes the memory; DeviceError where there is too little."""
         self._cuda, self.nbytes = cuda, nbytes
         self.address = cuda.allocate(nbytes)
+        self.end = self.address + nbytes
         self._lock, self._holders = threading.Lock(), 1
 
     @property

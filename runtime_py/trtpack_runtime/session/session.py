@@ -26,7 +26,7 @@ from .route import Route
 from .smoke_numpy import Value
 from .staging import SessionFuture
 from .start import Opened, Options, opened
-from .stored import Constant, first_states, placed_constants
+from .stored import Constant, first_states, place_constants
 from .work import Work
 
 if TYPE_CHECKING:
@@ -120,44 +120,46 @@ class Session:
         """
         with self._lock:
             work = self._ready()
-            for constant in work.constants.values():
-                constant.block.hold()
+            work.cuda.use()
             twin = object.__new__(type(self))
             twin._inputs, twin._how = self._inputs, (*self._how[:3], None)
-            twin._begin(work.cuda, self._opened, work.constants)
+            for constant in work.constants.values():
+                constant.block.hold()
+            twin._begin(work.cuda, self._opened, dict(work.constants))
             return twin
 
-    def _begin(self, cuda: Cuda, loaded: Opened, constants: Mapping[str, Constant]) -> None:
+    def _begin(self, cuda: Cuda, loaded: Opened, constants: dict[str, Constant]) -> None:
         graphs, shapes, in_flight, stream = self._how
         self._opened, self._lock, self._work = loaded, threading.RLock(), None
-        wait = stream is None  # for whoever makes the inputs
-        used = cuda.new_stream() if stream is None else stream
-        bundle, routes = loaded.bundle, loaded.routes
-        placed = dict(constants) or placed_constants(bundle, routes, cuda, used)
-        states = first_states(bundle, routes, cuda)
-        work = Work(
-            cuda,
-            loaded.trt,
-            used,
-            wait,
-            routes,
-            states,
-            placed,
-            str(graphs),
-            shapes,
-            in_flight,
-        )
-        self._work = work
-        self._end = weakref.finalize(self, work.close)
+        bundle, routes, wait = loaded.bundle, loaded.routes, stream is None
         self._readers = {
             name: [
-                Reader(spec, route.types[v], cuda.index, work.handle, self._inputs, wait)
+                Reader(spec, route.types[v], cuda.index, self._inputs, wait)
                 for spec, v in zip(route.specs, route.inputs, strict=True)
             ]
             for name, route in routes.items()
         }
-        for state in states.values():
-            state.reset(used)
+        states = first_states(bundle, routes, cuda)
+        self._work = work = Work(
+            cuda,
+            loaded.trt,
+            cuda.new_stream() if stream is None else stream,
+            wait,
+            routes,
+            states,
+            constants,
+            str(graphs),
+            shapes,
+            in_flight,
+        )
+        self._end = weakref.finalize(self, work.close)
+        try:
+            place_constants(bundle, routes, constants, cuda, work.stream)
+            for state in states.values():
+                state.reset(work.stream)
+        except BaseException:
+            self._end()
+            raise
 
     # --- what it is ------------------------------------------------------------------------------
     @property
@@ -189,6 +191,11 @@ class Session:
     def device(self) -> int:
         """The GPU's number."""
         return self._cuda.index
+
+    @property
+    def stream(self) -> int:
+        """The address of the stream it works on."""
+        return self._ready().handle
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -348,7 +355,11 @@ class Session:
         work.cuda.use()
         values = in_order(route.specs, inputs)
         readers = self._readers[route.method]
-        return work, route, [r.read(v) for r, v in zip(readers, values, strict=True)]
+        return (
+            work,
+            route,
+            [r.read(v, work.handle) for r, v in zip(readers, values, strict=True)],
+        )
 
     def _fresh(
         self, method: str, inputs: Sequence[numpy.ndarray[Any, Any]]

@@ -110,12 +110,16 @@ class Staging:
     """As many slots as calls may be under way at once."""
 
     def __init__(self, cuda: Cuda, count: int) -> None:
-        self._cuda = cuda
-        self._slots = [Slot(cuda) for _ in range(count)]
+        self._cuda, self._count = cuda, count
+        self._slots: list[Slot] = []
 
     def take(self) -> Slot:
         """A free slot; where all are in use, once the oldest call is over."""
-        slot = next((s for s in self._slots if s.pending is None), self._slots[0])
+        slot = next((s for s in self._slots if s.pending is None), None)
+        if slot is None and len(self._slots) < self._count:
+            self._slots.append(Slot(self._cuda))
+            return self._slots[-1]
+        slot = slot or self._slots[0]
         if slot.pending is not None:
             slot.pending.settle()
         self._slots.remove(slot)

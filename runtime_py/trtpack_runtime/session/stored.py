@@ -29,11 +29,14 @@ class Constant:
     shape: Shape
 
 
-def placed_constants(
-    bundle: Bundle, routes: Mapping[str, Route], cuda: Cuda, stream: Any
-) -> dict[str, Constant]:
-    """The stored tensors that segments read, on the GPU."""
-    placed: dict[str, Constant] = {}
+def place_constants(
+    bundle: Bundle,
+    routes: Mapping[str, Route],
+    placed: dict[str, Constant],
+    cuda: Cuda,
+    stream: Any,
+) -> None:
+    """Puts onto the GPU what segments read of the stored tensors and is not ``placed`` yet."""
     for route in routes.values():
         for value, name in route.constants:
             if name not in placed:
@@ -43,7 +46,6 @@ def placed_constants(
                 if array.nbytes:
                     cuda.copy_in(block.address, array.ctypes.data, array.nbytes, stream)
                     cuda.wait(stream)
-    return placed
 
 
 def first_states(bundle: Bundle, routes: Mapping[str, Route], cuda: Cuda) -> dict[str, State]:

@@ -37,7 +37,7 @@ class Work:
     owns_stream: bool
     routes: Mapping[str, Route]
     states: Mapping[str, State]
-    constants: Mapping[str, Constant]
+    constants: dict[str, Constant]
     graphs: str
     most_plans: int
     in_flight: int
@@ -50,7 +50,7 @@ class Work:
         self.staging = Staging(self.cuda, self.in_flight)
         self.scratch = Scratch(Grown(self.cuda))
         self.handle = int(self.stream)
-        self._between = self.cuda.new_event()
+        self._between: Any = None
         self._allocators: list[Any] = []
         for route in self.routes.values():
             for step in route.steps:
@@ -100,6 +100,7 @@ class Work:
         """Has another stream wait for this one; None is the default one of old."""
         if stream != self.handle and not self.closed:
             self.cuda.use()
+            self._between = self._between or self.cuda.new_event()
             self.cuda.record(self._between, self.stream)
             self.cuda.order(stream or 1, self._between)
 
@@ -115,7 +116,9 @@ class Work:
         ends += [state.drop for state in self.states.values()]
         ends += [constant.block.drop for constant in self.constants.values()]
         ends += [self.plans.clear, self.contexts.clear, self.scratch.memory.drop]
-        ends += [self.staging.drop, lambda: cuda.end_event(self._between)]
+        ends.append(self.staging.drop)
+        if self._between is not None:
+            ends.append(lambda: cuda.end_event(self._between))
         if self.owns_stream:
             ends.append(lambda: cuda.end_stream(self.stream))
         for end in ends:

@@ -26,6 +26,8 @@ BATCH = dims.dim("x", 0)
 FACTS: Mapping[str, Any] = {
     "os": "linux",
     "arch": "aarch64",
+    "runtime": "0.1.0",
+    "python": "3.10.12",
     "torch": None,
     "tensorrt": "10.3.0",
     "tensorrt_rtx": None,

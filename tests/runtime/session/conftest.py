@@ -49,6 +49,18 @@ class Lab:
     ) -> Session:
         """A session over a bundle of these segments."""
         self.machine(nets, narrow=narrow)
+        return self.session_on(nets, made, states=states, stored=stored, **options)
+
+    def session_on(
+        self,
+        nets: Mapping[str, Net],
+        made: Made | Mapping[str, Made],
+        *,
+        states: Mapping[str, Any] | None = None,
+        stored: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Session:
+        """A session on the machine there is."""
         methods = {"forward": made} if isinstance(made, Made) else made
         path = self.bundle(nets, methods, states=states, stored=stored)
         return self.kept(Session(path, **options))
@@ -60,8 +72,8 @@ class Lab:
 
     def end(self) -> None:
         """Closes every session and looks at what is left."""
-        for session in self._sessions:
-            session.close()
+        while self._sessions:
+            self._sessions.pop().close()
         assert (self.cuda.leaked(), self.cuda.wrong) == ([], [])
 
 

@@ -103,8 +103,7 @@ class CudaDouble:
         """Has a stream do something."""
         with self._lock:
             self.journal.append(note)
-            held = self.handles[stream]
-            assert isinstance(held, _Stream)
+            held = self._stream(stream)
             (held.work if held.captured is None else held.captured).append(work)
 
     def fault(self, code: Error = Error.cudaErrorIllegalAddress) -> None:
@@ -155,20 +154,23 @@ class CudaDouble:
         from_gpu = kind is not _Kind.cudaMemcpyHostToDevice
         if not self._right(to, count, to_gpu) or not self._right(source, count, from_gpu):
             return (Error.cudaErrorInvalidValue,)
-        if not from_gpu and not _within(self.host_memory, source, count):
+        pinned = _within(self.host_memory, source if to_gpu else to, count)
+        if not from_gpu and not pinned:
             staged = ctypes.string_at(source, count)
             self.enqueue(int(stream), lambda: ctypes.memmove(to, staged, count), "copy in")
         else:
             note = f"copy {'within' if to_gpu and from_gpu else 'in' if to_gpu else 'out'}"
-            self.enqueue(int(stream), lambda: self._move(to, source, count), note)
-        if not to_gpu and not _within(self.host_memory, to, count):
+            ours = [at for at, there in ((to, to_gpu), (source, from_gpu)) if there or pinned]
+            self.enqueue(int(stream), lambda: self._move(to, source, count, ours), note)
+        if not to_gpu and not pinned:
             self._drain(stream)
         return (Error.cudaSuccess,)
 
     # --- streams and events ----------------------------------------------------------------------
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
         assert flags == 1, "a stream that waits for the default one is slow"
-        return self._code("cudaStreamCreateWithFlags"), self._made(_Stream)
+        code = self._code("cudaStreamCreateWithFlags")
+        return code, None if code else self._made(_Stream)
 
     def cudaStreamDestroy(self, stream: Any) -> tuple[Any, ...]:
         return self._ended(stream)
@@ -180,15 +182,14 @@ class CudaDouble:
         return (code or self._fault or Error.cudaSuccess,)
 
     def cudaEventCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
-        return self._code("cudaEventCreateWithFlags"), self._made(_Event)
+        code = self._code("cudaEventCreateWithFlags")
+        return code, None if code else self._made(_Event)
 
     def cudaEventDestroy(self, event: Any) -> tuple[Any, ...]:
         return self._ended(event)
 
     def cudaEventRecord(self, event: _Event, stream: Any) -> tuple[Any, ...]:
-        held = self.handles[int(stream)]
-        assert isinstance(held, _Stream)
-        event.stream, event.happened = held, False
+        event.stream, event.happened = self._stream(stream), False
         self.enqueue(int(stream), lambda: setattr(event, "happened", True), "event")
         return (self._code("cudaEventRecord"),)
 
@@ -210,13 +211,14 @@ class CudaDouble:
         return (self._code("cudaStreamWaitEvent"),)
 
     # --- graphs ----------------------------------------------------------------------------------
-    def cudaStreamBeginCapture(self, stream: _Stream, mode: _Mode) -> tuple[Any, ...]:
+    def cudaStreamBeginCapture(self, stream: Any, mode: _Mode) -> tuple[Any, ...]:
         code = self._code("cudaStreamBeginCapture")
-        stream.captured = None if code else []
+        self._stream(stream).captured = None if code else []
         return (code,)
 
-    def cudaStreamEndCapture(self, stream: _Stream) -> tuple[Any, ...]:
-        work, stream.captured = stream.captured, None
+    def cudaStreamEndCapture(self, stream: Any) -> tuple[Any, ...]:
+        held = self._stream(stream)
+        work, held.captured = held.captured, None
         if code := self._code("cudaStreamEndCapture"):
             return code, None
         graph = self._made(_Handle)
@@ -245,6 +247,12 @@ class CudaDouble:
     # --- within ----------------------------------------------------------------------------------
     def _code(self, name: str) -> Error:
         return self.fails.get(name, Error.cudaSuccess)
+
+    def _stream(self, stream: Any) -> _Stream:
+        """The stream itself or its number."""
+        held = self.handles[int(stream)]
+        assert isinstance(held, _Stream)
+        return held
 
     def _not_in_capture(self, name: str) -> Error:
         streams = [handle for handle in self.handles.values() if isinstance(handle, _Stream)]
@@ -280,8 +288,8 @@ class CudaDouble:
             return False
         return True
 
-    def _move(self, to: int, source: int, count: int) -> None:
-        for address in (to, source):
+    def _move(self, to: int, source: int, count: int, ours: list[int]) -> None:
+        for address in ours:
             memory = {**self.device_memory, **self.host_memory}
             if not _within(memory, address, count):
                 self.wrong.append(f"a copy at {address:#x}, which is gone")

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opening a session: what is chosen, what is refused, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.runtime.session.bundles import FACTS, Made
+from tests.runtime.session.conftest import Lab
+from tests.runtime.session.cuda_double import Error
+from tests.runtime.session.nets import CHAIN, DOUBLE, NETS, some
+from trtpack_runtime.errors import BundleError, ConfigError, DeviceError
+from trtpack_runtime.session import Session, start
+
+HEAD = {
+    "schema": "trtpack.aten/1",
+    "inputs": ["y"],
+    "outputs": ["z"],
+    "nodes": [{"name": "z", "op": "aten.erfinv.default", "args": [{"value": "y"}], "kwargs": {}}],
+}
+HYBRID = Made(
+    DOUBLE.inputs, [("z", "FLOAT", DOUBLE.outputs[0][2])], DOUBLE.segments, values=("z",), aten=HEAD
+)
+
+
+def test_a_segment_that_needs_pytorch_is_named(lab: Lab) -> None:
+    message = "segment head of orin needs PyTorch: it runs aten.erfinv.default"
+    with pytest.raises(DeviceError, match=message) as refusal:
+        lab.session(NETS, HYBRID)
+    assert refusal.value.hint.startswith("load it with trtpack_runtime.load")
+
+
+def test_a_machine_that_no_variant_fits(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.machine(NETS)
+    path = lab.bundle(NETS, {"forward": DOUBLE})
+    monkeypatch.setattr(start, "facts", lambda: {**FACTS, "tensorrt": None})
+    with pytest.raises(BundleError, match="no variant fits this machine: orin: TensorRT is not"):
+        Session(path)
+    monkeypatch.setattr(start, "facts", lambda: {**FACTS, "torch": "2.5", "gpus": []})
+    with pytest.raises(BundleError, match="no variant fits this machine: orin: there is no NVIDIA"):
+        Session(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"method": "encode"}, ConfigError, "no method 'encode', it has forward"),
+        ({"target": "orinn"}, ConfigError, "no variant 'orinn'"),
+        ({"device": 1}, DeviceError, "there is no GPU 1, this machine has 1"),
+        ({"stream": 0}, ConfigError, "cannot work on the default stream"),
+        ({"shapes": 0}, ConfigError, "are 1 at least"),
+    ],
+)
+def test_a_wrong_option(lab: Lab, options: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        lab.session(NETS, DOUBLE, **options)
+
+
+def test_no_binding_of_cuda(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.machine(NETS)
+    path = lab.bundle(NETS, {"forward": DOUBLE})
+    for name in ("cuda", "cuda.bindings", "cuda.bindings.runtime", "cuda.cudart"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(DeviceError, match="no Python binding of CUDA") as refusal:
+        Session(path)
+    assert "cuda-bindings" in refusal.value.hint
+    monkeypatch.setitem(sys.modules, "cuda.cudart", lab.cuda)
+    assert lab.kept(Session(path)).run([some()])["y"].shape == (2, 3), "that of CUDA 11"
+
+
+def test_no_driver(lab: Lab) -> None:
+    lab.machine(NETS)
+    path = lab.bundle(NETS, {"forward": DOUBLE})
+    lab.cuda.fails["cudaGetDeviceCount"] = Error.cudaErrorInsufficientDriver
+    with pytest.raises(DeviceError, match=r"driver is missing.*: cudaErrorInsufficientDriver, in"):
+        Session(path)
+
+
+def test_an_engine_of_another_segment(lab: Lab) -> None:
+    lab.machine({**NETS, "double": NETS["fixed"], "fixed": NETS["double"]})
+    path = lab.bundle(NETS, {"forward": DOUBLE})
+    other = {**NETS, "double": NETS["whole"]}
+    lab.machine(other)
+    with pytest.raises(BundleError, match="the engine is of another segment"):
+        Session(path)
+    nets = dict(NETS)
+    nets["double"] = type(NETS["double"])(
+        {"x": ("HALF", NETS["double"].inputs["x"][1])},
+        NETS["double"].outputs,
+        NETS["double"].compute,
+        NETS["double"].profiles,
+    )
+    lab.machine(nets)
+    with pytest.raises(BundleError, match="engine's x is HALF, the bundle's FLOAT"):
+        Session(path)
+    assert lab.cuda.leaked() == []
+
+
+def test_a_damaged_plan(lab: Lab) -> None:
+    lab.machine({})
+    path = lab.bundle(NETS, {"forward": DOUBLE})
+    with pytest.raises(BundleError, match=r"no plan, a damaged one, .*: magic tag"):
+        Session(path)
+    assert lab.cuda.leaked() == []
+
+
+@pytest.mark.parametrize(
+    "name", ["cudaMalloc", "cudaStreamCreateWithFlags", "cudaEventCreateWithFlags"]
+)
+def test_what_cuda_refuses_leaves_nothing_behind(lab: Lab, name: str) -> None:
+    lab.machine(NETS)
+    path = lab.bundle(NETS, {"forward": CHAIN})
+    lab.cuda.fails[name] = Error.cudaErrorMemoryAllocation
+    message = rf"the GPU is out of memory: {name} failed.*: cudaError"
+    with pytest.raises(DeviceError, match=message), Session(path) as session:
+        session.run([some()])
+    assert lab.cuda.leaked() == []
+
+
+def test_a_call_without_room_leaves_the_session_usable(lab: Lab) -> None:
+    session = lab.session(NETS, CHAIN)
+    session.run([some(1)])
+    held = sum(len(memory) for memory in lab.cuda.device_memory.values())
+    lab.cuda.free_bytes = held
+    with pytest.raises(DeviceError, match="the GPU is out of memory"):
+        session.run([some(4)])
+    assert session.run([some(1)])["sum"].shape == (1, 3)
+    lab.cuda.free_bytes = 1 << 30
+    assert session.run([some(4)])["sum"].shape == (4, 3)
