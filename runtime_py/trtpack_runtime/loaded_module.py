@@ -17,9 +17,10 @@ from .execution import Placed, Segments
 from .finish import Finished
 from .input_check import InputPolicy
 from .method_call import CallOptions, MethodCall, OutputPolicy
-from .module_weights import destination, is_same, register_buffer, register_weights
+from .module_weights import destination, is_same, register_state, register_weights
 from .resolve import Choice
 from .segment_loading import load_segments
+from .signatures import with_signature
 from .startup import Startup
 from .state_slots import StateSlots
 from .tracing import SEGMENT, Origin, attach
@@ -73,6 +74,9 @@ class LoadedModule(torch.nn.Module):
         those of ``load_segments``.
         """
         super().__init__()
+        forward = bundle.manifest.methods.get("forward")
+        if forward is not None:
+            self.__class__ = with_signature(type(self), forward.in_tree)
         self.startup = Startup()
         self._bundle, self._choice = bundle, choice
         self._own, self._failed, self._trust = dict(own or {}), dict(failed or {}), trust
@@ -175,8 +179,7 @@ class LoadedModule(torch.nn.Module):
         return StateSlots(initial, self._loaded.device, self._on_replaced)
 
     def _on_replaced(self, slot: str, value: torch.Tensor) -> None:
-        if slot in self._bundle.manifest.weights.buffers:
-            register_buffer(self, slot, value)
+        register_state(self, self._bundle.manifest.weights, slot, value)
 
     def _register(self) -> None:
         """Registers the original's weights, and every segment below ``engines``."""
@@ -191,7 +194,7 @@ class LoadedModule(torch.nn.Module):
 
     def _origin(self, part: str, device: torch.device) -> Origin:
         path, digest = self._bundle.path.absolute(), self._bundle.digest
-        return Origin(str(path), digest, self._choice.variant, part, device)
+        return Origin(str(path), digest, self._choice.variant, part, str(device))
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, *rest: Any

@@ -16,6 +16,7 @@ from .execution import Segments
 from .given_outputs import check_outputs, copy_out, run_into
 from .input_check import InputCheck, InputPolicy
 from .manifest import Method
+from .module_weights import state_buffer
 from .program import Program
 from .state_slots import StateSlots, unaliased
 from .tracing import Origin, call
@@ -98,18 +99,34 @@ class MethodCall:
         outputs = self.run(inputs, state)
         return self.convention.answer(self.plan.leaves(outputs, inputs))
 
-    def traced(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The outputs as a node of the program that is traced.
+    def traced(
+        self, tensors: Sequence[torch.Tensor], module: torch.nn.Module
+    ) -> list[torch.Tensor]:
+        """The outputs as nodes of the program that is traced; it changes the module's state."""
+        return call(tensors, self._origin, [state_buffer(module, name) for name in self.slots])
+
+    def run_on(
+        self, inputs: Sequence[torch.Tensor], states: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """What a traced program's operator does: answers the outputs, then what the states become,
+        which the program holds.
 
         Raises:
-            ConfigError: the method changes state, which a traced program would leave behind.
+            InputMismatchError: an input that is not what the manifest says.
+            ConfigError: a state changes its size, for which a traced program has no room.
         """
-        if self.slots:
-            raise ConfigError(
-                f"the method {self._origin.part} changes state, which a traced program cannot",
-                hint="call it outside torch.export, torch.jit.trace and torch.compile",
-            )
-        return call(tensors, self._origin)
+        with torch.no_grad():
+            inputs = self.check(inputs)
+            values = self.plan.run(self.plan.values(inputs, states))
+            after = [values[slot] for slot in self.plan.kept]
+        for name, old, new in zip(self.slots, states, after, strict=True):
+            if old.shape != new.shape:
+                raise ConfigError(
+                    f"the state {name} changes its size from {list(old.shape)} to "
+                    f"{list(new.shape)}, which it cannot in a traced program",
+                    hint="call the bundle outside torch.export, torch.jit.trace and torch.compile",
+                )
+        return [*self.plan.outputs(values), *after]
 
     def run(
         self,

@@ -170,13 +170,15 @@ class BundleModule(LoadedModule):
                     "a traced program cannot write into given outputs",
                     hint="leave out= away while the program is traced",
                 )
-            return call.traced(inputs)
+            return call.traced(inputs, self)
         return call.run(call.check(inputs), self._state, out)
 
-    def run_untraced(self, method: str, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """As ``run``, even while a program is traced: what a traced program's operator does."""
-        call = self._method(method)
-        return call.run(call.check(inputs), self._state)
+    def run_on(
+        self, method: str, inputs: Sequence[torch.Tensor], states: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """As ``run`` on state that the caller holds, in the program's order, and then what that
+        becomes; for the operator of traced programs, and so even while one is traced."""
+        return self._method(method).run_on(inputs, states)
 
     @contextmanager
     def watching(self, watch: Watch) -> Iterator[None]:
@@ -221,7 +223,7 @@ class BundleModule(LoadedModule):
             call = self._method(method)
         tensors = call.convention.tensors(args, kwargs)
         if is_traced(tensors):
-            return call.convention.answer(call.plan.leaves(call.traced(tensors), tensors))
+            return call.convention.answer(call.plan.leaves(call.traced(tensors, self), tensors))
         return call(tensors, self._state)
 
     def _method(self, name: str) -> MethodCall:

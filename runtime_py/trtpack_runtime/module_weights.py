@@ -25,12 +25,28 @@ def register_weights(
             made[source] = torch.nn.Parameter(stored[source], requires_grad=False)
         _owner(root, name)._parameters[_last(name)] = made[source]
     for name, source in weights.buffers.items():
-        register_buffer(root, name, states[name] if name in states else stored[source])
+        if name not in states:
+            _owner(root, name)._buffers[_last(name)] = stored[source]
+    for name, value in states.items():
+        register_state(root, weights, name, value)
 
 
-def register_buffer(root: torch.nn.Module, name: str, value: torch.Tensor) -> None:
-    """Registers a buffer under a name with dots."""
-    _owner(root, name)._buffers[_last(name)] = value
+def register_state(root: torch.nn.Module, weights: Weights, name: str, value: torch.Tensor) -> None:
+    """Registers a state as a buffer; one that the original does not save is not saved here."""
+    owner, last = _owner(root, name), _last(name)
+    owner._buffers[last] = value
+    if name not in weights.buffers:
+        owner._non_persistent_buffers_set.add(last)
+
+
+def state_buffer(root: torch.nn.Module, name: str) -> torch.Tensor:
+    """A state as the module holds it now: while a program is exported, a tensor without values."""
+    module = root
+    for part in name.split(".")[:-1]:
+        module = module._modules[part]  # type: ignore[assignment]
+    value = module._buffers[name.rpartition(".")[2]]
+    assert value is not None
+    return value
 
 
 def destination(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,10 +26,11 @@ class StateSlots:
     ) -> None:
         """Begins with copies of the slots' first values.
 
-        ``on_replaced`` is told of a tensor that takes the place of another, as one of a new size
-        does.
+        ``on_replaced``, a method, is told of a tensor that takes the place of another, as one of a
+        new size does.
         """
-        self._initial, self._device, self._on_replaced = dict(initial), device, on_replaced
+        self._initial, self._device = dict(initial), device
+        self._on_replaced = weakref.WeakMethod(on_replaced)  # its owner owns this
         self.values = {name: value.to(device, copy=True) for name, value in initial.items()}
         self.lock = threading.RLock()
         self._last_stream: Any = None
@@ -69,7 +71,9 @@ class StateSlots:
 
     def _replace(self, name: str, value: torch.Tensor) -> None:
         self.values[name] = value
-        self._on_replaced(name, value)
+        tell = self._on_replaced()
+        if tell is not None:
+            tell(name, value)
 
 
 def unaliased(values: list[Any], slots: Sequence[int], states: Sequence[torch.Tensor]) -> None:

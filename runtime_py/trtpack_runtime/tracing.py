@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 NAME = "trtpack::call"
 _SCHEMA = (
-    "call(Tensor[] inputs, str path, str digest, str variant, str part, Device device) -> Tensor[]"
+    "call(Tensor[] inputs, Tensor[] states, str path, str digest, str variant, str part, "
+    "str device) -> Tensor[]"
 )
 SEGMENT = "segment "
 """What a part that is a segment begins with; others are methods."""
@@ -44,7 +45,7 @@ class Origin:
     digest: str
     variant: str
     part: str
-    device: torch.device
+    device: str
 
 
 def is_traced(tensors: Sequence[Any]) -> bool:
@@ -56,17 +57,23 @@ def is_traced(tensors: Sequence[Any]) -> bool:
     )
 
 
-def call(tensors: Sequence[torch.Tensor], origin: Origin) -> list[torch.Tensor]:
-    """A part of a bundle as a node of the program that is traced."""
+def call(
+    tensors: Sequence[torch.Tensor], origin: Origin, states: Sequence[torch.Tensor] = ()
+) -> list[torch.Tensor]:
+    """A part of a bundle as nodes of the program that is traced, which updates ``states``."""
     answer: list[torch.Tensor] = torch.ops.trtpack.call(
         [tensor.detach() for tensor in tensors],
+        list(states),
         origin.path,
         origin.digest,
         origin.variant,
         origin.part,
         origin.device,
     )
-    return answer
+    count = len(answer) - len(states)
+    for state, value in zip(states, answer[count:], strict=True):
+        state.copy_(value)
+    return answer[:count]
 
 
 def attach(module: BundleModule) -> None:
@@ -77,15 +84,15 @@ def attach(module: BundleModule) -> None:
     _attached[module.bundle.digest, module.variant, str(module.device)] = module
 
 
-def _found(path: str, digest: str, variant: str, device: torch.device) -> BundleModule:
-    key = digest, variant, str(device)
+def _found(path: str, digest: str, variant: str, device: str) -> BundleModule:
+    key = digest, variant, device
     module = _attached.get(key) or _loaded.get(key)
     if module is None:
         module = _loaded[key] = _load(path, digest, variant, device)
     return module
 
 
-def _load(path: str, digest: str, variant: str, device: torch.device) -> BundleModule:
+def _load(path: str, digest: str, variant: str, device: str) -> BundleModule:
     from .bundle import open_bundle
     from .loading import load
 
@@ -107,21 +114,22 @@ def _load(path: str, digest: str, variant: str, device: torch.device) -> BundleM
     return load(path, target=variant, device=device)
 
 
-def _run(
+def _call(
     inputs: Sequence[torch.Tensor],
+    states: Sequence[torch.Tensor],
     path: str,
     digest: str,
     variant: str,
     part: str,
-    device: torch.device,
+    device: str,
 ) -> list[torch.Tensor]:
-    """What the operator does."""
+    """What the operator does: answers the outputs, then what the states become."""
     module = _found(path, digest, variant, device)
     if part.startswith(SEGMENT):
         outputs = module.engine(part.removeprefix(SEGMENT)).run(inputs)
     else:
-        outputs = module.run_untraced(part, inputs)
-    return _own(outputs, inputs)
+        outputs = module.run_on(part, inputs, states)
+    return _own(outputs, [*inputs, *states])
 
 
 def _own(outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -137,30 +145,32 @@ def _own(outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> lis
 
 def _shapes(
     inputs: Sequence[torch.Tensor],
+    states: Sequence[torch.Tensor],
     path: str,
     digest: str,
     variant: str,
     part: str,
-    device: torch.device,
+    device: str,
 ) -> list[torch.Tensor]:
     """What the operator answers, without values; sizes may be symbols."""
     from .traced_shapes import method_outputs, segment_outputs
 
-    module = _attached.get((digest, variant, str(device)))
+    module = _attached.get((digest, variant, device))
     if module is not None:
         bundle = module.bundle
     else:
         from .bundle import open_bundle
 
         bundle = open_bundle(path)
+    where = torch.device(device)
     if part.startswith(SEGMENT):
-        name = part.removeprefix(SEGMENT)
-        return segment_outputs(bundle, variant, name, inputs, device)
-    return method_outputs(bundle.manifest.methods[part], inputs, device)
+        return segment_outputs(bundle, variant, part.removeprefix(SEGMENT), inputs, where)
+    outputs = method_outputs(bundle.manifest.methods[part], inputs, where)
+    return [*outputs, *[torch.empty_like(state) for state in states]]
 
 
 _library = torch.library.Library("trtpack", "FRAGMENT")
 _library.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
-_library.impl("call", _run, "CompositeExplicitAutograd")
+_library.impl("call", _call, "CompositeExplicitAutograd")
 _register_fake = getattr(torch.library, "register_fake", None) or torch.library.impl_abstract
 _register_fake(NAME, _shapes, lib=_library)
