@@ -75,6 +75,15 @@ def test_json_is_one_document(bundle: Path, trtpack: Any) -> None:
     ]
 
 
+def test_help_has_sections(trtpack: Any) -> None:
+    code, out, _ = trtpack("run", "--help")
+    titles = re.findall(r"^(\w+):$", out, re.MULTILINE)
+    assert (code, titles) == (0, ["Options", "Measuring", "Judging", "Report"])
+    report = out.split("\nReport:\n")[1].split("\n\n")[0]
+    assert [line.split()[0] for line in report.splitlines()] == ["--json", "--junit", "-v,", "-q,"]
+    assert "-h, --help" in out.split("Measuring:")[0]
+
+
 def test_quiet_says_nothing(bundle: Path, trtpack: Any) -> None:
     assert trtpack("run", bundle, "-q", "--no-bench") == (0, "", "")
 

@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from trtpack_runtime.cli.sections import SectionedCommand
+
 from ..errors import ConfigError
 from ..inputs import parse_inputs, parse_profile
 from ..metadata import read_metadata
 from ..options import DTYPE_NAMES, Options
 from ..report import BuildReport
-from .engine_options import SectionedCommand, engine_options, size_bytes
+from .engine_options import engine_options, size_bytes
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -195,6 +197,12 @@ def model_options(command: Command) -> Command:
     metavar="MB",
     type=click.FloatRange(0, min_open=True),
     help="trtpack run is to fail where more memory is taken.",
+)
+@click.option(
+    "--with-runtime",
+    is_flag=True,
+    help="Put the wheels of trtpack-runtime and click into the bundle, for a device that has no "
+    "network.",
 )
 @click.option("--dry-run", is_flag=True, help="Stop before engines and print the plan.")
 @click.option("--report", type=_FILE, metavar="FILE", help="Also write the build report as JSON.")

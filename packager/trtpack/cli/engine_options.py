@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from trtpack_runtime.cli.gpu_option import GPU_HELP, choose_gpu
+from trtpack_runtime.cli.sections import SectionOption
 
 from ..errors import ConfigError
 from ..options import ENGINE_KINDS, ENGINE_WEIGHTS, HARDWARE_COMPATIBLE
@@ -17,28 +18,8 @@ from ..options import ENGINE_KINDS, ENGINE_WEIGHTS, HARDWARE_COMPATIBLE
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
-class EngineOption(click.Option):
-    """A flag that stands in the section ``Engine options``."""
-
-
-class SectionedCommand(click.Command):
-    """A command whose help shows its engine options behind the others."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes both sections."""
-        sections: dict[str, list[tuple[str, str]]] = {"Options": [], "Engine options": []}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                engine = isinstance(parameter, EngineOption)
-                sections["Engine options" if engine else "Options"].append(record)
-        for title, rows in sections.items():
-            with formatter.section(title):
-                formatter.write_dl(rows)
-
-
 def _option(*names: str, **settings: Any) -> Callable[[Decorated], Decorated]:
-    return click.option(*names, cls=EngineOption, **settings)
+    return click.option(*names, cls=SectionOption, section="Engine options", **settings)
 
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..manifest import Limits
 from . import run_text
 from .group import naming_missing_modules
 from .run_steps import Settings, run_steps
+from .sections import SectionedCommand, SectionOption
 
 EXAMPLES = """\b
 Examples:
@@ -49,7 +51,14 @@ class Percent(click.ParamType[float]):
         return part
 
 
-@click.command(epilog=EXAMPLES)
+def _in(section: str) -> Any:
+    return partial(click.option, cls=SectionOption, section=section)
+
+
+_measuring, _judging, _report = map(_in, ("Measuring", "Judging", "Report"))
+
+
+@click.command(cls=SectionedCommand, epilog=EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--input",
@@ -90,17 +99,17 @@ class Percent(click.ParamType[float]):
     help="Import a module that registers operators. Repeat for several.",
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads to use.")
-@click.option(
+@_measuring(
     "--warmup",
     type=click.IntRange(0),
     help="Untimed calls.  [default: until their times settle, 5 s at most]",
 )
-@click.option(
+@_measuring(
     "--repeats",
     type=click.IntRange(1),
     help="Timed calls.  [default: 30 to 300, as many as fit a second]",
 )
-@click.option(
+@_measuring(
     "--budget",
     "budget_s",
     metavar="SECONDS",
@@ -109,13 +118,13 @@ class Percent(click.ParamType[float]):
     show_default=True,
     help="Stop timing a method after so long.",
 )
-@click.option(
+@_judging(
     "--max-latency-ms",
     metavar="MS",
     type=click.FloatRange(0, min_open=True),
     help="Fail where a call takes longer.  [default: what the bundle says]",
 )
-@click.option(
+@_judging(
     "--limit-percentile",
     "figure",
     type=click.Choice(FIGURES),
@@ -123,20 +132,20 @@ class Percent(click.ParamType[float]):
     show_default=True,
     help="Which of a call's times --max-latency-ms, or the bundle's limit, is for.",
 )
-@click.option(
+@_judging(
     "--max-memory-mb",
     metavar="MB",
     type=click.FloatRange(0, min_open=True),
     help="Fail where more memory is taken, of the GPU where one runs the model, else main memory."
     "  [default: what the bundle says]",
 )
-@click.option(
+@_judging(
     "--against",
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="Compare with what --json printed before; fail where something got worse.",
 )
-@click.option(
+@_judging(
     "--tolerate",
     "tolerance",
     metavar="PERCENT",
@@ -145,17 +154,17 @@ class Percent(click.ParamType[float]):
     show_default=True,
     help="How much slower and larger than --against it may be.",
 )
-@click.option("--no-smoke", is_flag=True, help="Leave out the golden samples.")
-@click.option("--no-bench", is_flag=True, help="Leave out the latency.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.option(
+@_measuring("--no-smoke", is_flag=True, help="Leave out the golden samples.")
+@_measuring("--no-bench", is_flag=True, help="Leave out the latency.")
+@_report("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@_report(
     "--junit",
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="Write a JUnit XML report.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Show every output and segment.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing unless it fails.")
+@_report("-v", "--verbose", is_flag=True, help="Show every output and segment.")
+@_report("-q", "--quiet", is_flag=True, help="Print nothing unless it fails.")
 def run(
     bundle: Path,
     inputs: tuple[str, ...],
