@@ -9,6 +9,7 @@ finite has to be the same one in the same place.
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,10 +36,10 @@ __all__ = [
     "Sample",
     "SmokeReport",
     "compare",
+    "full_float32",
     "golden_samples",
     "judge",
     "replay",
-    "without_tf32",
 ]
 
 
@@ -87,21 +88,24 @@ def golden_samples(bundle: Bundle, method: Method, device: torch.device) -> list
 
 
 @contextmanager
-def without_tf32() -> Iterator[None]:
-    """Full float32 on a GPU: PyTorch rounds convolutions to TF32 unless told not to."""
+def full_float32() -> Iterator[None]:
+    """Full float32, where PyTorch rounds unless told not to: convolutions on a GPU to TF32, and
+    before release 2.6 products to bfloat16 on Arm processors that have it (pytorch#130919)."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
+    before = matmul.allow_tf32, cudnn.allow_tf32, torch.backends.mkldnn.enabled
     matmul.allow_tf32 = cudnn.allow_tf32 = False
+    if platform.machine() == "aarch64" and torch.__version__ < "2.6":
+        torch.backends.mkldnn.enabled = False
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        matmul.allow_tf32, cudnn.allow_tf32, torch.backends.mkldnn.enabled = before
 
 
 def replay(run: Run, samples: Sequence[Sample], tolerances: Mapping[str, Tolerance]) -> SmokeReport:
     """Runs every sample and judges every output and end state."""
     comparisons: list[Comparison] = []
-    with torch.no_grad(), without_tf32():
+    with torch.no_grad(), full_float32():
         for sample in samples:
             outputs, states = run(sample.inputs)
             pairs = [

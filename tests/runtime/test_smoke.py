@@ -108,3 +108,23 @@ def test_samples_are_judged_without_tf32() -> None:
     smoke.replay(run, [smoke.Sample("s", (), {"y": torch.ones(1)}, {})], {})
     assert seen == [(False, False)]
     assert torch.backends.cudnn.allow_tf32 is before
+
+
+@pytest.mark.parametrize(
+    ("machine", "version", "enabled"),
+    [("aarch64", "2.3.1", False), ("aarch64", "2.6.0+cpu", True), ("x86_64", "2.3.1", True)],
+)
+def test_samples_are_judged_without_old_arms_bfloat16(
+    machine: str, version: str, enabled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(version))
+    seen = []
+
+    def run(inputs: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+        seen.append(bool(torch.backends.mkldnn.enabled))
+        return [torch.ones(1)], {}
+
+    smoke.replay(run, [smoke.Sample("s", (), {"y": torch.ones(1)}, {})], {})
+    assert seen == [enabled]
+    assert bool(torch.backends.mkldnn.enabled)

@@ -21,7 +21,7 @@ import torch
 from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.network import Layer, Network
 from trtpack_runtime.reference import evaluate
-from trtpack_runtime.smoke import DEFAULT_TOLERANCE, Metrics, compare, without_tf32
+from trtpack_runtime.smoke import DEFAULT_TOLERANCE, Metrics, compare, full_float32
 
 from .layer_errors import AccuracyReport, LayerError, guilty_layers, with_consumers
 from .origins import origin_of
@@ -67,7 +67,7 @@ class Expected:
         return kept
 
     def _evaluate(self, kept: MutableMapping[str, torch.Tensor]) -> None:
-        with torch.no_grad(), without_tf32():
+        with torch.no_grad(), full_float32():
             evaluate(self._network, self._stored, self._inputs, keep=kept)
 
 
@@ -85,7 +85,7 @@ def worst_output(
     ``network`` may have been pinned from ``before``, whose outputs ``expected`` tells.
     """
     constants = promoted_values(before, stored)
-    with torch.no_grad(), without_tf32():
+    with torch.no_grad(), full_float32():
         answers = evaluate(network, constants, inputs)
     wanted = expected.values(before.outputs)
     return max(
