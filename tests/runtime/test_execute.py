@@ -68,7 +68,8 @@ def test_a_call_on_another_stream_waits_for_the_last_one(gpu: Gpu) -> None:
     [
         (torch.rand(1, 3).half(), "input x: wanted FLOAT on cpu, got HALF on cpu"),
         (torch.rand(5, 3), r"takes shapes from \[1, 3\] to \[4, 3\], got \[5, 3\]"),
-        (torch.rand(3), r"got \[3\]"),
+        (torch.rand(5, 3), r"got \[5, 3\]; dimension 0 is 5, it may be 1 to 4$"),
+        (torch.rand(3), r"got \[3\]; it has 1 dimensions, not 2$"),
     ],
 )
 def test_a_wrong_input_is_refused(gpu: Gpu, value: torch.Tensor, message: str) -> None:
@@ -187,3 +188,123 @@ def test_a_call_under_capture_does_not_wait_for_the_gpu(
     del gpu.journal[:]
     run([torch.tensor([[1, 2, 1 << 40]])])
     assert gpu.journal == ["runs"], "no waiting for another stream either"
+
+
+# memory of the caller's
+
+
+def test_results_in_the_callers_memory(gpu: Gpu) -> None:
+    run, y = runner(Trt(gpu)), torch.zeros(2, 3)
+    for _ in range(4):
+        x = torch.rand(2, 3)
+        assert run.run_into([x], [y]) is None
+        assert torch.equal(y, x * 2)
+    (fresh,) = run([x])
+    assert torch.equal(fresh, y)
+    assert fresh.data_ptr() != y.data_ptr()
+
+
+@pytest.mark.parametrize("calls", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ([torch.zeros(2, 4)], r"output y: wanted FLOAT \[2, 3\] on cpu, got FLOAT \[2, 4\] on cpu"),
+        ([torch.zeros(2, 3).double()], r"got DOUBLE \[2, 3\]"),
+        ([torch.zeros(2, 3, dtype=torch.uint16)], r"got uint16 \[2, 3\]"),
+        ([torch.zeros(3, 2).t()], r"on cpu, not contiguous$"),
+        ([], "the engine has 1 outputs, got 0"),
+    ],
+)
+def test_outputs_that_are_none_are_refused(
+    gpu: Gpu, outputs: list[torch.Tensor], message: str, calls: int
+) -> None:
+    run, x = runner(Trt(gpu)), torch.rand(2, 3)
+    for _ in range(calls):
+        run.run_into([x], [torch.zeros(2, 3)])
+    gpu.told()
+    with pytest.raises(InputMismatchError, match=message):
+        run.run_into([x], outputs)
+    assert gpu.told() == []
+
+
+@pytest.mark.usefixtures("narrow")
+def test_64_bit_results_in_the_callers_memory(gpu: Gpu) -> None:
+    run, y = runner(Trt(gpu), declared="INT64"), torch.zeros(1, 3, dtype=torch.int64)
+    run.run_into([torch.tensor([[1, -2, 3]])], [y])
+    assert y.tolist() == [[2, -4, 6]]
+    assert not run.capturable, "what is checked cannot be captured"
+
+
+def test_the_outputs_shapes_without_a_run(gpu: Gpu) -> None:
+    run = runner(Trt(gpu))
+    assert run.output_shapes([[4, 3]]) == [(4, 3)]
+    assert gpu.told() == []
+    with pytest.raises(InputMismatchError, match="dimension 0 is 5, it may be 1 to 4"):
+        run.output_shapes([(5, 3)])
+
+
+def test_the_same_tensor_twice(gpu: Gpu) -> None:
+    run, a, b = runner(Trt(gpu, "abz")), torch.rand(2, 3), torch.rand(2, 3)
+    for given in ([a, a], [a, b], [b, b], [b, a], [a, a]):
+        (z,) = run(given)
+        assert torch.equal(z, 2 * (given[0] + given[1]))
+
+
+def test_tensors_of_inference_mode_and_of_none(gpu: Gpu) -> None:
+    run = runner(Trt(gpu))
+    for _ in range(4):
+        for inference in (True, False):
+            with torch.inference_mode(inference):
+                x = torch.rand(2, 3)
+                (y,) = run([x])
+                assert torch.equal(y, x * 2)
+    x = torch.rand(3, 2).t()  # all else is alike
+    (y,) = run([x])
+    assert torch.equal(y, x * 2)
+
+
+def test_too_few_inputs_are_refused(gpu: Gpu) -> None:
+    run = runner(Trt(gpu, "abz"))
+    for _ in range(2):
+        with pytest.raises(InputMismatchError, match="takes 2 inputs, got 1"):
+            run([torch.rand(2, 3)])
+        run([torch.rand(2, 3), torch.rand(2, 3)])
+
+
+# contexts that graphs were captured from
+
+
+def test_a_context_the_caller_captured_is_told_no_other_shapes(gpu: Gpu) -> None:
+    run = runner(Trt(gpu))
+    run([torch.rand(2, 3)])
+    gpu.caller_on("capturing")
+    gpu.under_capture = True
+    run([torch.rand(2, 3)])
+    run([torch.rand(2, 3)])
+    assert len(run.contexts) == 1
+    gpu.under_capture = False
+    for batch in (2, 4):
+        x = torch.rand(batch, 3)
+        (y,) = run([x])
+        assert torch.equal(y, x * 2)
+    first, second = run.contexts
+    assert (first._shape, second._shape) == ((2, 3), (4, 3))
+
+
+def test_a_context_is_free_when_nobody_keeps_it(gpu: Gpu) -> None:
+    run = runner(Trt(gpu))
+    lane, keeper = run.lane(), Keeper()
+    gpu.caller_on("capturing")
+    with run.on(lane, keeper):
+        run([torch.rand(2, 3)])
+        gpu.under_capture = True
+        run([torch.rand(2, 3)])
+        gpu.under_capture = False
+    del keeper
+    with run.on(lane):
+        run([torch.rand(4, 3)])
+    assert len(lane.contexts) == 1
+
+
+class Keeper:
+    """Whatever keeps a graph."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from ._alike import Alike
 from ._borders import Borders
 from ._contexts import Context
 from ._plans import Plan
@@ -31,12 +32,13 @@ _CAPTURES = threading.Lock()
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """What ``replay`` does: it reads inputs and writes outputs of these shapes and types.
+    """What ``replay`` does, for inputs of these ``shapes``.
 
     ``into`` says whether the outputs are the caller's. ``at`` are the addresses of the inputs and
     then of these outputs; None where it has a place of its own. ``places`` are those of the inputs
     numbered ``moved``; ``results`` are where it writes, ``returned`` the numbers of those that are
-    its own, and copied to the caller. ``kept`` is what has to live as long.
+    its own, and copied to the caller. ``alike`` knows tensors it was called with, ``kept`` is what
+    has to live as long.
     """
 
     replay: Callable[[], None]
@@ -49,33 +51,40 @@ class Graph:
     places: list[T]
     results: list[T]
     returned: tuple[int, ...]
+    alike: Alike
     kept: Any
 
-    def reads(self, inputs: Sequence[T], borders: Borders) -> bool:
-        """Whether inputs are what it reads, or can be copied to there."""
-        shapes, index = self.shapes, borders.index
-        if len(inputs) != len(shapes):
+    def takes(self, inputs: Sequence[T], outputs: Sequence[T] | None, borders: Borders) -> bool:
+        """Whether a call's tensors are where it reads and writes, or can be copied.
+
+        Raises:
+            InputMismatchError: the outputs are not what the engine writes at all.
+        """
+        if self.into != (outputs is not None):
             return False
-        for tensor, dtype, shape, at in zip(inputs, borders.wanted, shapes, self.at):  # noqa: B905
-            if (
-                tensor.shape != shape
-                or tensor.dtype is not dtype
-                or tensor.get_device() != index
-                or not (at is None or (tensor.data_ptr() == at and tensor.is_contiguous()))
-            ):
+        tensors = inputs if outputs is None else [*inputs, *outputs]
+        if len(tensors) != len(self.at):
+            return False
+        if not self.alike.check(*tensors):
+            if not self._are_so(inputs, borders):
+                return False
+            if outputs is not None:
+                borders.check_outputs(self.plan, outputs)
+            self.alike.learn(tensors)
+        for tensor, at in zip(tensors, self.at):  # noqa: B905 - counted above
+            if at is not None and tensor.data_ptr() != at:
                 return False
         return True
 
-    def writes(self, outputs: Sequence[T], borders: Borders) -> bool:
-        """Whether the caller's outputs are where it writes, or can be copied to from there.
-
-        Raises:
-            InputMismatchError: they are not what the engine writes at all.
-        """
-        borders.check_outputs(self.plan, outputs)
-        where = self.at[len(self.shapes) :]
+    def _are_so(self, inputs: Sequence[T], borders: Borders) -> bool:
+        """Whether inputs are of its shapes and types, and contiguous where it reads them."""
+        expected = zip(inputs, borders.wanted, self.shapes, self.at)  # noqa: B905 - at is longer
         return all(
-            at is None or tensor.data_ptr() == at for tensor, at in zip(outputs, where, strict=True)
+            tensor.shape == shape
+            and tensor.dtype is dtype
+            and tensor.get_device() == borders.index
+            and (at is None or tensor.is_contiguous())
+            for tensor, dtype, shape, at in expected
         )
 
     def memory(self) -> list[T]:
@@ -132,8 +141,7 @@ def captured(
         streams.empty(*output) if outputs is None or i in returned else outputs[i]
         for i, output in enumerate(plan.outputs)
     ]
-    context.takes(here, borders.held, borders.index)
-    context.writes(results)
+    context.bind([*here, *results])
     graph = _recorded(context, streams)
     at = [None if i in numbers else tensor.data_ptr() for i, tensor in enumerate(given)]
     for i, output in enumerate(outputs or ()):
@@ -149,6 +157,7 @@ def captured(
         [here[i] for i in numbers],
         results,
         returned,
+        Alike(),
         graph,
     )
 

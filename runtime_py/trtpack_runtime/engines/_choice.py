@@ -10,6 +10,7 @@ import torch
 
 from trtpack_runtime.errors import DeviceError
 
+from ._alike import Alike
 from ._allocator import output_allocator
 from ._borders import Borders
 from ._contexts import EMPTY_BYTES, Context, made, no_room, scratch_bytes
@@ -65,7 +66,8 @@ class Choice:
         if plan is None:
             names = self._borders.known
             sizes = [(context.output_shape(name), self._borders.dtypes[name]) for name in names]
-            plan = Plan(profile, tuple((size, strides(size), dtype) for size, dtype in sizes))
+            outputs = tuple((size, strides(size), dtype) for size, dtype in sizes)
+            plan = Plan(profile, outputs, Alike(), Alike())
             self._plans.put(shapes, plan)
         context.plan = plan
         return context

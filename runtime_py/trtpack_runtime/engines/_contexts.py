@@ -62,12 +62,13 @@ class Context:
 
     def takes(self, inputs: Sequence[Any], dtypes: Sequence[Any], index: int) -> bool:
         """Whether tensors have the shapes it was told last, these types, are contiguous, and on the
-        device of a number; if so it knows where they are."""
+        device of a number."""
         shapes = self.shapes
         if shapes is None or len(inputs) != len(shapes):
             return False
-        known = enumerate(self._addresses)
-        for tensor, dtype, shape, (i, before) in zip(inputs, dtypes, shapes, known):  # noqa: B905
+        if self.plan.inputs.check(*inputs):
+            return True
+        for tensor, dtype, shape in zip(inputs, dtypes, shapes):  # noqa: B905 - counted above
             if (
                 tensor.shape != shape
                 or tensor.dtype is not dtype
@@ -75,18 +76,17 @@ class Context:
                 or not tensor.is_contiguous()
             ):
                 return False
-            address = tensor.data_ptr()
-            if address != before:
-                self.tell_address(i, address)
+        self.plan.inputs.learn(inputs)
         return True
 
-    def writes(self, outputs: Sequence[Any]) -> None:
-        """Tells TensorRT where the outputs of known size are to be."""
+    def bind(self, tensors: Sequence[Any]) -> None:
+        """Tells TensorRT where the inputs are, and after them the outputs of known size."""
+        addresses = [tensor.data_ptr() for tensor in tensors]
         known = self._addresses
-        for i, tensor in enumerate(outputs, self._first_output):
-            address = tensor.data_ptr()
-            if address != known[i]:
-                self.tell_address(i, address)
+        if addresses != known:
+            for i, address in enumerate(addresses):
+                if address != known[i]:
+                    self.tell_address(i, address)
 
     def tell_address(self, i: int, address: int) -> None:
         """Tells TensorRT where a tensor is: an input, or after them an output of known size."""

@@ -93,15 +93,34 @@ class EngineRunner:
         self._mine = self._lanes.mine
 
     # --- calling ---------------------------------------------------------------------------------
-    def __call__(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def __call__(
+        self, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor] | None = None
+    ) -> list[torch.Tensor]:
         """Enqueues the engine and answers its outputs, which are ready on the current stream.
+
+        They are new tensors unless the caller gives ``outputs``, see ``run_into``.
 
         Raises:
             InputMismatchError: an input of another type or device, or outside the shapes the
                 engine was built for, or with integers beyond 32 bits where it has no others.
             DeviceError: TensorRT cannot run it.
         """
-        return self._call(inputs, None)
+        lanes = self._lanes
+        try:
+            lane = self._mine.lane
+            if not lane.take(False):
+                lane = lanes.taken()
+        except AttributeError:  # the thread's first call
+            lane = lanes.taken()
+        try:
+            if self._here() == self._index:
+                return self.run(lane, inputs, outputs)
+            with self.streams.on():
+                return self.run(lane, inputs, outputs)
+        finally:
+            lane.give()
+            if lanes.waiting:
+                lanes.wake()
 
     def run_into(self, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]) -> None:
         """As a call, with the results in the caller's ``outputs``.
@@ -113,7 +132,7 @@ class EngineRunner:
             InputMismatchError: as a call; or an output is not so, or its size depends on the data.
             DeviceError: TensorRT cannot run it.
         """
-        self._call(inputs, outputs)
+        self(inputs, outputs)
 
     def output_shapes(self, shapes: Sequence[Shape]) -> list[Shape | None]:
         """The outputs' shapes for inputs of these; None where only the data tells.
@@ -135,26 +154,6 @@ class EngineRunner:
         known = {name: out[0] for name, out in zip(names, plan.outputs, strict=True)}
         return [known.get(name) for name in self.outputs]
 
-    def _call(
-        self, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor] | None
-    ) -> list[torch.Tensor]:
-        lanes = self._lanes
-        try:
-            lane = self._mine.lane
-            if not lane.take(False):
-                lane = lanes.taken()
-        except AttributeError:  # the thread's first call
-            lane = lanes.taken()
-        try:
-            if self._here() == self._index:
-                return self.run(lane, inputs, outputs)
-            with self.streams.on():
-                return self.run(lane, inputs, outputs)
-        finally:
-            lane.give()
-            if lanes.waiting:
-                lanes.wake()
-
     def run(
         self,
         lane: Lane,
@@ -165,18 +164,37 @@ class EngineRunner:
         if not self._plain:
             return self._converted(lane, inputs, outputs)
         context = lane.context
-        if context is None or not context.takes(inputs, self._held, self._index):
-            inputs = self.borders.ready(inputs)
-            context = self.prepared(lane, inputs)
         if outputs is None:
+            if context is None or not context.takes(inputs, self._held, self._index):
+                inputs = self.borders.ready(inputs)
+                context = self.prepared(lane, inputs)
             empty = self._empty
             results = [empty(*output) for output in context.plan.outputs]
         else:
-            self.borders.check_outputs(context.plan, outputs)
+            context, inputs = self._checked(lane, inputs, outputs)
             results = list(outputs)
-        context.writes(results)
+        context.bind([*inputs, *results])
         self._enqueue(lane, context)
         return results
+
+    def _checked(
+        self, lane: Lane, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]
+    ) -> tuple[Context, Sequence[torch.Tensor]]:
+        """The context for tensors of the caller's, and the inputs contiguous."""
+        context = lane.context
+        if context is not None and context.shapes is not None:
+            both = context.plan.both
+            if len(inputs) == len(context.shapes) and len(outputs) == len(self.outputs):
+                if both.check(*inputs, *outputs):
+                    return context, inputs
+                if context.takes(inputs, self._held, self._index):
+                    self.borders.check_outputs(context.plan, outputs)
+                    both.learn([*inputs, *outputs])
+                    return context, inputs
+        inputs = self.borders.ready(inputs)
+        context = self.prepared(lane, inputs)
+        self.borders.check_outputs(context.plan, outputs)
+        return context, inputs
 
     def _converted(
         self,
@@ -194,7 +212,7 @@ class EngineRunner:
         if outputs is not None:
             borders.check_outputs(context.plan, outputs)
         made = [self._empty(*output) for output in context.plan.outputs]
-        context.writes(made)
+        context.bind([*held, *made])
         self._enqueue(lane, context)
         results = dict(zip(borders.known, made, strict=True))
         for name in borders.by_data:
@@ -243,9 +261,8 @@ class EngineRunner:
         return enqueued
 
     def prepared(self, lane: Lane, held: Sequence[torch.Tensor]) -> Context:
-        """The lane's context for contiguous tensors of the engine's types, told all of them."""
+        """The lane's context for contiguous tensors of the engine's types, told their shapes."""
         context = self._choice.told(lane, tuple(tuple(tensor.shape) for tensor in held))
-        context.takes(held, self._held, self._index)
         lane.context = context
         return context
 

@@ -100,12 +100,7 @@ class GraphRunner(EngineRunner):
         if graphs is None:
             graphs = lane.graphs = _Graphs(self._limit)
         graph = graphs.last
-        if (
-            graph is None
-            or graph.into != (outputs is not None)
-            or not graph.reads(inputs, self.borders)
-            or (outputs is not None and not graph.writes(outputs, self.borders))
-        ):
+        if graph is None or not graph.takes(inputs, outputs, self.borders):
             inputs = self.borders.ready(inputs)
             graph = self._graph_for(lane, graphs, inputs, outputs)
             if graph is None:
@@ -154,11 +149,7 @@ class GraphRunner(EngineRunner):
         none. ``given`` is what ``ready`` answered."""
         key = tuple(tuple(tensor.shape) for tensor in given), outputs is None
         graph = graphs.by_key.get(key)
-        if (
-            graph is not None
-            and graph.reads(given, self.borders)
-            and (outputs is None or graph.writes(outputs, self.borders))
-        ):
+        if graph is not None and graph.takes(given, outputs, self.borders):
             graphs.last = graph
             return graph
         addresses = tuple(tensor.data_ptr() for tensor in (*given, *(outputs or ())))

@@ -20,10 +20,16 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Plan:
-    """A call's profile, and for each output whose size is known size, strides and type."""
+    """A call's profile, and for each output whose size is known size, strides and type.
+
+    ``inputs`` and ``both`` know tensors by which it was called: the inputs, and these with the
+    caller's outputs; an ``_alike.Alike`` each.
+    """
 
     profile: Profile
     outputs: tuple[tuple[Shape, Shape, Any], ...]
+    inputs: Any
+    both: Any
 
 
 class Recent(Generic[V]):
