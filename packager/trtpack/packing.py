@@ -20,7 +20,7 @@ from trtpack_runtime.archive_writer import Member
 from trtpack_runtime.bundle import write_bundle
 from trtpack_runtime.dtypes import by_torch
 from trtpack_runtime.ledger import record as record_as_built
-from trtpack_runtime.manifest import Limits, Manifest
+from trtpack_runtime.manifest import Border, Limits, Manifest, borders_json
 from trtpack_runtime.safetensors import write_safetensors
 from trtpack_runtime.tactics import Tactics, to_lock
 
@@ -58,6 +58,7 @@ class Model:
     method: str
     golden: tuple[GoldenSample, ...]
     limits: Limits = NO_LIMITS
+    borders: tuple[Mapping[str, Border], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,9 @@ def write(
     variants: Sequence[Variant],
     metadata: Mapping[str, Any],
     report: Mapping[str, Any],
+    runtime: Sequence[Member] = (),
 ) -> Path:
-    """Writes the bundle to ``path`` and answers it.
+    """Writes the bundle to ``path`` and answers it; ``runtime`` are wheels for the device.
 
     Raises:
         ConfigError: the disk refused; nothing is left behind.
@@ -163,6 +165,7 @@ def write(
         Member(WEIGHTS_MEMBER, stored.path),
         *engines,
         *caches,
+        *runtime,
     ]
     write_bundle(path, manifest, members)
     record_as_built(path)
@@ -208,6 +211,7 @@ def _method(model: Model) -> dict[str, Any]:
             for i, sample in enumerate(golden)
         ],
         "tolerance": {o["name"]: _tolerance(o["dtype"], precision) for o in outputs},
+        "borders": borders_json(model.borders),
         "limits": asdict(model.limits),
     }
 

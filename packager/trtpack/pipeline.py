@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from trtpack_runtime.manifest import Limits
+from trtpack_runtime.safetensors import open_safetensors
 
+from .borders import record_borders
 from .building import assemble_all, bench_for, build_engines, look_around, tactics_for
 from .capture import capture
 from .converters import load_module
@@ -25,6 +27,7 @@ from .planning import METHOD, Planned, again, check_torch_ops, plan
 from .profiles import profile_ranges
 from .proof import prove
 from .report import BuildReport, Progress
+from .runtime_wheel import runtime_members
 from .sources import Model, Source, load_source
 from .summary import Made, describe
 from .target import find_target
@@ -103,6 +106,7 @@ def _finish(
     progress: Progress,
 ) -> BuildReport:
     captured, options, folder = lowered.captured, bench.options, bench.folder
+    wheels = runtime_members() if options.with_runtime else ()
     with progress.step("run the model for golden samples"):
         golden = record_golden(source, captured, options.samples)
     for attempt in itertools.count(1):
@@ -130,14 +134,18 @@ def _finish(
         for p in planned
     ]
     limits = Limits(options.max_latency_ms, options.max_memory_mb)
+    with progress.step("run the segments for what crosses between them"):
+        weights = {n: v.tensor() for n, v in open_safetensors(assembly.stored.path).items()}
+        borders = record_borders(captured, assembly.programs.values(), weights, golden)
     with progress.step("write the bundle"):
         bundle = write(
             folder / options.output.name,
-            PackedModel(source, captured, METHOD, golden, limits),
+            PackedModel(source, captured, METHOD, golden, limits, borders),
             assembly.stored,
             variants,
             options.metadata,
             _summary(plan_report),
+            wheels,
         )
     proofs = {}
     for item in planned:

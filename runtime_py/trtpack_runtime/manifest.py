@@ -20,6 +20,7 @@ from .manifest_methods import (
     Limits,
     Method,
     TensorSpec,
+    borders_json,
     method_json,
     read_dtype,
     read_method,
@@ -38,6 +39,7 @@ __all__ = [
     "TensorSpec",
     "Variant",
     "Weights",
+    "borders_json",
 ]
 
 _SCHEMA = re.compile(r"trtpack\.bundle/(\d+)")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -101,7 +101,7 @@ def read_method(place: Place) -> Method:
 def method_json(method: Method) -> dict[str, Any]:
     """A method as plain JSON values."""
     limits = {key: value for key, value in asdict(method.limits).items() if value is not None}
-    borders = [{k: _border_json(b) for k, b in sample.items()} for sample in method.borders]
+    borders = borders_json(method.borders)
     return {
         "inputs": [_tensor_json(t) for t in method.inputs],
         "outputs": [_tensor_json(t) for t in method.outputs],
@@ -120,6 +120,11 @@ def method_json(method: Method) -> dict[str, Any]:
         **({"limits": limits} if limits else {}),
         **({"borders": borders} if any(borders) else {}),
     }
+
+
+def borders_json(samples: Sequence[Mapping[str, Border]]) -> list[dict[str, Any]]:
+    """The borders of each golden sample as plain JSON values."""
+    return [{name: _border_json(b) for name, b in sample.items()} for sample in samples]
 
 
 def read_dtype(place: Place) -> str:

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What crosses between the segments of a program, computed from the golden samples.
+
+It lets a device name the segment that computes something else. A program of one segment has none:
+what that answers is golden itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+
+from trtpack_runtime import wiring
+from trtpack_runtime.borders import border_of
+from trtpack_runtime.engines import LoadContext, engine
+from trtpack_runtime.execution import LoadedSegment, Segments
+from trtpack_runtime.manifest import Border
+from trtpack_runtime.segment_loading import PORTABLE
+
+from .capture import Captured, attribute
+from .golden import GoldenSample
+from .program import Assembled
+
+_HOST = torch.device("cpu")
+
+Runner = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
+
+
+def record_borders(
+    captured: Captured,
+    programs: Iterable[Assembled],
+    stored: Mapping[str, torch.Tensor],
+    golden: Sequence[GoldenSample],
+) -> tuple[dict[str, Border], ...]:
+    """The borders of each golden sample by value name, those of all targets' programs together.
+
+    A value has one name in all of them; a program whose borders others have told is not run.
+    ``stored`` are the tensors of the weight store.
+    """
+    found: tuple[dict[str, Border], ...] = tuple({} for _ in golden)
+    known: set[str] = set()
+    for assembled in programs:
+        wanted = crossing(assembled) - known
+        if wanted:
+            segments = _segments(assembled, stored)
+            for borders, sample in zip(found, golden, strict=True):
+                borders |= _run(assembled, segments, wanted, captured, stored, sample)
+            known |= wanted
+    return tuple(dict(sorted(borders.items())) for borders in found)
+
+
+def crossing(assembled: Assembled) -> set[str]:
+    """The values that one segment computes and another reads."""
+    segments = assembled.program.segments
+    made = {value for segment in segments for value in segment.outputs.values()}
+    return made & {value for segment in segments for value in segment.inputs.values()}
+
+
+def _segments(assembled: Assembled, stored: Mapping[str, torch.Tensor]) -> Segments:
+    """Every segment in PyTorch."""
+    loaded = []
+    for segment in assembled.program.segments:
+        network = assembled.networks.get(segment.name)
+        context = LoadContext(segment, stored, _HOST, network)
+        inputs, outputs = wiring.order(segment, network)
+        loaded.append(
+            LoadedSegment(
+                segment.name,
+                PORTABLE,
+                tuple(segment.inputs[name] for name in inputs),
+                tuple(segment.outputs[name] for name in outputs),
+                engine(PORTABLE).load(None, context),
+            )
+        )
+    return Segments({assembled.program.method: tuple(loaded)})
+
+
+def _run(
+    assembled: Assembled,
+    segments: Segments,
+    wanted: set[str],
+    captured: Captured,
+    stored: Mapping[str, torch.Tensor],
+    sample: GoldenSample,
+) -> dict[str, Border]:
+    found: dict[str, Border] = {}
+
+    def noting(segment: LoadedSegment) -> Runner:
+        def run(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+            results = segment.run(inputs)
+            for name, value in zip(segment.outputs, results, strict=True):
+                if name in wanted:
+                    found[name] = border_of(value)
+            return results
+
+        return run
+
+    states = {s.slot: attribute(captured.graph_module, s.slot).clone() for s in captured.state}
+    with torch.no_grad():
+        segments.watched(noting).run(assembled.program, sample.inputs, stored, states)
+    return found
