@@ -59,6 +59,7 @@ def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
         "trtpack_runtime.cli.run",
         "trtpack_runtime.cli.verify",
         "trtpack_runtime.device",
+        "trtpack_runtime.engines._load",
         "trtpack_runtime.ledger",
         "trtpack_runtime.manifest",
         "trtpack_runtime.network",
