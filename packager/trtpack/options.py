@@ -140,5 +140,6 @@ class Options:
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     max_latency_ms: float | None = None  # what trtpack run holds the model against
     max_memory_mb: float | None = None
+    with_runtime: bool = False  # wheels for a device without a network
     dry_run: bool = False
     report: Path | None = None

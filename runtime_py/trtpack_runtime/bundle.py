@@ -152,7 +152,7 @@ class Bundle:
         head, last = bytes(part[: contents.HEAD_BYTES]), bytes(part[-1:])
         if reason := contents.refused(name, head, last):
             raise BundleError(
-                f"{self.path}: {name} {reason}, which no member but an AOTInductor package may be",
+                f"{self.path}: {name} {reason}, which no member of that name may be",
                 hint="do not use this bundle, build it again from a source you trust",
                 member=name,
             )

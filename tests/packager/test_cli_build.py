@@ -71,7 +71,7 @@ def test_every_flag_reaches_its_option(pipeline: FakePipeline, tmp_path: Path) -
         --report {tmp_path}/r.json --profile x=1x3;ids=2 --profile x=8x3 --avg-timing-iterations 4
         --engine-weights stripped --version-compatible --hardware-compatible same-sm --sparse
         --dla-core 1 --debug-tensors a.* --debug-tensors b --no-cache --tactics {weights} --locked
-        --max-latency-ms 16.6 --max-memory-mb 800
+        --max-latency-ms 16.6 --max-memory-mb 800 --with-runtime
     """
     run(build, *arguments.split())
     assert pipeline.model == "m.py:make"
@@ -109,6 +109,7 @@ def test_every_flag_reaches_its_option(pipeline: FakePipeline, tmp_path: Path) -
         metadata={"labels": ["cat"]},
         max_latency_ms=16.6,
         max_memory_mb=800.0,
+        with_runtime=True,
         dry_run=True,
         report=tmp_path / "r.json",
     )
