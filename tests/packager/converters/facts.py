@@ -20,7 +20,7 @@ from tests.sweep.samples import Sample, operators, samples
 from trtpack import coverage
 from trtpack.capture import decompositions
 from trtpack.converters import load, registered
-from trtpack.target import find_target
+from trtpack.target import Target, find_target
 
 _RTX = find_target("rtx-4090")
 _RELEASES = {
@@ -66,9 +66,7 @@ def _of(cases: Sequence[Case]) -> dict[str, Any]:
     firsts = [_first(case) for case in cases if _dtype(case) != "bfloat16"]
     releases = [release for release in _RELEASES if release in firsts]
     every = [v for c in cases for v in (c, *variants(c, torch.float16, torch.bfloat16))]
-    dtypes = {_dtype(case) for case in every if refused(case, _RTX) is None}
-    if not dtypes:
-        dtypes = {_dtype(case) for case in every if refused(case, _RELEASES["11.1"]) is None}
+    dtypes = _taken(every, _RTX) or _taken(every, _RELEASES["11.1"])
     return {
         "dtypes": [name for name in _ORDER if name in dtypes],
         "dynamic": any(_takes_open_sizes(case) for case in cases),
@@ -76,6 +74,15 @@ def _of(cases: Sequence[Case]) -> dict[str, Any]:
         "all_since": next(reversed(releases), ""),
         "rtx": any(refused(case, _RTX) is None for case in cases),
     }
+
+
+def _taken(cases: Sequence[Case], target: Target) -> set[str]:
+    """The types that a target takes one of the cases in."""
+    found: set[str] = set()
+    for case in cases:
+        if (dtype := _dtype(case)) not in found and refused(case, target) is None:
+            found.add(dtype)
+    return found
 
 
 def _first(case: Case) -> str:

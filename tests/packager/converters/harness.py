@@ -16,7 +16,7 @@ import dataclasses
 import operator
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import sympy
@@ -295,8 +295,9 @@ def refused_beforehand(module: fx.GraphModule, target: Target) -> str | None:
     return node.refusal(call, target, symbols)
 
 
+@lru_cache(maxsize=64)
 def graph_of(case: Case) -> Graph:
-    """A graph of the one call, with metadata as ``torch.export`` leaves it."""
+    """A graph of the one call, with metadata as ``torch.export`` leaves it; not to be changed."""
     mode = FakeTensorMode(shape_env=ShapeEnv())
     generator = torch.Generator().manual_seed(0)
     samples, inputs = iter(case.samples(OPT)), case.inputs()
