@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inputs and outputs of a run as files: ``.safetensors``, ``.npz``, ``.npy`` and images."""
+"""Inputs and outputs of a run as tensors: of files, into files, and a classifier's best labels."""
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,28 +10,35 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .atomic import cannot_write, replaced
 from .dtypes import DTYPES, by_torch
-from .errors import ConfigError, InputMismatchError
-from .manifest import Method
+from .errors import ConfigError
 from .safetensors import open_safetensors, write_safetensors
+from .sample_files import (
+    IMAGE_SUFFIXES,
+    Wanted,
+    arrays_of,
+    check_output_path,
+    image_numbers,
+    inputs_of_files,
+    wanted_inputs,
+    write_arrays,
+)
 
 if TYPE_CHECKING:
     import numpy
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
-_PREPROCESS_KEYS = frozenset(
-    {"resize", "crop", "mean", "std", "channels", "scale", "layout", "interpolation"}
-)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """An input of the method: name, TensorRT's name of its type, shape (None where it varies)."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | None, ...]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "StoredTensor",
+    "Wanted",
+    "check_output_path",
+    "read_image",
+    "read_inputs",
+    "read_tensors",
+    "top_classes",
+    "wanted_inputs",
+    "write_outputs",
+]
 
 
 @dataclass(frozen=True)
@@ -61,47 +67,12 @@ class StoredTensor:
         return memoryview(raw)
 
 
-def wanted_inputs(method: Method) -> list[Wanted]:
-    """The inputs of a method as the manifest describes them."""
-    return [
-        Wanted(s.name, s.dtype, tuple(d if isinstance(d, int) else None for d in s.shape))
-        for s in method.inputs
-    ]
-
-
 def read_inputs(
     arguments: Sequence[str], wanted: Sequence[Wanted], metadata: Mapping[str, Any]
 ) -> dict[str, torch.Tensor]:
-    """The tensors that ``--input [NAME=]FILE`` arguments give, by input name.
-
-    A file with several tensors gives each to the input of its name; a file with one tensor, or an
-    image, goes to NAME, which may be left out where the method has one input.
-
-    Raises:
-        ConfigError: no such file, an unknown kind, or an input that does not exist.
-    """
-    found: dict[str, torch.Tensor] = {}
-    names = [w.name for w in wanted]
-    for argument in arguments:
-        name, path = _split(argument, names)
-        if not path.is_file():
-            raise ConfigError(f"there is no input file {path}", hint="check the path after --input")
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            target = _only(name, wanted, path)
-            found[target.name] = read_image(path, target, metadata.get("preprocess"))
-            continue
-        tensors = read_tensors(path)
-        if name is not None or (len(tensors) == 1 and not set(tensors) <= set(names)):
-            target = _only(name, wanted, path)
-            tensors = {target.name: _one(tensors, target.name, path)}
-        unknown = sorted(set(tensors) - set(names))
-        if unknown:
-            raise InputMismatchError(
-                f"{path} holds {unknown[0]!r}, the inputs are {', '.join(names)}",
-                hint="name its tensors after the inputs, or give --input NAME=FILE",
-            )
-        found.update(tensors)
-    return found
+    """The tensors that ``--input [NAME=]FILE`` arguments give, by input name; raises as
+    ``sample_files.inputs_of_files``."""
+    return inputs_of_files(arguments, wanted, metadata, read_tensors, _image)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -112,19 +83,10 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """
     if path.suffix == ".safetensors":
         return {name: view.tensor() for name, view in open_safetensors(path).items()}
-    if path.suffix not in (".npz", ".npy"):
-        raise ConfigError(
-            f"cannot read inputs from {path}", hint="give a .safetensors, .npz, .npy or image file"
-        )
-    import numpy
-
+    arrays = arrays_of(path)
     try:
-        loaded = numpy.load(path, allow_pickle=False)
-        if isinstance(loaded, numpy.ndarray):
-            return {path.stem: torch.from_numpy(loaded)}
-        with loaded:
-            return {name: torch.from_numpy(loaded[name]) for name in loaded.files}
-    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    except TypeError as error:
         raise ConfigError(
             f"cannot read {path}: {str(error).splitlines()[0]}",
             hint="write it with numpy.savez, numbers only",
@@ -141,8 +103,6 @@ def write_outputs(path: Path, outputs: Mapping[str, torch.Tensor]) -> None:
     if path.suffix == ".safetensors":
         write_safetensors(path, [StoredTensor(name, value) for name, value in outputs.items()])
         return
-    import numpy
-
     try:
         arrays = {name: value.detach().cpu().numpy() for name, value in outputs.items()}
     except TypeError as error:
@@ -150,57 +110,12 @@ def write_outputs(path: Path, outputs: Mapping[str, torch.Tensor]) -> None:
             f"cannot write {path}: numpy has no such type, {error}",
             hint="write a .safetensors file instead",
         ) from error
-    try:
-        with replaced(path) as file:
-            numpy.savez(file, allow_pickle=False, **arrays)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-
-
-def check_output_path(path: Path) -> None:
-    """ConfigError if outputs cannot be written to a file of this kind."""
-    if path.suffix not in (".safetensors", ".npz"):
-        raise ConfigError(
-            f"cannot write outputs to {path}", hint="choose a name ending in .safetensors or .npz"
-        )
+    write_arrays(path, arrays)
 
 
 def read_image(path: Path, wanted: Wanted, preprocess: Mapping[str, Any] | None) -> torch.Tensor:
-    """An image as the input the bundle's preprocessing makes of it, batch of one.
-
-    ``preprocess`` (the bundle's ``metadata.preprocess``) may give: ``resize`` (shorter side, or
-    [height, width]), ``crop`` (centre), ``interpolation``, ``channels`` (RGB, BGR or L), ``scale``
-    (1/255 unless given), ``mean``, ``std``, ``layout`` (NCHW or NHWC).
-
-    Raises:
-        ConfigError: no preprocessing in the bundle, no Pillow, or no such image.
-    """
-    import numpy
-
-    if preprocess is None:
-        raise ConfigError(
-            f"cannot turn {path} into input {wanted.name!r}: the bundle says no preprocessing",
-            hint="build it with --meta and a preprocess entry, or give a .safetensors or .npz file",
-        )
-    unknown = sorted(set(preprocess) - _PREPROCESS_KEYS)
-    if unknown:
-        raise ConfigError(
-            f"the bundle's preprocessing has the unknown step {unknown[0]!r}",
-            hint="update trtpack-runtime on this device, or give a .safetensors or .npz file",
-        )
-    channels = preprocess.get("channels", "RGB")
-    pixels = _opened(path, "L" if channels == "L" else "RGB", preprocess)
-    if channels == "BGR":
-        pixels = pixels[..., ::-1]
-    integer = DTYPES[wanted.dtype].kind == "int"
-    values: numpy.ndarray[Any, Any] = pixels.astype(numpy.float32)
-    values = values * numpy.float32(preprocess.get("scale", 1 if integer else 1 / 255))
-    values = values - numpy.asarray(preprocess.get("mean", 0), numpy.float32)
-    values = values / numpy.asarray(preprocess.get("std", 1), numpy.float32)
-    if preprocess.get("layout", "NCHW") == "NCHW":
-        values = values.transpose(2, 0, 1)
-    tensor = torch.from_numpy(numpy.ascontiguousarray(values))
-    return tensor.to(getattr(torch, DTYPES[wanted.dtype].torch)).unsqueeze(0)
+    """An image as an input, batch of one; raises as ``sample_files.image_numbers``."""
+    return _image(image_numbers(path, wanted, preprocess), wanted)
 
 
 def top_classes(
@@ -216,87 +131,5 @@ def top_classes(
     ]
 
 
-def _opened(path: Path, mode: str, preprocess: Mapping[str, Any]) -> numpy.ndarray[Any, Any]:
-    """The resized and cropped pixels as uint8 [height, width, channels]."""
-    import numpy
-
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise ConfigError(
-            f"cannot read {path} without Pillow",
-            hint="install pillow, or give a .safetensors or .npz file",
-        ) from error
-    name = str(preprocess.get("interpolation", "bilinear")).upper()
-    if name not in Image.Resampling.__members__:
-        raise ConfigError(
-            f"the bundle's preprocessing has the unknown interpolation {name.lower()!r}",
-            hint="update trtpack-runtime on this device",
-        )
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert(mode)
-    except (UnidentifiedImageError, OSError) as error:
-        raise ConfigError(f"cannot read the image {path}", hint="check the file") from error
-    if "resize" in preprocess:
-        width, height = _resized(image.size, preprocess["resize"])
-        image = image.resize((width, height), Image.Resampling[name])
-    if "crop" in preprocess:
-        height, width = _pair(preprocess["crop"])
-        left, top = _margin(image.width, width), _margin(image.height, height)
-        image = image.crop((left, top, left + width, top + height))
-    pixels = numpy.asarray(image)
-    return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-def _margin(has: int, wants: int) -> int:
-    """What a centre crop leaves out before it, or (negative) fills in, as in torchvision."""
-    return round((has - wants) / 2) if has >= wants else -((wants - has) // 2)
-
-
-def _resized(size: tuple[int, int], wanted: Any) -> tuple[int, int]:
-    """(width, height) after resizing; one number is for the shorter side, as in torchvision."""
-    if not isinstance(wanted, int):
-        height, width = _pair(wanted)
-        return width, height
-    width, height = size
-    if width <= height:
-        return wanted, int(wanted * height / width)
-    return int(wanted * width / height), wanted
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    height, width = (value, value) if isinstance(value, int) else value
-    return int(height), int(width)
-
-
-def _split(argument: str, names: Sequence[str]) -> tuple[str | None, Path]:
-    name, equals, rest = argument.partition("=")
-    if not equals or Path(argument).is_file():
-        return None, Path(argument)
-    if name not in names:
-        raise InputMismatchError(
-            f"there is no input {name!r}, the inputs are {', '.join(names)}",
-            hint="use one of these names before the '='",
-        )
-    return name, Path(rest)
-
-
-def _only(name: str | None, wanted: Sequence[Wanted], path: Path) -> Wanted:
-    if name is None and len(wanted) != 1:
-        names = ", ".join(w.name for w in wanted)
-        raise InputMismatchError(
-            f"{path} may be any of the inputs {names}", hint=f"write --input NAME={path}"
-        )
-    return wanted[0] if name is None else next(w for w in wanted if w.name == name)
-
-
-def _one(tensors: Mapping[str, torch.Tensor], name: str, path: Path) -> torch.Tensor:
-    if name in tensors:
-        return tensors[name]
-    if len(tensors) != 1:
-        raise InputMismatchError(
-            f"{path} holds {len(tensors)} tensors, none is called {name!r}",
-            hint="name the tensor after the input",
-        )
-    return next(iter(tensors.values()))
+def _image(numbers: numpy.ndarray[Any, Any], wanted: Wanted) -> torch.Tensor:
+    return torch.from_numpy(numbers).to(getattr(torch, DTYPES[wanted.dtype].torch))

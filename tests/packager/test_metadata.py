@@ -11,7 +11,7 @@ import pytest
 
 from trtpack.errors import ConfigError
 from trtpack.metadata import read_metadata
-from trtpack_runtime.samples import _PREPROCESS_KEYS
+from trtpack_runtime import sample_files
 
 
 def written(folder: Path, content: Any, name: str = "meta.json") -> Path:
@@ -72,4 +72,4 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_every_step_is_one_that_the_runtime_knows() -> None:
     from trtpack.metadata import PREPROCESS_KEYS
 
-    assert set(PREPROCESS_KEYS) == _PREPROCESS_KEYS
+    assert set(PREPROCESS_KEYS) == sample_files.PREPROCESS_KEYS

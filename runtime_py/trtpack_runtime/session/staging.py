@@ -6,7 +6,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from .cuda import Cuda
@@ -71,7 +70,7 @@ class SessionFuture:
             while not self.done():
                 left = end - time.monotonic()
                 if left <= 0:
-                    raise FutureTimeoutError(f"the call is not at its end after {timeout} s")
+                    raise TimeoutError(f"the call is not at its end after {timeout} s")
                 time.sleep(min(pause, left))
                 pause = min(2 * pause, _LONG_S)
         self.settle()
@@ -84,7 +83,7 @@ class SessionFuture:
         """What went wrong, None where nothing did; waits as ``result``."""
         try:
             self.result(timeout)
-        except FutureTimeoutError:
+        except TimeoutError:
             raise
         except Exception as error:
             return error

@@ -20,13 +20,12 @@ Open = Callable[..., Session]
 class Lab:
     """Opens sessions on a machine of doubles; ``cuda`` and ``trt`` are those of the last."""
 
-    cuda: CudaDouble
     trt: TrtDouble
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._folder, self._monkeypatch = folder, monkeypatch
         self._sessions: list[Session] = []
-        self._count = 0
+        self._count, self.cuda = 0, CudaDouble()
 
     def bundle(self, nets: Mapping[str, Net], methods: Mapping[str, Made], **rest: Any) -> Path:
         """A bundle of its own."""
