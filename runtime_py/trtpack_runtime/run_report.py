@@ -135,9 +135,7 @@ class RunReport:
                 yield SmokeFailure(
                     f"{check.method}() exceeds the {check.name} limit of the {check.source}: "
                     f"{check.text()}",
-                    hint="see where the time goes with trtpack profile"
-                    if check.name == "latency"
-                    else "take smaller inputs or a smaller model, or raise --max-memory-mb",
+                    hint=self._hint(check),
                     wants=check.wants,
                     has=check.has,
                 )
@@ -150,6 +148,15 @@ class RunReport:
                 wants=worse[0].before,
                 has=worse[0].now,
             )
+
+    def _hint(self, check: LimitCheck) -> str:
+        if check.name == "memory":
+            return "take smaller inputs or a smaller model, or raise --max-memory-mb"
+        vitals = [run.vitals for run in self.methods if run.name == check.method]
+        slowed = ", ".join(vitals[0].throttled) if vitals and vitals[0] else ""
+        if slowed:
+            return f"the machine was throttled ({slowed}), cool it or give it power and try again"
+        return "see where the time goes with trtpack profile"
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""

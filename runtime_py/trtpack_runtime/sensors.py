@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,7 @@ class SmiSensors:
     """
 
     source, every_s = "nvidia-smi", 0.5
+    _FRESH_S = 0.25  # one answer serves figures and memory
     _FIELDS = (
         "clocks.sm", "clocks.mem", "clocks.max.sm", "temperature.gpu", "power.draw",
         "power.limit", "memory.used", "clocks_throttle_reasons.active",
@@ -102,6 +104,7 @@ class SmiSensors:
     def __init__(self, bus: str, command: Sequence[str] = ("nvidia-smi",)) -> None:
         self._ask = [*command, "-i", bus, "--format=csv,noheader,nounits",
                      f"--query-gpu={','.join(self._FIELDS)}"]  # fmt: skip
+        self._answer: tuple[float, list[str]] = (float("-inf"), [])
         if not self._cells():
             raise OSError(f"nvidia-smi knows no GPU at {bus}")
 
@@ -136,11 +139,16 @@ class SmiSensors:
         return found
 
     def _cells(self) -> list[str]:
+        if time.monotonic() - self._answer[0] > self._FRESH_S:
+            self._answer = time.monotonic(), self._asked()
+        return self._answer[1]
+
+    def _asked(self) -> list[str]:
         try:
             done = subprocess.run(
                 self._ask, capture_output=True, text=True, timeout=10, check=False
             )
-        except subprocess.TimeoutExpired:
+        except (OSError, subprocess.TimeoutExpired):
             return []
         cells = [cell.strip() for cell in done.stdout.strip().split(",")]
         return cells if done.returncode == 0 and len(cells) == len(self._FIELDS) else []

@@ -23,7 +23,9 @@ FACTS: dict[str, Any] = {
         {"index": 0, "name": "Orin", "sm": "8.7", "memory_bytes": 1 << 33, "integrated": True},
         {"index": 1, "name": "A6000", "sm": "8.6", "memory_bytes": 1 << 35, "integrated": False},
     ],
-    "jetson": {"model": "Jetson Orin NX 16GB", "jetpack": "6.2", "l4t": "36.4.3", "power_mode": "MAXN"},
+    "jetson": {
+        "model": "Jetson Orin NX 16GB", "jetpack": "6.2", "l4t": "36.4.3", "power_mode": "MAXN",
+    },
 }  # fmt: skip
 
 
@@ -38,6 +40,12 @@ def test_a_limit_is_held_against_the_figure_asked_for() -> None:
     assert p99.text() == "p99 10.98 ms, at most 10.5 ms wanted"
     assert (most.passed, most.source) == (False, "command line")
     assert most.text() == "GPU memory 500 MB, at most 499.9 MB wanted"
+
+
+def test_limits_given_for_the_run_take_the_place_of_the_bundles() -> None:
+    run = MethodRun("forward", (), bench=bench(10.0))
+    (check,) = check_limits(run, None, Limits(1.0), Limits(20.0), "max")
+    assert (check.wants, check.source, check.passed) == (20.0, "command line", True)
 
 
 def test_what_was_not_measured_is_not_judged() -> None:
@@ -67,7 +75,16 @@ def test_failures_come_in_order_and_tell_what_was_wanted() -> None:
         "forward() exceeds the latency limit of the command line: p99 11 ms, at most 5 ms wanted"
     )
     assert (latency.wants, latency.has, SmokeFailure.exit_code) == (5.0, 11.0, 7)
+    assert latency.hint == "see where the time goes with trtpack profile"
     assert not found.passed
+
+
+def test_a_machine_that_was_throttled_is_the_first_suspect() -> None:
+    found = report(full=True)
+    found.against = None
+    found.limits = [LimitCheck("forward", "latency", "p99", "ms", 5.0, 11.0, "bundle")]
+    (latency,) = found.failures()
+    assert latency.hint.startswith("the machine was throttled (power cap), ")
 
 
 def test_the_machine_is_the_device_that_runs() -> None:
