@@ -286,6 +286,19 @@ def test_a_buffer_that_moves_after_all_is_copied_from_then_on(gpu: Gpu) -> None:
     assert gpu.told().count("captured") == 2
 
 
+def test_a_graph_captured_in_inference_mode_serves_outside_of_it(gpu: Gpu) -> None:
+    run = graphs(gpu)
+    with torch.inference_mode():
+        kept = [right(run) for _ in range(3)]
+    x = torch.rand(2, 3, requires_grad=True)
+    for _ in range(2):
+        (y,) = run([x])
+        assert torch.equal(y, x * 2)
+        assert not y.requires_grad
+    assert gpu.told()[-1] == "replays"
+    assert len(kept) == 3
+
+
 def test_outputs_that_stay_are_written_where_they_are(gpu: Gpu) -> None:
     run, x, z = graphs(gpu), torch.rand(2, 3), torch.zeros(2, 3)
     for _ in range(3):

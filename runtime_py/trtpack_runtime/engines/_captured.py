@@ -99,6 +99,8 @@ class Graph:
 
 def copy(places: list[T], tensors: list[T]) -> None:
     """Copies tensors, several by one launch where PyTorch can."""
+    if torch.is_grad_enabled():
+        tensors = [tensor.detach() for tensor in tensors]
     if len(places) == 1:
         places[0].copy_(tensors[0])
     elif places:
@@ -126,6 +128,18 @@ def captured(
     Raises:
         RuntimeError: CUDA or TensorRT cannot.
     """
+    with torch.inference_mode(False), torch.no_grad():  # what is written to at any later call
+        return _captured(context, borders, streams, given, outputs, moved)
+
+
+def _captured(
+    context: Context,
+    borders: Borders,
+    streams: Streams,
+    given: Sequence[T],
+    outputs: Sequence[T] | None,
+    moved: Collection[int],
+) -> Graph:
     plan, count = context.plan, len(given)
     numbers = tuple(i for i in range(count) if i in moved or i in borders.narrowed)
     here = [
