@@ -19,7 +19,7 @@ from .input_check import InputPolicy
 from .method_call import CallOptions, MethodCall, OutputPolicy
 from .module_weights import destination, is_same, register_state, register_weights
 from .resolve import Choice
-from .segment_loading import load_segments
+from .segment_loading import in_pytorch, load_segments
 from .signatures import with_signature
 from .startup import Startup
 from .state_slots import StateSlots
@@ -164,6 +164,28 @@ class LoadedModule(torch.nn.Module):
         failed = dict.fromkeys(segments.failed, problem.message)
         segments = replace(segments, failed=failed)
         self._loaded = self._compiled(segments.refusing(problem) if strict else segments)
+        self._register()
+
+    @property
+    def loaded(self) -> Loaded:
+        """What calls run on now."""
+        return self._loaded
+
+    def put_in_pytorch(self, segment: str, reason: str) -> None:
+        """Runs a segment in PyTorch from the next call on; ``failed_engines`` tells the reason."""
+        loaded = self._loaded
+        placed = Placed(loaded.stored, lambda tensor: tensor.to(loaded.device))
+        programs, device = self._programs.values(), loaded.device
+        segments = in_pytorch(
+            loaded.segments, segment, reason, self._bundle, programs, placed, device
+        )
+        self._avoided[segment] = reason
+        self._engage(segments, {**loaded.stored, **placed.moved}, device)
+
+    def put_back(self, loaded: Loaded) -> None:
+        """Runs on what ``loaded`` told before."""
+        self._loaded = loaded
+        self._avoided = {n: r for n, r in self._avoided.items() if n in loaded.segments.failed}
         self._register()
 
     # --- weights and state -----------------------------------------------------------------------

@@ -13,6 +13,7 @@ import torch
 
 from . import smoke
 from .bundle import Bundle
+from .departures import blamed
 from .errors import ConfigError
 from .execution import LoadedSegment, Placed, Watch
 from .finish import Finished
@@ -192,15 +193,26 @@ class BundleModule(LoadedModule):
         finally:
             self._loaded = before
 
-    def smoke(self, method: str | None = None) -> SmokeReport:
+    def smoke(self, method: str | None = None, *, degrade: bool = False) -> SmokeReport:
         """Replays the golden samples of a method, or of all, each from fresh state; the state is
-        as after ``reset`` when it is done."""
+        as after ``reset`` when it is done.
+
+        Where outputs are wrong, the report names the segments to blame. With ``degrade`` PyTorch
+        runs these from now on, if everything is right then; ``failed_engines`` says so.
+        """
         report = SmokeReport(())
         for name in self.methods if method is None else (method,):
-            described = self._method(name).described
-            samples = smoke.golden_samples(self._bundle, described, self.device)
-            report += smoke.replay(partial(self._fresh, name), samples, described.tolerance)
+            replay = partial(self._replay, name)
+            found = replay()
+            if not found.passed:
+                found = blamed(self, name, found, replay, degrade=degrade)
+            report += found
         return report
+
+    def _replay(self, method: str) -> SmokeReport:
+        described = self._method(method).described
+        samples = smoke.golden_samples(self._bundle, described, self.device)
+        return smoke.replay(partial(self._fresh, method), samples, described.tolerance)
 
     def reset(self) -> None:
         """Puts every state slot back to its first value."""

@@ -11,7 +11,7 @@ import torch
 
 from . import network, wiring
 from .bundle import Bundle
-from .device_faults import device_fault
+from .device_faults import device_fault, naming_faults
 from .engine_file import OwnFile, UnreadableEngineError
 from .engines import LoadContext, Runner, engine
 from .errors import BundleError, DeviceError, DeviceLostError, TrtpackError
@@ -79,6 +79,32 @@ def load_segments(
                 failed[name] = reason
         methods[program.method] = tuple(loaded)
     return Segments(methods, failed)
+
+
+def in_pytorch(
+    segments: Segments,
+    name: str,
+    reason: str,
+    bundle: Bundle,
+    programs: Iterable[Program],
+    constants: Mapping[str, torch.Tensor],
+    device: torch.device,
+) -> Segments:
+    """The same segments, one of them in PyTorch for a reason that ``failed`` tells.
+
+    Raises:
+        DeviceError: the device has no room for it.
+    """
+    loader = _Loader(bundle, constants, device, {})
+    methods = {}
+    for program in programs:
+        pairs = zip(program.segments, segments.methods[program.method], strict=True)
+        with naming_faults():
+            methods[program.method] = tuple(
+                loader.load(segment, None)[0] if segment.name == name else loaded
+                for segment, loaded in pairs
+            )
+    return Segments(methods, {**segments.failed, name: reason})
 
 
 @dataclass(frozen=True)

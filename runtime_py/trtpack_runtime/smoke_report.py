@@ -66,13 +66,43 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Departure:
+    """The first segment, ``number`` of ``count``, that answers something else.
+
+    ``kind`` is that of its engine, ``layers`` what it is of, ``value`` the tensor that is wrong and
+    ``reason`` how. ``passes_in_pytorch``: everything is right once PyTorch runs it.
+    """
+
+    segment: str
+    number: int
+    count: int
+    kind: str
+    layers: str
+    value: str
+    reason: str
+    passes_in_pytorch: bool = False
+
+    @property
+    def told(self) -> str:
+        """As a clause."""
+        text = (
+            f"segment {self.number} of {self.count} ({self.segment}, {self.kind}: {self.layers}) "
+            f"is the first that departs: {self.reason}"
+        )
+        return f"{text}; in PyTorch it is right" if self.passes_in_pytorch else text
+
+
+@dataclass(frozen=True)
 class SmokeReport:
-    """All outputs of all samples."""
+    """All outputs of all samples; ``departures`` are the segments to blame, where outputs were
+    wrong and the bundle tells enough."""
 
     comparisons: tuple[Comparison, ...]
+    departures: tuple[Departure, ...] = ()
 
     def __add__(self, other: SmokeReport) -> SmokeReport:
-        return SmokeReport(self.comparisons + other.comparisons)
+        departures = self.departures + other.departures
+        return SmokeReport(self.comparisons + other.comparisons, departures)
 
     @property
     def passed(self) -> bool:
@@ -94,9 +124,10 @@ class SmokeReport:
         worst = self.worst
         if self.passed or worst is None:
             return
+        told = "".join(f"; {one.told}" for one in self.departures[:1])
         raise SmokeFailure(
             f"{len(self.failed)} of {len(self.comparisons)} outputs wrong, worst is "
-            f"{worst.output!r} of {worst.sample}: {worst.failure}",
+            f"{worst.output!r} of {worst.sample}: {worst.failure}{told}",
             hint="build again for this device, or run with --verbose to see every output",
         )
 
