@@ -69,6 +69,7 @@ def test_json_is_one_document(bundle: Path, trtpack: Any) -> None:
     assert forward["smoke"]["passed"] is True
     assert forward["latency"]["wall"]["calls"] == 4
     assert forward["latency"]["items_per_call"] == 2
+    assert found["start"]["seconds"]["total"] <= found["load_seconds"]
     assert forward["segments"] == [
         {"name": "forward_0", "engine": "reference"},
         {"name": "forward_1", "engine": "reference"},

@@ -48,7 +48,8 @@ class Subject(Protocol):
 
     @property
     def start(self) -> Mapping[str, Any]:
-        """What is known of the start, as JSON."""
+        """What is known of the start, as JSON: ``seconds`` of its phases (``LoadTimes``), and
+        ``memory``, what was predicted (``MemoryPlan``)."""
 
     @property
     def clock(self) -> Clock:

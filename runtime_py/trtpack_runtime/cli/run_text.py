@@ -46,6 +46,8 @@ def loaded(report: RunReport, choice: Choice, verbose: bool) -> str:
     if verbose:
         rows = [(name, kind) for run in report.methods for name, kind in run.segments]
         lines += ["segments", columns(rows)]
+        phases = report.start.get("seconds") or {}
+        lines += ["start", columns((name, f"{spent:.3f} s") for name, spent in phases.items())]
     where = report.device
     if named := report.machine.get("device"):
         where += f" ({clean(str(named))})"

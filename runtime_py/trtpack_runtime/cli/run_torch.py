@@ -83,8 +83,12 @@ class TorchSubject:
 
     @property
     def start(self) -> Mapping[str, Any]:
-        """What is known of the start."""
-        return {}
+        """What the phases of the start took, and what memory was predicted."""
+        memory = self.module.memory
+        return {
+            "seconds": self.module.times.to_json(),
+            "memory": None if memory is None else memory.to_json(),
+        }
 
     @property
     def clock(self) -> Clock:
