@@ -6,11 +6,25 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
+
+import pytest
 
 from tests.runtime.bundles import archive_bytes, manifest_json, write_tiny
 from trtpack_runtime.dtypes import DTYPES, NETWORK_DTYPES
-from trtpack_runtime.manifest import EngineRef, Manifest, Variant
+from trtpack_runtime.manifest import (
+    EngineRef,
+    Golden,
+    Limits,
+    Manifest,
+    Method,
+    StateTensor,
+    TensorSpec,
+    Variant,
+    Weights,
+)
+from trtpack_runtime.tar_layout import Entry
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/reference/bundle-format.md").read_text()
 
@@ -44,19 +58,21 @@ def test_the_program_that_reads_a_bundle(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("tiny cpu orin\n", "")
 
 
-def test_every_key_of_the_manifest_is_explained() -> None:
-    manifest = Manifest.from_json(manifest_json()).to_json()
-    keys = {*manifest, *manifest["methods"]["forward"], *manifest["variants"]["cpu"]}
-    keys |= {
-        *manifest["weights"],
-        *manifest["state"][0],
-        *manifest["methods"]["forward"]["golden"][0],
-    }
-    for engine in manifest["variants"].values():
-        keys |= set(engine["engines"]["forward_0"])
-    keys |= set(Variant.__dataclass_fields__) | set(EngineRef.__dataclass_fields__)
+@pytest.mark.parametrize(
+    "part",
+    [Manifest, Method, TensorSpec, Golden, Limits, StateTensor, Weights, Variant, EngineRef, Entry],
+)
+def test_every_key_of_the_manifest_is_explained(part: type) -> None:
+    keys = {field.name for field in fields(part)}
+    keys |= set(Manifest.from_json(manifest_json()).to_json()) if part is Manifest else set()
     missing = {key for key in keys if not re.search(rf"[`\".]{key}[`\"]", DOCUMENT)}
     assert not missing
+
+
+def test_every_requirement_is_explained() -> None:
+    for entry in ("format:1", "torch>=2.6", "module:my_ops"):
+        Manifest.from_json(manifest_json(requires=[entry]))
+        assert f"| `{entry}` |" in DOCUMENT
 
 
 def test_every_type_is_named() -> None:

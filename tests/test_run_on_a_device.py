@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/how-to/run-on-a-device.md and its systemd unit do what they say."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from trtpack_runtime import ledger, store_folder
+from trtpack_runtime.cli import group
+from trtpack_runtime.cli.prune import prune
+from trtpack_runtime.cli.run import run
+from trtpack_runtime.errors import (
+    BundleError,
+    ConfigError,
+    DeviceError,
+    SmokeFailure,
+    TrtpackError,
+)
+
+HOW_TO = Path(__file__).parents[1] / "docs" / "how-to"
+DOCUMENT = (HOW_TO / "run-on-a-device.md").read_text(encoding="utf-8")
+UNIT = HOW_TO / "trtpack-smoke.service"
+
+
+@pytest.fixture
+def service() -> configparser.SectionProxy:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(UNIT)
+    return parser["Service"]
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    text = UNIT.read_text().replace("/opt/trtpack/bin/trtpack", "/bin/true")
+    unit = tmp_path / UNIT.name
+    unit.write_text(text.replace("User=robot", "User=root"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False
+    )
+    complaints = [line for line in done.stderr.splitlines() if UNIT.name in line]
+    assert complaints == []
+
+
+def test_the_units_folders_are_those_the_runtime_uses(
+    service: configparser.SectionProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for setting in shlex.split(service["Environment"]):
+        monkeypatch.setenv(*setting.split("=", 1))
+    assert store_folder.default_home() == Path("/var/cache") / service["CacheDirectory"]
+    assert ledger.default_path().parent == Path("/var/lib") / service["StateDirectory"]
+    assert store_folder.limit_variable_bytes() == 4 * 10**9
+
+
+def test_the_units_command_is_one(service: configparser.SectionProxy) -> None:
+    program, verb, *arguments = shlex.split(service["ExecStart"])
+    assert (Path(program).name, verb) == ("trtpack", "run")
+    with run.make_context("run", arguments) as context:
+        assert context.params["strict"]
+        assert str(context.params["bundle"]) == "/opt/robot/bundle.tar"
+
+
+def test_every_command_of_the_page_exists() -> None:
+    verbs = {*group.VERBS, *group.ELSEWHERE}
+    named = re.findall(
+        r"^    (?:/opt/trtpack/bin/)?trtpack ([a-z-]+)(.*?)(?:#.*)?$", DOCUMENT, re.M
+    )
+    assert {verb for verb, _ in named} >= {"doctor", "resolve", "run", "finish", "prune"}
+    assert {verb for verb, _ in named} <= verbs
+    for verb, arguments in named:
+        if verb == "prune":
+            found = CliRunner().invoke(prune, [*shlex.split(arguments), "--dry-run"])
+            assert found.exit_code == 0, found.output
+
+
+def test_the_exit_codes_of_the_page() -> None:
+    told = dict(re.findall(r"^\| (\d) \| (.*) \|$", DOCUMENT, re.MULTILINE))
+    codes: dict[type[TrtpackError], str] = {
+        ConfigError: "command line",
+        BundleError: "bundle",
+        DeviceError: "device",
+        SmokeFailure: "computes something else",
+    }
+    for kind, words in codes.items():
+        assert words in told[str(kind.exit_code)]
