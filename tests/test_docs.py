@@ -9,7 +9,10 @@ import re
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
+
+from trtpack_runtime.cli import trtpack
 
 ROOT = Path(__file__).parents[1]
 TRACKED = [
@@ -42,6 +45,20 @@ def test_python_blocks_parse_and_name_what_exists(document: Path) -> None:
             match node:
                 case ast.Attribute(ast.Name("trtpack" | "trtpack_runtime" as package), name):
                     assert hasattr(importlib.import_module(package), name), name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_commands_have_the_options_that_they_are_shown_with(document: Path) -> None:
+    shown = re.findall(r"^(?: +|\$ )trtpack ([a-z][a-z-]*)(.*)", document.read_text("utf-8"), re.M)
+    for verb, rest in shown:
+        command: click.Command | None = trtpack.get_command(click.Context(trtpack), verb)
+        assert command is not None, verb
+        for word in rest.split("#")[0].split(";")[0].split():
+            if isinstance(command, click.Group) and word in command.commands:
+                command = command.commands[word]
+        known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+        used = re.findall(r"(?<!\S)(--[a-z][a-z-]*)", rest.split("#")[0].split(" trtpack ")[0])
+        assert set(used) <= known, verb
 
 
 def test_the_tree_in_the_architecture_is_the_tree() -> None:

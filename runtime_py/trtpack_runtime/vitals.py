@@ -128,6 +128,11 @@ class Watch:
             return None
         return summary(self._sensors.source, readings, self._sensors.limits())
 
+    def forget(self) -> None:
+        """Leaves out what was in use until now, as when other processes built engines."""
+        with self._lock:
+            self._used = self._now() or 0
+
     def memory(self, on_gpu: bool, torch_bytes: int | None = None) -> MemoryPeaks:
         """The most there was until now.
 

@@ -84,6 +84,17 @@ def test_gpu_memory_is_by_how_much_its_use_grew() -> None:
     watch.close()
 
 
+def test_what_built_the_engines_is_not_what_runs_them() -> None:
+    sensors = Scripted()
+    watch = Watch(sensors)
+    sensors.taken = {"used_bytes": 9000 * MB}
+    time.sleep(0.05)
+    sensors.taken = {"used_bytes": 300 * MB}
+    watch.forget()
+    assert watch.memory(True).gpu_bytes == 200 * MB
+    watch.close()
+
+
 def test_the_drivers_word_on_this_process_is_better() -> None:
     sensors = Scripted()
     watch = Watch(sensors)
