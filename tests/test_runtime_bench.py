@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tests.acceptance.runtime import PARTS, page
+from tests.acceptance.runtime import PARTS, overhead, page, resnet, timing
 from tests.acceptance.runtime.__main__ import main
 from tests.acceptance.runtime.results import Part, Results
 from tests.acceptance.runtime.row import Row, Settings, at_most
@@ -119,3 +120,75 @@ def test_the_page_tells_what_was_measured_and_what_was_not() -> None:
         "",
         "Not measured yet.",
     ]
+
+
+# the parts: what they make of their measurements
+
+
+def test_calls_are_timed_in_turns() -> None:
+    now, order = [0.0], []
+
+    def call(name: str, seconds: float) -> None:
+        order.append(name)
+        now[0] += seconds
+
+    calls = {"a": lambda: call("a", 1e-6), "b": lambda: call("b", 5e-6)}
+    kwargs: Any = {"rounds": 2, "repeats": 3, "clock": lambda: now[0]}
+    us = timing.enqueued_us(calls, lambda: call("wait", 1.0), **kwargs)
+    assert us == pytest.approx({"a": 1.0, "b": 5.0}), "waiting is not part of it"
+    assert order == [*["wait", *"aaa", "wait", *"bbb"] * 2, "wait"]
+    us = timing.finished_us(calls, lambda: call("wait", 1.0), **kwargs)
+    assert us == pytest.approx({"a": 1e6 + 1, "b": 1e6 + 5}), "waiting is part of it"
+
+
+def test_a_profile_names_the_functions() -> None:
+    assert "test_runtime_bench" in timing.where_time_goes(lambda: fast("x"), calls=3)
+
+
+MEASURED = {
+    "enqueue": 5.0,
+    "runner": 8.0,
+    "module": 20.0,
+    "replay": 4.0,
+    "graph, stable": 10.0,
+    "graph, all moved": 16.0,
+    "copy": 3.0,
+    "Session": 15.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("slow", "failed"),
+    [
+        ({}, []),
+        ({"module": 20.1}, ["1 input: module over bare <= 15 µs"]),
+        ({"graph, stable": 10.1}, ["1 input: graph over bare <= 6 µs"]),
+        (
+            {"graph, all moved": 16.1},
+            ["1 input: graph, all moved, less 2 copies, over bare <= 6 µs"],
+        ),
+        ({"Session": 15.1}, ["1 input: Session over bare <= 10 µs"]),
+    ],
+)
+def test_what_a_call_may_cost(slow: dict[str, float], failed: list[str]) -> None:
+    row = overhead.judged("1 input", MEASURED | slow, 1)
+    assert [bar.text for bar in row.bars if not bar.holds] == failed
+
+
+@pytest.mark.parametrize(("us", "holds"), [(54.9, True), (55.1, False)])
+def test_what_a_hybrid_call_may_cost(us: float, holds: bool) -> None:
+    row = overhead.judged_hybrid("three", {"enqueue": 15.0, "eager": 5.0, "module": us})
+    assert [bar.holds for bar in row.bars] == [holds]
+
+
+@pytest.mark.parametrize(("us", "holds"), [(104.9, True), (105.1, False)])
+def test_what_a_graph_of_resnet_may_cost(us: float, holds: bool) -> None:
+    (bar,) = resnet.judged({"replay": 100.0, "graph": us}).bars
+    assert bar.holds == holds
+
+
+def test_without_a_gpu_the_overhead_is_pythons(tmp_path: Path) -> None:
+    settings = Settings("cpu", tmp_path, frozenset({"8 inputs, Python alone"}), quick=True)
+    (row,) = overhead.rows(settings)
+    assert row.figures["bare enqueue, µs"] < row.figures["runner, µs"]
+    assert next(resnet.rows(settings)).notes == ("CUDA graphs need a GPU.",)
