@@ -16,8 +16,9 @@ from ..errors import ConfigError
 from ..limits import FIGURE, FIGURES
 from ..manifest import Limits
 from . import run_text
-from .group import naming_missing_modules
+from .failures import DEGRADED
 from .run_steps import Settings, run_steps
+from .run_subject import Subject
 from .sections import SectionedCommand, SectionOption
 
 EXAMPLES = """\b
@@ -28,6 +29,7 @@ Examples:
   trtpack run bundle.tar --input ids=tokens.npz --output out.safetensors
   trtpack run bundle.tar --strict --json --junit report.xml
   trtpack run bundle.tar --no-build     # engines that are not built yet run in PyTorch
+  trtpack run bundle.tar --no-torch     # on TensorRT alone, as where PyTorch is not installed
   trtpack run bundle.tar --max-latency-ms 33 --max-memory-mb 500
   trtpack run bundle.tar --json > before.json; trtpack run bundle.tar --against before.json
 """
@@ -92,11 +94,31 @@ _measuring, _judging, _report = map(_in, ("Measuring", "Judging", "Report"))
 )
 @click.option("--rebuild", is_flag=True, help="Build this device's engines anew.")
 @click.option(
+    "--verify",
+    type=click.Choice(("lazy", "full")),
+    default="lazy",
+    show_default=True,
+    help="Compare the digests of what is used, or of the whole bundle before anything else.",
+)
+@click.option(
+    "--start",
+    type=click.Choice(("full", "fast")),
+    default="full",
+    show_default=True,
+    help="With fast, PyTorch answers while the engines load; what is measured are the engines.",
+)
+@click.option("--no-memory-check", is_flag=True, help="Load also what will hardly fit.")
+@click.option(
     "--import",
     "imports",
     metavar="MODULE",
     multiple=True,
     help="Import a module that registers operators. Repeat for several.",
+)
+@click.option(
+    "--no-torch",
+    is_flag=True,
+    help="Run without PyTorch, as a machine that lacks it does: on TensorRT alone.",
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads to use.")
 @_measuring(
@@ -177,7 +199,11 @@ def run(
     cuda_graphs: bool,
     no_build: bool,
     rebuild: bool,
+    verify: str,
+    start: str,
+    no_memory_check: bool,
     imports: tuple[str, ...],
+    no_torch: bool,
     threads: int | None,
     warmup: int | None,
     repeats: int | None,
@@ -200,6 +226,9 @@ def run(
     times calls with the inputs given, or those of the first golden sample. Exit code 7 where an
     output is wrong, a limit is exceeded, or something got worse than in the run of --against.
 
+    An engine that cannot be built or loaded, or that computes something else, leaves its segment to
+    PyTorch: exit code 8 where all is right then. With --strict it fails.
+
     Engines that the bundle leaves to this device are built at the first run and kept for the next.
     """
     if no_build and rebuild:
@@ -221,34 +250,47 @@ def run(
         tolerance=tolerance,
         verbose=verbose,
     )
-    with naming_missing_modules("run"):
-        import torch
-
-    from ..samples import check_output_path
-    from .run_torch import TorchSubject
+    from ..sample_files import check_output_path
 
     if output is not None:
         check_output_path(output)
-    if threads is not None:
+    torch = None if no_torch else _torch()
+    for option, given in (("--threads", threads), ("--import", imports)):
+        if torch is None and given:
+            raise ConfigError(f"{option} needs PyTorch", hint="leave it out, or install PyTorch")
+    if torch is not None and threads is not None:
         torch.set_num_threads(threads)
     say = (lambda text: None) if quiet or as_json else _say
     facts, watch = _watched(device)
     try:
-        start = time.perf_counter()
+        began = time.perf_counter()
         with _build_line(quiet) as line:
-            subject = TorchSubject.load(
-                bundle,
-                line,
-                device=device,
-                target=target,
-                strict=strict,
-                trust=trust,
-                cuda_graphs=cuda_graphs,
-                imports=imports,
-                build=not no_build,
-                rebuild=rebuild,
-            )
-        report = run_steps(subject, settings, watch, facts, time.perf_counter() - start, say)
+            options: dict[str, Any] = {
+                "device": device,
+                "target": target,
+                "trust": trust,
+                "cuda_graphs": cuda_graphs,
+                "build": not no_build,
+                "rebuild": rebuild,
+            }
+            if torch is None:
+                from .run_session import SessionSubject
+
+                subject: Subject = SessionSubject.load(bundle, line, methods, **options)
+            else:
+                from .run_torch import TorchSubject
+
+                subject = TorchSubject.load(
+                    bundle,
+                    line,
+                    strict=strict,
+                    imports=imports,
+                    verify=verify,
+                    start=start,
+                    check_memory=not no_memory_check,
+                    **options,
+                )
+        report = run_steps(subject, settings, watch, facts, time.perf_counter() - began, say)
     finally:
         watch.close()
     if report.passed:
@@ -262,6 +304,17 @@ def run(
         write(junit, f"trtpack run {bundle.name}", list(cases(report)), properties(report))
     for failure in report.failures():
         raise failure
+    if report.failed:
+        click.get_current_context().exit(DEGRADED)
+
+
+def _torch() -> Any:
+    """PyTorch, None where it is not installed."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return None
+    return torch
 
 
 def _say(text: str) -> None:

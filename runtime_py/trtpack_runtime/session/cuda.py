@@ -121,9 +121,13 @@ class Cuda:
         """Has the host wait until a stream has done all it was given."""
         self._call("cudaStreamSynchronize", stream, of="the GPU's work")
 
-    def new_event(self) -> Any:
-        """An event without a time."""
-        return self._call("cudaEventCreateWithFlags", _NO_TIMING)
+    def new_event(self, *, timed: bool = False) -> Any:
+        """An event, which is faster without a time."""
+        return self._call("cudaEventCreateWithFlags", 0 if timed else _NO_TIMING)
+
+    def elapsed_ms(self, begin: Any, end: Any) -> float:
+        """Milliseconds between two timed events that have happened."""
+        return float(self._call("cudaEventElapsedTime", begin, end))
 
     def end_event(self, event: Any) -> None:
         """Gives an event back."""

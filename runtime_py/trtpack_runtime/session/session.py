@@ -20,14 +20,15 @@ from ..resolve import Choice
 from ..smoke_report import SmokeReport
 from . import call, smoke_numpy
 from .arrays import DeviceArray
-from .cuda import Cuda, api
+from .clock import StreamClock
+from .cuda import Cuda
 from .given import Given, Inputs, Reader, in_order
 from .route import Route
 from .smoke_numpy import Value
 from .staging import SessionFuture
 from .start import Opened, Options, opened
 from .stored import Constant, first_states, place_constants
-from .work import Work
+from .work import Work, check_shapes
 
 if TYPE_CHECKING:
     import numpy
@@ -108,8 +109,7 @@ class Session:
         options = Options(device, methods, target, trust, build, rebuild, on_progress)
         self._inputs: Inputs = inputs
         self._how = graphs, shapes, in_flight, stream
-        cuda = Cuda(api(), device)
-        self._begin(cuda, opened(path, options, cuda), {})
+        self._begin(opened(path, options), {})
 
     def twin(self) -> Session:
         """Another session over the same engines and weights, with a stream, memory and state of
@@ -125,13 +125,13 @@ class Session:
             twin._inputs, twin._how = self._inputs, (*self._how[:3], None)
             for constant in work.constants.values():
                 constant.block.hold()
-            twin._begin(work.cuda, self._opened, dict(work.constants))
+            twin._begin(self._opened, dict(work.constants))
             return twin
 
-    def _begin(self, cuda: Cuda, loaded: Opened, constants: dict[str, Constant]) -> None:
+    def _begin(self, loaded: Opened, constants: dict[str, Constant]) -> None:
         graphs, shapes, in_flight, stream = self._how
         self._opened, self._lock, self._work = loaded, threading.RLock(), None
-        bundle, routes, wait = loaded.bundle, loaded.routes, stream is None
+        bundle, routes, wait, cuda = loaded.bundle, loaded.routes, stream is None, loaded.cuda
         self._readers = {
             name: [
                 Reader(spec, route.types[v], cuda.index, self._inputs, wait)
@@ -280,11 +280,24 @@ class Session:
             return call.begin_on_gpu(work, route, given)[1]
 
     def synchronize(self) -> None:
-        """Waits until the GPU has done all that the session gave it."""
+        """Waits until the GPU has done all that the session gave it, and takes the results."""
         with self._lock:
             work = self._ready()
             work.cuda.use()
+            work.staging.settle()
             work.cuda.wait(work.stream)
+
+    @property
+    def clock(self) -> StreamClock:
+        """What times the session's work on the GPU."""
+        work = self._ready()
+        return StreamClock(work.cuda, work.stream, self.synchronize)
+
+    def check(self, inputs: Any, *, method: str | None = None) -> None:
+        """Holds inputs against what a method takes, and does no more; raises as ``run``."""
+        with self._lock:
+            _, route, given = self._given(inputs, method)
+            check_shapes(route, given)
 
     def reset(self) -> None:
         """Puts every state slot back to its first value."""

@@ -26,7 +26,7 @@ from ..program import Program, Segment
 from ..progress import OnProgress
 from ..resolve import Choice
 from ..segments import TENSORRT_KINDS
-from .cuda import Cuda
+from .cuda import Cuda, api
 from .engine import SegmentEngine
 from .route import Route, route
 from .stored import stored
@@ -58,9 +58,10 @@ class Opened:
     trt: Any
     routes: Mapping[str, Route]
     times: LoadTimes
+    cuda: Cuda
 
 
-def opened(path: Any, options: Options, cuda: Cuda) -> Opened:
+def opened(path: Any, options: Options) -> Opened:
     """Opens a bundle and loads every engine of some methods.
 
     Raises:
@@ -92,6 +93,7 @@ def opened(path: Any, options: Options, cuda: Cuda) -> Opened:
                 build=options.build,
             )
             choice = _without_torch(bundle, choice, options)
+            cuda = Cuda(api(), options.device)  # TensorRT loads engines for the GPU that it took
 
         def made(
             now: Choice, own: Mapping[str, Finished], failed: Mapping[str, str]
@@ -106,7 +108,7 @@ def opened(path: Any, options: Options, cuda: Cuda) -> Opened:
             now, own, trt, routes = builds.load(
                 choice, made, build=options.build, rebuild=options.rebuild
             )
-    return Opened(bundle, now, own, trt, routes, times)
+    return Opened(bundle, now, own, trt, routes, times, cuda)
 
 
 def _facts(device: int) -> dict[str, Any]:

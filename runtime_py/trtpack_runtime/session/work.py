@@ -70,10 +70,7 @@ class Work:
             if len(self.plans) > 1:
                 self.plans.move_to_end(key)
             return plan
-        sizes = {s.name: one.shape for s, one in zip(route.specs, given, strict=True)}
-        for spec, one in zip(route.specs, given, strict=True):
-            check_rank(spec, one.shape)
-            check_sizes(spec, one.shape, sizes)
+        check_shapes(route, given)
         while len(self.plans) >= self.most_plans:
             self._forget_oldest()
         known = {value: one.shape for value, one in zip(route.inputs, given, strict=True)}
@@ -145,3 +142,11 @@ class Work:
         self.cuda.wait(self.stream)
         _, plan = self.plans.popitem(last=False)
         plan.drop(self.cuda)
+
+
+def check_shapes(route: Route, given: Sequence[Given]) -> None:
+    """Holds the shapes of inputs against the manifest; InputMismatchError names what is wrong."""
+    sizes = {spec.name: one.shape for spec, one in zip(route.specs, given, strict=True)}
+    for spec, one in zip(route.specs, given, strict=True):
+        check_rank(spec, one.shape)
+        check_sizes(spec, one.shape, sizes)

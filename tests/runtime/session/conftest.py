@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ class Lab:
         """Closes every session and looks at what is left."""
         while self._sessions:
             self._sessions.pop().close()
+        gc.collect()  # what an error's traceback still holds
         assert (self.cuda.leaked(), self.cuda.wrong) == ([], [])
 
 
