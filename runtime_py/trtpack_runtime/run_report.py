@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ class MethodRun:
                 "passed": smoke.passed,
                 "seconds": self.smoke_seconds,
                 "outputs": [c.to_json() for c in smoke.comparisons],
+                "departures": [asdict(departure) for departure in smoke.departures],
             },
             "outputs": None
             if self.outputs is None

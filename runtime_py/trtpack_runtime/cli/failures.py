@@ -15,6 +15,10 @@ import click
 from .. import __version__
 from ..errors import ConfigError, DeviceError, InternalError, TrtpackError
 
+DEGRADED = 8
+"""The exit code where all is right, but engines that belong here could not be built or loaded, or
+compute something else, so that PyTorch runs their segments."""
+
 
 def report(error: Exception, debug: bool) -> int:
     """Prints ``error:`` and ``hint:`` on stderr; answers the exit code.

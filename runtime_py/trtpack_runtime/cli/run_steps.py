@@ -87,6 +87,8 @@ def run_steps(
         load_seconds=load_seconds,
         start=subject.start,
     )
+    if any(engine["source"] == "built" for engine in subject.built.values()):
+        watch.forget()
     names = _methods(tuple(manifest.methods), settings)
     previous = settings.against and read_previous(settings.against, manifest.name)
     calls = {name: subject.inputs(name, settings.files) for name in names}
@@ -100,6 +102,7 @@ def run_steps(
         if len(names) > 1:
             say(run_text.method(run))
         _prove(subject, run, settings, say)
+        report.degraded, report.failed = subject.degraded, subject.failed
         _call(subject, run, calls[run.name], settings, say)
         if settings.plan is not None:
             with watch.during() as readings:
@@ -145,6 +148,7 @@ def _prove(
     start = time.perf_counter()
     run.smoke = subject.smoke(run.name)
     run.smoke_seconds = time.perf_counter() - start
+    run.segments = subject.segments(run.name)
     say(run_text.smoke(run.smoke, settings.verbose))
 
 

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ..bench import Bench, Times
 from ..limits import LimitCheck
@@ -48,6 +49,7 @@ def loaded(report: RunReport, choice: Choice, verbose: bool) -> str:
         lines += ["segments", columns(rows)]
         phases = report.start.get("seconds") or {}
         lines += ["start", columns((name, f"{spent:.3f} s") for name, spent in phases.items())]
+        lines += _predicted(report.start.get("memory") or {})
     where = report.device
     if named := report.machine.get("device"):
         where += f" ({clean(str(named))})"
@@ -59,6 +61,13 @@ def loaded(report: RunReport, choice: Choice, verbose: bool) -> str:
 def method(run: MethodRun) -> str:
     """The heading of one method among several."""
     return f"\n{clean(run.name)}()"
+
+
+def _predicted(memory: Mapping[str, Any]) -> list[str]:
+    """What memory the start was predicted to take, and took."""
+    names = ("predicted", "measured", "free")
+    rows = [(n, size(memory[f"{n}_bytes"])) for n in names if memory.get(f"{n}_bytes") is not None]
+    return ["memory of the start", columns(rows)] if rows else []
 
 
 def smoke(report: SmokeReport, verbose: bool) -> str:
@@ -81,6 +90,7 @@ def smoke(report: SmokeReport, verbose: bool) -> str:
         lines.append(line)
         if comparison.failure is not None:
             lines.append(wrapped(clean(comparison.failure), first=_BELOW, rest=_BELOW))
+    lines += [wrapped(clean(departure.told)) for departure in report.departures]
     if len(shown) < len(report.comparisons):
         lines.append(f"  {len(shown)} worst of {count}; see all with --verbose")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..resolve import Choice
 from ..run_report import TensorFacts
 from ..samples import read_inputs, top_classes, wanted_inputs, write_outputs
 from ..smoke_report import SmokeReport
+from ..starting import warm_up
 
 
 class TorchSubject:
@@ -30,6 +32,8 @@ class TorchSubject:
     def __init__(self, module: BundleModule, settings: Mapping[str, Any]) -> None:
         self.module = module
         self.settings = dict(settings)
+        self._degrade = False
+        self._first_answer: float | None = None
         if module.device.type == "cpu":
             self.settings["threads"] = torch.get_num_threads()
 
@@ -38,8 +42,15 @@ class TorchSubject:
         """Loads a bundle as ``loading.load`` does; what it warns of is told in the report."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DegradedWarning)
-            module = load(bundle, on_progress=on_progress, **options)
-        return cls(module, {"cuda_graphs": options.get("cuda_graphs", False)})
+            began = time.perf_counter()
+            module = load(bundle, on_progress=on_progress, warm_up=True, **options)
+            subject = cls(module, {"cuda_graphs": options.get("cuda_graphs", False)})
+            subject._degrade = not options.get("strict", False)
+            if not module.ready:
+                warm_up(module)
+                subject._first_answer = time.perf_counter() - began
+                module.wait_ready()
+        return subject
 
     @property
     def bundle(self) -> Bundle:
@@ -88,6 +99,7 @@ class TorchSubject:
         return {
             "seconds": self.module.times.to_json(),
             "memory": None if memory is None else memory.to_json(),
+            **({} if self._first_answer is None else {"first_answer_seconds": self._first_answer}),
         }
 
     @property
@@ -123,8 +135,9 @@ class TorchSubject:
             return self.module.run(method, inputs)
 
     def smoke(self, method: str) -> SmokeReport:
-        """Replays a method's golden samples."""
-        return self.module.smoke(method)
+        """Replays a method's golden samples; PyTorch takes the place of engines that fail them,
+        unless the run is strict."""
+        return self.module.smoke(method, degrade=self._degrade)
 
     def reset(self) -> None:
         """Puts the state back to its first values."""
