@@ -66,7 +66,7 @@ class CallPlan:
             done = tuple(slots[name] for name in last.get(number, ()))
             steps.append(Step(segment, reads, first, count - first, done))
         self.steps = tuple(steps)
-        self._quick = tuple((s.segment.run, s.reads, s.count, s.done) for s in steps)
+        self._quick = tuple((s.segment.run, s.reads, s.first + s.count, s.done) for s in steps)
         self.results = tuple(slots[o] if isinstance(o, str) else None for o in program.outputs)
         """The slot of each output; None for one that is no tensor."""
         self.tensors = tuple(slot for slot in self.results if slot is not None)
@@ -95,11 +95,10 @@ class CallPlan:
 
     def run(self, values: Values) -> Values:
         """Runs every segment; afterwards the slots of outputs and state are filled."""
-        for run, reads, count, done in self._quick:
-            found = run([values[slot] for slot in reads])
-            if len(found) != count:
-                raise wiring.malformed(f"an engine answers {len(found)} tensors, not {count}")
-            values += found
+        for run, reads, end, done in self._quick:
+            values += run([values[slot] for slot in reads])
+            if len(values) != end:
+                raise wiring.malformed(f"after an engine there are {len(values)} values, not {end}")
             for slot in done:
                 values[slot] = None
         return values
