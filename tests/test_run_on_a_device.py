@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from trtpack_runtime import ledger, store_folder
 from trtpack_runtime.cli import group
+from trtpack_runtime.cli.failures import DEGRADED
 from trtpack_runtime.cli.prune import prune
 from trtpack_runtime.cli.run import run
 from trtpack_runtime.errors import (
@@ -68,11 +69,13 @@ def test_the_units_command_is_one(service: configparser.SectionProxy) -> None:
         assert str(context.params["bundle"]) == "/opt/robot/bundle.tar"
 
 
-def test_every_command_of_the_page_exists() -> None:
+def test_every_command_of_the_page_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     verbs = {*group.VERBS, *group.ELSEWHERE}
-    named = re.findall(
-        r"^    (?:/opt/trtpack/bin/)?trtpack ([a-z-]+)(.*?)(?:#.*)?$", DOCUMENT, re.M
-    )
+    line = r"^    (?:/opt/trtpack/bin/)?trtpack ([a-z-]+)(.*?)(?:#.*)?$"
+    named = re.findall(line, DOCUMENT, re.MULTILINE)
     assert {verb for verb, _ in named} >= {"doctor", "resolve", "run", "finish", "prune"}
     assert {verb for verb, _ in named} <= verbs
     for verb, arguments in named:
@@ -91,3 +94,4 @@ def test_the_exit_codes_of_the_page() -> None:
     }
     for kind, words in codes.items():
         assert words in told[str(kind.exit_code)]
+    assert "PyTorch runs what an engine was to run" in told[str(DEGRADED)]
