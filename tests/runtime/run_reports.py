@@ -67,6 +67,7 @@ def report(
         memory=MemoryPeaks(900_000_000, True, gpu_bytes, "process", 50_000_000),
     )
     if full:
+        run.segments += (("forward_1", "reference"),)
         run.outputs = (TensorFacts("logits", "float32", (8, 1000), 32000, -3.0, 11.0),)
         run.labels = [[("cat", 0.9)]]
         run.vitals = Vitals(

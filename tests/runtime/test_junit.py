@@ -48,6 +48,8 @@ def test_a_run_has_a_case_for_everything_that_is_judged() -> None:
         for case in root.iter("testcase")
     }
     assert found == {
+        "resnet18.orin.engines forward_0": ["system-out"],
+        "resnet18.orin.engines forward_1": ["failure"],
         "resnet18.orin.smoke forward-0 logits": ["system-out"],
         "resnet18.orin.latency forward": ["system-out"],
         "resnet18.orin.limits forward latency": ["system-out"],

@@ -12,9 +12,14 @@ from .run_text import comparison_row, latency_text
 
 
 def cases(report: RunReport) -> Iterator[Case]:
-    """A case for every output, the latency of every method, every limit, and everything that was
-    compared with a previous run."""
+    """A case for every segment, which fails where PyTorch runs it in the place of an engine; for
+    every output, the latency of every method, every limit, and everything that was compared with a
+    previous run."""
     group = f"{report.name}.{report.variant}"
+    for segment, kind in dict(s for run in report.methods for s in run.segments).items():
+        reason = report.failed.get(segment)
+        failure = None if reason is None else f"runs in PyTorch: {reason}"
+        yield Case(f"{group}.engines", segment, failure=failure, output="" if failure else kind)
     for run in report.methods:
         if run.smoke is not None:
             count = max(len(run.smoke.comparisons), 1)
