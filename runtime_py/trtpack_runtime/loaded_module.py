@@ -128,8 +128,9 @@ class LoadedModule(torch.nn.Module):
         Raises:
             ConfigError: another value.
         """
-        self._options |= {k: v for k, v in (("inputs", inputs), ("outputs", outputs)) if v}
-        self._call_options = CallOptions.of(self._options)
+        given = {k: v for k, v in (("inputs", inputs), ("outputs", outputs)) if v is not None}
+        self._call_options = CallOptions.of({**self._options, **given})
+        self._options |= given
         self._loaded = self._compiled(self._loaded.segments)
         return self
 
@@ -143,7 +144,7 @@ class LoadedModule(torch.nn.Module):
         torch.nn.Module.__init__(twin)
         for name in _SHARED:
             twin.__dict__[name] = self.__dict__[name]
-        twin._options = dict(self._options)
+        twin._options, twin._avoided = dict(self._options), dict(self._avoided)
         twin._state = twin._new_state()
         twin.eval()
         twin._loaded = twin._compiled(self._loaded.segments)

@@ -179,4 +179,5 @@ class _Loader:
             tuple(segment.inputs[name] for name in inputs),
             tuple(segment.outputs[name] for name in outputs),
             runner,
+            () if portable is None else tuple(portable.tensor(name).dtype for name in outputs),
         )
