@@ -202,7 +202,8 @@ def _build(job: SegmentJob, key: str, shop: Workshop, watch: Watch, seed: bytes 
     stored = stores.engines.put(
         key, plan, outcome.record, about=about_engine(job, facts), seconds=seconds
     )
-    path, kept = plan, "not kept: the disk of the store takes nothing"
+    path = plan
+    kept: str | None = "not kept: the disk of the store takes nothing"
     if stored is not None:
         plan.unlink(missing_ok=True)
         path, kept = stored.path, stores.engines.place.told
