@@ -7,8 +7,10 @@ again in the same memory. That CUDA does the same is proved on a GPU.
 
 from __future__ import annotations
 
+import gc
 import re
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -415,3 +417,21 @@ def test_threads_have_graphs_of_their_own(gpu: Gpu) -> None:
             pool.submit(right, run).result()
     assert gpu.told() == [*["runs", "runs", "captured", "replays"] * 2, "replays"]
     assert len(run.contexts) == 2
+
+
+@pytest.mark.parametrize("batches", [(), (2,), (2, 2, 4, 4)])
+def test_a_runner_and_its_memory_go_at_once(gpu: Gpu, batches: tuple[int, ...]) -> None:
+    """Not only when Python looks for what refers to itself."""
+    gc.collect()
+    gc.disable()
+    try:
+        trt = Trt(gpu)
+        run = runner(trt, kind=GraphRunner)
+        for batch in batches:
+            right(run, batch)
+        kept = [weakref.ref(run), *map(weakref.ref, run.contexts)]
+        del run
+        trt.engine.made.clear()
+        assert [ref() for ref in kept] == [None] * len(kept)
+    finally:
+        gc.enable()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,14 +36,11 @@ class Choice:
         borders: Borders,
         profiles: Profiles,
         streams: Streams,
-        let_go: Callable[[Lane], bool],
     ) -> None:
-        """``let_go`` drops what keeps contexts of a lane from running; it answers whether there was
-        anything. ``trt`` is the TensorRT module, which outputs sized by data and shared memory
-        need."""
+        """``trt`` is the TensorRT module, which outputs sized by data and shared memory need."""
         self._trt, self._engine, self._log = trt, engine, log
         self._borders, self._profiles, self._streams = borders, profiles, streams
-        self._let_go, self._plans = let_go, Recent[Plan]()
+        self._plans = Recent[Plan]()
         self._nothing: torch.Tensor | None = None
 
     def plan(self, shapes: tuple[Shape, ...]) -> Plan | None:
@@ -72,9 +68,16 @@ class Choice:
         context.plan = plan
         return context
 
-    def first(self, lane: Lane) -> None:
-        """Gives a new lane its first context."""
-        self._new(lane, self._profiles.first)
+    def lane(self) -> Lane:
+        """A new lane with a context of the first profile.
+
+        Raises:
+            DeviceError: the GPU has no memory for it.
+        """
+        lane = Lane()
+        with self._streams.on():
+            self._new(lane, self._profiles.first)
+        return lane
 
     def _context(self, lane: Lane, profile: Profile, shapes: tuple[Shape, ...]) -> Context:
         of_profile = [context for context in lane.contexts if context.profile is profile]
@@ -87,7 +90,7 @@ class Choice:
         try:
             return self._new(lane, profile)
         except DeviceError:  # no memory, or of release 8, where a profile may have one context only
-            if not self._let_go(lane):
+            if lane.graphs is None or not lane.graphs.let_go(lane, self._streams):
                 raise
             return self._context(lane, profile, shapes)
 

@@ -88,8 +88,8 @@ class EngineRunner:
         self.capturable = capturable and not (self.borders.by_data or self.borders.narrowed)
         self.refits = 0
         profiles = Profiles(engine, inputs, fixed)
-        self._choice = Choice(trt, engine, log, self.borders, profiles, streams, self.let_go)
-        self._lanes = Lanes(self.lane(), self.lane, limit)
+        self._choice = Choice(trt, engine, log, self.borders, profiles, streams)
+        self._lanes = Lanes(self._choice.lane(), self._choice.lane, limit)
         self._mine = self._lanes.mine
 
     # --- calling ---------------------------------------------------------------------------------
@@ -304,10 +304,7 @@ class EngineRunner:
         Raises:
             DeviceError: the GPU has no memory for it.
         """
-        lane = Lane()
-        with self.streams.on():
-            self._choice.first(lane)
-        return lane
+        return self._choice.lane()
 
     @contextmanager
     def on(self, lane: Lane, keeper: Any = None) -> Iterator[None]:
@@ -339,11 +336,8 @@ class EngineRunner:
             torch.cuda.synchronize(self.device)
             self.refits += 1
             for lane in lanes:
-                self.let_go(lane)
+                if lane.graphs is not None:
+                    lane.graphs.let_go(lane, self.streams)
                 for context in lane.contexts:
                     context.forget()
             refit(self._trt, self.engine, self._log, weights)
-
-    def let_go(self, lane: Lane) -> bool:
-        """Drops the graphs that keep contexts of a lane; whether there were any."""
-        return False

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from ._captured import Graph
+    from ._streams import Streams
 
 Mode = Literal["off", "on", "auto"]
 GRAPHS = 8
@@ -60,11 +61,21 @@ class _Graphs:
         self.before: Any = None
         """The key of the last call, where that had no graph."""
 
-    def drop(self) -> list[Graph]:
-        """Forgets every graph."""
+    def let_go(self, lane: Lane, streams: Streams) -> bool:
+        """Drops every graph, so that their contexts may run; whether there were any."""
         gone, self.last = self.by_key.values(), None
         self.by_key.clear()
-        return gone
+        release(gone, lane, streams)
+        return bool(gone)
+
+
+def release(graphs: Sequence[Graph], lane: Lane, streams: Streams) -> None:
+    """Gives the contexts of graphs back to the lane once the last replay is over."""
+    if graphs and lane.last is not None:
+        streams.of(lane.last).synchronize()
+    for graph in graphs:
+        graph.context.keepers.discard(graph)
+        graph.context.forget()
 
 
 class GraphRunner(EngineRunner):
@@ -180,7 +191,7 @@ class GraphRunner(EngineRunner):
         old = graphs.by_key.pop(key)
         if old is None and graphs.by_key.full:
             old = graphs.by_key.pop_oldest()
-        self._release(lane, [] if old is None else [old])
+        release([] if old is None else [old], lane, self.streams)
         handle, graphs.last = self._current(self._index), None
         if handle != lane.last:
             self.follow(lane, handle)
@@ -191,7 +202,7 @@ class GraphRunner(EngineRunner):
             graph = captured(context, self.borders, self.streams, given, outputs, seen.moved)
         except RuntimeError as error:
             self._refused = True
-            self._release(lane, graphs.drop())
+            graphs.let_go(lane, self.streams)
             for context in lane.contexts:
                 context.forget()
             if self._warns:
@@ -211,17 +222,3 @@ class GraphRunner(EngineRunner):
         """As ``EngineRunner.memory``, the graphs' places too."""
         graphs = [] if lane.graphs is None else lane.graphs.by_key.values()
         return [*super().memory(lane), *(tensor for graph in graphs for tensor in graph.memory())]
-
-    def let_go(self, lane: Lane) -> bool:
-        """Drops the lane's graphs; whether there were any."""
-        gone = [] if lane.graphs is None else lane.graphs.drop()
-        self._release(lane, gone)
-        return bool(gone)
-
-    def _release(self, lane: Lane, graphs: list[Graph]) -> None:
-        """Gives the contexts of graphs back once the last replay is over."""
-        if graphs and lane.last is not None:
-            self.streams.of(lane.last).synchronize()
-        for graph in graphs:
-            graph.context.keepers.discard(graph)
-            graph.context.forget()

@@ -36,7 +36,9 @@ class Streams:
         self.index = _index(device)
         self.here: Callable[[], int] = getattr(raw, "_cuda_getDevice", torch.cuda.current_device)
         self.current: Callable[[int], int] = getattr(raw, "_cuda_getCurrentRawStream", _handle)
-        self.capturing: Callable[[], bool] = torch.cuda.is_current_stream_capturing
+        self.capturing: Callable[[], bool] = getattr(
+            raw, "_cuda_isCurrentStreamCapturing", torch.cuda.is_current_stream_capturing
+        )
         self.empty = _empty(device)
         self._wrapped: dict[int, Any] = {}
 
@@ -112,7 +114,8 @@ def _empty(device: torch.device) -> Empty:
 @cache
 def _blocking_stream(index: int) -> int:
     """A stream that CUDA orders with the default stream; it lives as long as the process."""
+    create = getattr(torch.cuda.cudart(), "cudaStreamCreate", None)
     handle = ctypes.c_void_p()
     with torch.cuda.device(index):
-        code = torch.cuda.cudart().cudaStreamCreate(ctypes.addressof(handle))
-    return handle.value or 0 if int(code) == 0 else 0
+        made = create is not None and int(create(ctypes.addressof(handle))) == 0
+    return handle.value or 0 if made else 0
