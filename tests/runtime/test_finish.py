@@ -11,7 +11,8 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 import torch
 
 from tests.runtime import deferred
-from trtpack_runtime import finish, load, placement
+from trtpack_runtime import finish, load, placement, store_folder
 from trtpack_runtime.bundle import Bundle, Member, open_bundle
 from trtpack_runtime.engines import (
     LoadContext,
@@ -56,6 +57,20 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stores and ledger of their own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr(store_folder, "SPARE_PARENTS", ())
+
+
+@contextmanager
+def read_only_disk(folder: Path) -> Iterator[None]:
+    """A disk of its own, mounted read-only; the test is skipped where that may not be done."""
+    folder.mkdir()
+    options = ["-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", folder]
+    if subprocess.run(["mount", *options], capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a disk here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 class Builds:
@@ -298,8 +313,28 @@ def test_a_store_that_cannot_be_written_costs_only_time(
 ) -> None:
     (tmp_path / "cache").write_bytes(b"a file where the folder should be")
     for _ in range(2):
-        assert loaded(bundle.path).smoke().passed
+        module = loaded(bundle.path)
+        assert module.smoke().passed
     assert builds.names == ["forward_0", "forward_1"] * 2
+    assert "not kept: the disk of the store takes nothing" in module.own_engines["forward_0"].told
+
+
+def test_on_a_read_only_disk_engines_are_kept_elsewhere(
+    bundle: Bundle,
+    builds: Builds,
+    on_h200: dict[str, LoadContext],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(store_folder, "SPARE_PARENTS", (tmp_path,))
+    with read_only_disk(tmp_path / "cache"):
+        first = loaded(bundle.path)
+        assert first.smoke().passed
+        kept = tmp_path / f"trtpack-{os.getuid()}" / "engines"
+        assert f", kept in {kept}, " in first.own_engines["forward_0"].told
+        assert first.own_engines["forward_0"].path.parent == kept
+        assert loaded(bundle.path).smoke().passed
+    assert builds.names == ["forward_0", "forward_1"]
 
 
 def test_a_full_disk_below_the_store_costs_only_time(
