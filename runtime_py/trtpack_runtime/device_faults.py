@@ -9,8 +9,10 @@ relaunched"); the texts are ``cudaGetErrorString``'s.
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from .errors import DeviceError, DeviceLostError
 
@@ -63,16 +65,23 @@ def device_fault(error: BaseException) -> DeviceError | None:
     return None
 
 
+def raise_fault(error: Exception) -> NoReturn:
+    """Raises DeviceError in place of an exception of PyTorch that is one of the device, else the
+    exception itself. What the failed call held is given back, however long the error is kept."""
+    fault = device_fault(error)
+    if fault is None:
+        raise error
+    traceback.clear_frames(error.__traceback__)
+    raise fault from error
+
+
 @contextmanager
 def naming_faults() -> Iterator[None]:
     """Raises DeviceError in place of an exception of PyTorch that is one of the device."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        fault = device_fault(error)
-        if fault is None:
-            raise
-        raise fault from error
+        raise_fault(error)
 
 
 def _no_memory(where: str, words: str) -> DeviceError:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from .calling import Convention
+from .device_faults import raise_fault
 from .errors import ConfigError
 from .execution import Segments
 from .given_outputs import check_outputs, copy_out, run_into
@@ -134,14 +135,22 @@ class MethodCall:
         state: StateSlots,
         out: Sequence[torch.Tensor] | None = None,
     ) -> list[torch.Tensor]:
-        """The outputs to inputs that were checked; they never need a gradient."""
-        if not torch.is_grad_enabled():
-            return self._run(inputs, state, out)
-        torch._C._set_grad_enabled(False)  # what torch.no_grad() does, without its object
+        """The outputs to inputs that were checked; they never need a gradient.
+
+        Raises:
+            DeviceError: the device has too little memory, after which the next call may go well;
+                DeviceLostError where it failed for good.
+        """
+        with_grad = torch.is_grad_enabled()
+        if with_grad:
+            torch._C._set_grad_enabled(False)  # what torch.no_grad() does, without its object
         try:
             return self._run(inputs, state, out)
+        except (RuntimeError, MemoryError) as error:
+            raise_fault(error)
         finally:
-            torch._C._set_grad_enabled(True)
+            if with_grad:
+                torch._C._set_grad_enabled(True)
 
     def _run(
         self,

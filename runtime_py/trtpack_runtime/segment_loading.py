@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import network, wiring
+from .atomic import cannot_write
 from .bundle import Bundle
 from .device_faults import device_fault, naming_faults
 from .engine_file import OwnFile, UnreadableEngineError
 from .engines import LoadContext, Runner, engine
-from .errors import BundleError, DeviceError, DeviceLostError, TrtpackError
+from .errors import BundleError, ConfigError, DeviceError, DeviceLostError, TrtpackError
 from .execution import LoadedSegment, Segments
 from .network import Network
 from .phases import phase
@@ -139,7 +142,9 @@ class _Loader:
                 raise error
             raise UnreadableEngineError(segment.name, error) from error
         told = error if isinstance(error, TrtpackError) else device_fault(error)
-        if not isinstance(told, (BundleError, DeviceError)):
+        if isinstance(error, OSError):
+            told = cannot_write(Path(error.filename or tempfile.gettempdir()), error)
+        if not isinstance(told, (BundleError, DeviceError, ConfigError)):
             raise error
         if self.options.get("strict") or isinstance(told, DeviceLostError):
             raise told from (None if told is error else error)

@@ -15,6 +15,7 @@ import torch
 from .bundle import Bundle
 from .device_builds import DeviceBuilds
 from .device_faults import device_fault
+from .engines._child import end_children
 from .errors import BuildCancelled, TrtpackError
 from .finish import Finished, Stores, Workshop
 from .free_memory import used_bytes, within_memory
@@ -166,6 +167,7 @@ class Background:
     def _cancel(self) -> None:
         """Ends the thread's children before the interpreter goes."""
         self._cancelled = True
+        end_children()
         self._thread.join(_PATIENCE_S)
 
 

@@ -18,6 +18,7 @@ from trtpack_runtime.borders import border_of
 from trtpack_runtime.bundle import Member, open_bundle
 from trtpack_runtime.engines import LoadContext, Runner, reference, tensorrt
 from trtpack_runtime.engines._options import BuildOptions
+from trtpack_runtime.errors import BundleError
 from trtpack_runtime.manifest import EngineRef
 from trtpack_runtime.rewrite import rewrite
 
@@ -73,7 +74,8 @@ class Engines:
         if name in self.refuse:
             raise self.refuse[name]
         assert isinstance(blob, memoryview)
-        assert bytes(blob) == PLAN
+        if bytes(blob) != PLAN:
+            raise BundleError("TensorRT cannot read the engine: it is no plan, or a damaged one")
         evaluated = reference.load(None, context)
         self.loaded.append(name)
 

@@ -29,6 +29,7 @@ from ._build import PLAN, TACTICS_IN, TACTICS_OUT, BuildOptions
 _GRACE_S = 5.0
 _TAIL_LINES = 5
 _WORK = {"build": "the TensorRT build"}
+_RUNNING: set[subprocess.Popen[bytes]] = set()
 
 
 OnProgress = Callable[[Mapping[str, Any]], None]
@@ -234,6 +235,7 @@ def _run(folder: Path, stderr: Any, on_progress: OnProgress | None, gpu: int) ->
         stderr=stderr,
         start_new_session=True,
     )
+    _RUNNING.add(child)
     try:
         assert child.stdout is not None
         for line in child.stdout:
@@ -241,7 +243,14 @@ def _run(folder: Path, stderr: Any, on_progress: OnProgress | None, gpu: int) ->
                 on_progress(json.loads(line))
         return child.wait()
     finally:
+        _RUNNING.discard(child)
         _end(child)
+
+
+def end_children() -> None:
+    """Asks every child to end; who waits for it in another thread is told so."""
+    for child in tuple(_RUNNING):
+        child.terminate()
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakSet
 
 from trtpack_runtime.errors import DeviceError, InputMismatchError
+from trtpack_runtime.phases import phase
 
 from ._cuda import device_error
 from ._log import Log
@@ -144,14 +145,15 @@ def made(engine: Any, log: Log, scratch: tuple[int, int] | None = None, trt: Any
         DeviceError: the GPU has no memory for it.
     """
     before = len(log.errors)
-    context = None if scratch is None else _without_memory(engine, trt)
-    if context is not None and scratch is not None:
-        if hasattr(context, "set_device_memory"):
-            context.set_device_memory(*scratch)
-        else:
-            context.device_memory = scratch[0]
-        return context
-    context = engine.create_execution_context()
+    with phase("context"):
+        context = None if scratch is None else _without_memory(engine, trt)
+        if context is not None and scratch is not None:
+            if hasattr(context, "set_device_memory"):
+                context.set_device_memory(*scratch)
+            else:
+                context.device_memory = scratch[0]
+            return context
+        context = engine.create_execution_context()
     if context is None:
         raise no_room(log, before)
     return context

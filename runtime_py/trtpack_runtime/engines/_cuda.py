@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from trtpack_runtime.device_faults import lost
 from trtpack_runtime.errors import DeviceError
 
 from ._log import Log, log_of
@@ -61,6 +62,8 @@ def error_number(text: str) -> int | None:
 def device_error(texts: Iterable[str]) -> DeviceError | None:
     """The machine's problem that lines of TensorRT's log tell; None where they tell another."""
     for text in reversed(list(texts)):
+        if (fault := lost(text)) is not None:
+            return fault
         problem = _PROBLEMS.get(error_number(text) or 0)
         if problem is not None:
             return DeviceError(f"{problem[0]}: TensorRT says {text}", hint=problem[1])
