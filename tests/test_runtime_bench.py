@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -33,6 +34,19 @@ def test_a_part_is_there(name: str) -> None:
     part = import_module(f"tests.acceptance.runtime.{name}")
     assert part.TITLE
     assert callable(part.rows)
+
+
+def test_the_script_says_what_it_can_do() -> None:
+    script = Path(__file__).parents[1] / "scripts/gpu_runtime_bench"
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, script, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert run("--list").stdout.split() == list(PARTS)
+    refused = run("--device", "cpu", "--write")
+    assert refused.returncode == 2
+    assert "the page is of whole runs on a GPU" in refused.stderr
 
 
 @pytest.fixture
