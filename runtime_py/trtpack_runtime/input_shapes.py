@@ -16,10 +16,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 def check_count(wanted: Sequence[TensorSpec], given: int) -> None:
     """InputMismatchError where a call has too few inputs, or too many."""
     if len(wanted) != given:
-        raise InputMismatchError(
-            f"wanted {len(wanted)} inputs ({', '.join(w.name for w in wanted)}), got {given}",
-            hint="see the inputs with trtpack inspect",
-        )
+        raise wrong_count([spec.name for spec in wanted], given)
+
+
+def wrong_count(names: Sequence[str], given: int) -> InputMismatchError:
+    """What is wrong with a call of another number of inputs than these."""
+    return InputMismatchError(
+        f"wanted {len(names)} inputs ({', '.join(names)}), got {given}",
+        hint="see the inputs with trtpack inspect",
+    )
 
 
 def check_rank(spec: TensorSpec, shape: Sequence[int]) -> None:

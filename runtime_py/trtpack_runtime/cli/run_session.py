@@ -111,7 +111,7 @@ class SessionSubject:
     @property
     def start(self) -> Mapping[str, Any]:
         """How long the phases of the start took."""
-        return self.session.times.to_json()
+        return {"seconds": self.session.times.to_json(), "memory": None}
 
     @property
     def clock(self) -> Clock:

@@ -17,7 +17,7 @@ from .memory import Block, aligned, array_at
 from .plan import Plan
 from .route import Route
 from .staging import SessionFuture, Slot
-from .work import Work
+from .work import Again, Work
 
 if TYPE_CHECKING:
     import numpy
@@ -95,10 +95,31 @@ def begin_on_gpu(
 def run_on_gpu(work: Work, route: Route, given: Sequence[Given]) -> dict[str, DeviceArray]:
     """A call between inputs and outputs on the GPU, which the host does not wait for."""
     try:
-        return _arrays(work, _launched(work, route, given, None))
+        arrays = _arrays(work, _launched(work, route, given, None))
     except BaseException:
         _abandon(work)
         raise
+    plan = work.plan_for(route, given)
+    if plan.repeatable:
+        places = plan.addresses.copy()
+        for value, one in zip(route.inputs, given, strict=True):
+            places[value] = one.address
+        graph = plan.graphs.get(tuple(places))
+        if graph is not None or work.graphs == "off" or plan.refused:
+            steps = zip(plan.contexts, route.steps, strict=True)
+            bound = tuple((c, [places[value] for value in step.bound]) for c, step in steps)
+            work.again = Again(route, graph, bound, arrays)
+    return arrays
+
+
+def repeated(work: Work, again: Again) -> dict[str, DeviceArray]:
+    """Makes a call again; raises as ``run_on_gpu``."""
+    if again.graph is not None:
+        work.cuda.launch(again.graph, work.stream)
+    else:
+        for context, addresses in again.bound:
+            context.enqueue(addresses, work.handle)
+    return dict(again.arrays)
 
 
 def fetched(work: Work, array: DeviceArray) -> numpy.ndarray[Any, Any]:

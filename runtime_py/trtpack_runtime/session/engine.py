@@ -79,7 +79,7 @@ class Context:
             DeviceError: TensorRT cannot.
         """
         context = self._context
-        if addresses != self._bound:
+        if addresses is not self._bound and addresses != self._bound:
             for i, address in enumerate(addresses):
                 if not self._bound or address != self._bound[i]:
                     context.tell_address(i, address)

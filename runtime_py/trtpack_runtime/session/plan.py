@@ -50,6 +50,12 @@ class Plan:
     """For how many calls its inputs on the GPU have been in the same place."""
     _places: list[int] = field(default_factory=list)
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether a call with all inputs in the same places has all else there too."""
+        route = self.route
+        return not (route.states or route.by_data or self.passed or 0 in self.nbytes)
+
     def input_places(self, cuda: Cuda) -> list[int]:
         """Where the inputs are copied to, by input; the memory is taken when first needed."""
         if self.inputs is None:

@@ -54,6 +54,11 @@ class Route:
     steps: tuple[Step, ...]
 
     @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The inputs' names, in order."""
+        return tuple(spec.name for spec in self.specs)
+
+    @cached_property
     def defined(self) -> frozenset[int]:
         """The values that a segment computes."""
         return frozenset(value for step in self.steps for value in step.outputs)

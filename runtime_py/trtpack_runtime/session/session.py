@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ..bundle import Bundle
 from ..errors import ConfigError, DeviceError
@@ -18,20 +18,17 @@ from ..phases import LoadTimes
 from ..progress import OnProgress
 from ..resolve import Choice
 from ..smoke_report import SmokeReport
-from . import call, smoke_numpy
+from . import call
 from .arrays import DeviceArray
 from .clock import StreamClock
 from .cuda import Cuda
 from .given import Given, Inputs, Reader, in_order
+from .proof import proved
 from .route import Route
-from .smoke_numpy import Value
 from .staging import SessionFuture
 from .start import Opened, Options, opened
 from .stored import Constant, first_states, place_constants
 from .work import Work, check_shapes
-
-if TYPE_CHECKING:
-    import numpy
 
 Graphs = Literal["auto", "on", "off"]
 
@@ -139,6 +136,7 @@ class Session:
             ]
             for name, route in routes.items()
         }
+        self._first = next(iter(routes.values()))
         states = first_states(bundle, routes, cuda)
         self._work = work = Work(
             cuda,
@@ -254,7 +252,15 @@ class Session:
             DeviceError: TensorRT or the GPU fails, or the session is closed.
         """
         with self._lock:
-            work, route, given = self._given(inputs, method)
+            work, route, values = self._values(inputs, method)
+            again = work.again
+            if again is not None and not copy and again.route is route:
+                for reader, value in zip(self._readers[route.method], values, strict=True):
+                    if not reader.is_again(value):
+                        break
+                else:
+                    return call.repeated(work, again)
+            given = self._read(work, route, values)
             if copy:
                 future = call.begin(work, route, given)
             elif work.owns_stream or any(one.array is not None for one in given):
@@ -310,18 +316,9 @@ class Session:
     def smoke(self, method: str | None = None) -> SmokeReport:
         """Replays the golden samples of a method, or of all, each from fresh state; the state is
         as after ``reset`` when it is done."""
-        report = SmokeReport(())
-        for name in self.methods if method is None else (method,):
-            described = self.bundle.manifest.methods[self._route(name).method]
-            samples = smoke_numpy.golden_samples(self.bundle, described)
-
-            def fresh(
-                inputs: Sequence[Any], name: str = name
-            ) -> tuple[dict[str, Value], dict[str, Value]]:
-                return self._fresh(name, inputs)
-
-            report += smoke_numpy.replay(fresh, samples, described.tolerance)
-        return report
+        names = self.methods if method is None else (self._route(method).method,)
+        with self._lock:
+            return proved(self, names)
 
     def close(self) -> None:
         """Ends every call and gives engines and memory back; again does nothing.
@@ -355,7 +352,7 @@ class Session:
     def _route(self, method: str | None) -> Route:
         routes = self._opened.routes
         if method is None:
-            return next(iter(routes.values()))
+            return self._first
         if method not in routes:
             raise ConfigError(
                 f"the session has no method {method!r}, it has {', '.join(routes)}",
@@ -364,31 +361,14 @@ class Session:
         return routes[method]
 
     def _given(self, inputs: Any, method: str | None) -> tuple[Work, Route, list[Given]]:
+        work, route, values = self._values(inputs, method)
+        return work, route, self._read(work, route, values)
+
+    def _values(self, inputs: Any, method: str | None) -> tuple[Work, Route, list[Any]]:
         work, route = self._ready(), self._route(method)
         work.cuda.use()
-        values = in_order(route.specs, inputs)
-        readers = self._readers[route.method]
-        return (
-            work,
-            route,
-            [r.read(v, work.handle) for r, v in zip(readers, values, strict=True)],
-        )
+        return work, route, in_order(route.names, inputs)
 
-    def _fresh(
-        self, method: str, inputs: Sequence[numpy.ndarray[Any, Any]]
-    ) -> tuple[dict[str, Value], dict[str, Value]]:
-        with self._lock:
-            self.reset()
-            outputs, route = self.run(list(inputs), method=method), self._route(method)
-            states = {name: array.numpy() for name, array in self.states.items()}
-            self.reset()
-        types = {slot.name: slot.dtype for slot in self.bundle.manifest.state}
-        declared = {spec.name: spec.dtype for spec, _ in route.outputs}
-        return (
-            {name: Value(array, declared[name]) for name, array in outputs.items()},
-            {name: _declared(array, types[name]) for name, array in states.items()},
-        )
-
-
-def _declared(array: numpy.ndarray[Any, Any], dtype: str) -> Value:
-    return Value(array.astype("int64") if dtype == "INT64" else array, dtype)
+    def _read(self, work: Work, route: Route, values: list[Any]) -> list[Given]:
+        work.again, readers = None, self._readers[route.method]
+        return [r.read(v, work.handle) for r, v in zip(readers, values, strict=True)]

@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import TrtpackError
 from ..input_shapes import check_rank, check_sizes
 from .allocator import output_allocator
-from .arrays import Shape
+from .arrays import DeviceArray, Shape
 from .cuda import Cuda
 from .engine import Context, Scratch
 from .given import Given
@@ -25,6 +25,17 @@ from .route import Route, Step
 from .staging import Staging
 from .state import State
 from .stored import Constant
+
+
+@dataclass(frozen=True, eq=False)
+class Again:
+    """A call that has been made, to be made again with all tensors where they were: its graph, or
+    each context with its addresses."""
+
+    route: Route
+    graph: Any
+    bound: tuple[tuple[Context, list[int]], ...]
+    arrays: Mapping[str, DeviceArray]
 
 
 @dataclass(eq=False)
@@ -44,6 +55,7 @@ class Work:
     plans: OrderedDict[Any, Plan] = field(default_factory=OrderedDict)
     contexts: dict[Any, Context] = field(default_factory=dict)
     closed: bool = False
+    again: Again | None = None
 
     def __post_init__(self) -> None:
         """Makes what is small; scratch and pinned memory are taken when they are needed."""
@@ -71,6 +83,7 @@ class Work:
                 self.plans.move_to_end(key)
             return plan
         check_shapes(route, given)
+        self.again = None
         while len(self.plans) >= self.most_plans:
             self._forget_oldest()
         known = {value: one.shape for value, one in zip(route.inputs, given, strict=True)}

@@ -46,6 +46,27 @@ class OnGpu:
         self.held -= 1
 
 
+class LikeTorch(OnGpu):
+    """One that has what PyTorch's tensors on a GPU have."""
+
+    is_cuda = True
+
+    def data_ptr(self) -> int:
+        return self.address
+
+    def is_contiguous(self) -> bool:
+        return True
+
+    def move(self, value: Any) -> None:
+        """Other memory for the same tensor, as ``Tensor.set_`` gives it."""
+        old = self.address
+        self.address = self._cuda.device_buffer(numpy.ascontiguousarray(value).tobytes())
+        self._cuda.cudaFree(old)
+
+
+LikeTorch.__module__ = "torch"
+
+
 class OnHost:
     """An array of the host that is not numpy's, perhaps with strides of its own."""
 

@@ -12,7 +12,7 @@ import pytest
 from tests.runtime.session.bundles import BATCH, Made
 from tests.runtime.session.conftest import Lab
 from tests.runtime.session.nets import CHAIN, DOUBLE, NETS, WHOLE, some
-from tests.runtime.session.producers import OnGpu, OnHost
+from tests.runtime.session.producers import LikeTorch, OnGpu, OnHost
 from tests.runtime.session.trt_double import Net
 from trtpack_runtime.errors import DeviceError, InputMismatchError
 from trtpack_runtime.session import DeviceArray, dlpack
@@ -175,6 +175,32 @@ def test_a_stream_of_the_callers(lab: Lab) -> None:
     gc.collect()
     x.free()
     assert lab.cuda.cudaStreamDestroy(stream) == (0,), "it stays the caller's"
+
+
+@pytest.mark.parametrize("graphs", ["off", "auto"])
+def test_a_call_that_repeats_itself(lab: Lab, graphs: str) -> None:
+    """Tensors that are PyTorch's stand where they stood: the call is made again as it was."""
+    lab.machine(NETS)
+    stream = lab.cuda.cudaStreamCreateWithFlags(1)[1]
+    session = lab.session_on(NETS, DOUBLE, stream=int(stream), cuda_graphs=graphs)
+    one, two, three = (LikeTorch(lab.cuda, some(b, b)) for b in (2, 2, 3))
+    order = [one] * 6 + [two] * 4 + [three] * 4 + [one] * 2 + [three, two, one, two] + [one] * 3
+    for step, x in enumerate(order):
+        x.write(some(x.shape[0], step))
+        y = session.run({"x": x}, copy=False)["y"]
+        assert numpy.array_equal(y.numpy(), 2 * some(x.shape[0], step))
+        if step == 5:
+            reads = len(one.streams)
+            assert reads < 6, "its capsule is not taken again"
+            numpy_answer = session.run([some(2, 9)])["y"]
+            assert numpy.array_equal(numpy_answer, 2 * some(2, 9))
+    one.move(some(2, 77))
+    y = session.run([one], copy=False)["y"]
+    assert numpy.array_equal(y.numpy(), 2 * some(2, 77)), "the same tensor in another place"
+    session.close()
+    for x in (one, two, three):
+        x.free()
+    lab.cuda.cudaStreamDestroy(stream)
 
 
 def test_numbers_of_16_bits_that_numpy_lacks(lab: Lab) -> None:
