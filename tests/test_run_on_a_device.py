@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,9 +70,7 @@ def test_the_units_command_is_one(service: configparser.SectionProxy) -> None:
         assert str(context.params["bundle"]) == "/opt/robot/bundle.tar"
 
 
-def test_every_command_of_the_page_exists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_command_of_the_page_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     verbs = {*group.VERBS, *group.ELSEWHERE}
     line = r"^    (?:/opt/trtpack/bin/)?trtpack ([a-z-]+)(.*?)(?:#.*)?$"
@@ -95,3 +94,27 @@ def test_the_exit_codes_of_the_page() -> None:
     for kind, words in codes.items():
         assert words in told[str(kind.exit_code)]
     assert "PyTorch runs what an engine was to run" in told[str(DEGRADED)]
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_read_only_from_root_to_tmp(tmp_path: Path) -> None:
+    """Nothing at all can be written; the smoke test runs all the same."""
+    bundle = Path(__file__).parent / "fixtures/bundles/1-first.tar"
+    script = """
+        mount --make-rprivate / || exit 99
+        for place in / /tmp /var /var/tmp /dev/shm /work /root /home; do
+            mountpoint -q $place && { mount -o remount,bind,ro $place || exit 99; }
+        done
+        touch "$1" /tmp/x 2>/dev/null && exit 99
+        cd / && exec "$2" -m trtpack_runtime run "$3" --no-bench
+    """
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", tmp_path / "x", sys.executable, bundle],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 99 or "unshare" in done.stderr:
+        pytest.skip("may not make disks read-only here")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "smoke test: passed" in done.stdout

@@ -63,19 +63,15 @@ def _code(name: str, package: str) -> dict[str, bytes]:
     spec = util.find_spec(package)
     folders = list(spec.submodule_search_locations or ()) if spec is not None else []
     root = Path(folders[0]) if folders else Path(package)
-    files = {
-        f"{package}/{path.relative_to(root).as_posix()}": path.read_bytes()
-        for path in root.rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
-    }
-    compiled = [file for file in files if file.endswith((".so", ".pyd"))]
-    if compiled or f"{package}/__init__.py" not in files:
+    paths = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    compiled = [path.name for path in paths if path.suffix in (".so", ".pyd")]
+    if compiled or root / "__init__.py" not in paths:
         why = f"it has compiled code, {compiled[0]}" if compiled else "its files are not found"
         raise ConfigError(
             f"cannot put {name} into the bundle: {why}",
             hint="install it from a wheel that is Python only, or build without --with-runtime",
         )
-    return files
+    return {f"{package}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in paths}
 
 
 def _about(found: metadata.Distribution, folder: str) -> dict[str, bytes]:

@@ -91,21 +91,17 @@ def test_the_runtime_runs_from_the_wheels_themselves(bundle: Path, tmp_path: Pat
     wheels = unpacked(bundle, tmp_path)
     path = os.pathsep.join(map(str, wheels))
 
-    def python(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-S", *arguments],  # -S: nothing that is installed here
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=tmp_path,
-            env={**clean(), "PYTHONPATH": path},
-        )
-
-    verified = python("-m", "trtpack_runtime", "verify", bundle)
-    assert (verified.returncode, verified.stderr) == (0, "")
-    assert python("-m", "trtpack_runtime", "doctor").returncode == 0
-    where = python("-c", "import trtpack_runtime; print(trtpack_runtime.__file__)").stdout
-    assert ".whl" in where
+    done = subprocess.run(
+        # -S: nothing that is installed here
+        [sys.executable, "-S", "-m", "trtpack_runtime", "--debug", "verify", bundle],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**clean(), "PYTHONPATH": path},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "sound" in done.stdout
 
 
 @pytest.mark.slow

@@ -105,7 +105,7 @@ def chosen(manifest: Manifest, found: list[Candidate], here: Mapping[str, Any]) 
         return None
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(manifests(), machines, owns)
 def test_every_variant_and_engine_has_one_verdict_with_a_reason(
     manifest: Manifest, here: Any, own: Any
@@ -124,7 +124,7 @@ def test_every_variant_and_engine_has_one_verdict_with_a_reason(
             assert "\n" not in verdict.reason
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(manifests(), machines, owns)
 def test_the_order(manifest: Manifest, here: Any, own: Any) -> None:
     found = resolve(manifest, here, (), own)
@@ -139,7 +139,7 @@ def test_the_order(manifest: Manifest, here: Any, own: Any) -> None:
     assert places == sorted(places)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(manifests(), machines, owns)
 def test_the_chosen_one_is_no_worse_than_any_and_each_is_explained(
     manifest: Manifest, here: Any, own: Any
@@ -160,7 +160,7 @@ def test_the_chosen_one_is_no_worse_than_any_and_each_is_explained(
     ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(manifests(), machines, owns, st.randoms(use_true_random=False))
 def test_the_order_of_variants_does_not_matter(
     manifest: Manifest, here: Any, own: Any, random: Any
@@ -173,7 +173,7 @@ def test_the_order_of_variants_does_not_matter(
     assert chosen(manifest, first, here) == chosen(shuffled, second, here)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(manifests(), machines, st.sampled_from(["torch", "tensorrt", "tensorrt_rtx"]))
 def test_less_software_never_makes_an_engine_fit_better(
     manifest: Manifest, here: Any, lost: str
@@ -181,7 +181,7 @@ def test_less_software_never_makes_an_engine_fit_better(
     assert_no_better(manifest, here, {**here, lost: None})
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(manifests(), machines)
 def test_less_hardware_never_makes_an_engine_fit_better(manifest: Manifest, here: Any) -> None:
     assert_no_better(manifest, here, {**here, "gpus": []})
@@ -204,7 +204,7 @@ def assert_no_better(manifest: Manifest, more: Any, less: Any) -> None:
             assert FITS.index(verdict.fit) >= FITS.index(was.fit), (segment, was, verdict)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(manifests(), machines)
 def test_a_file_of_facts_decides_as_the_machine_does(manifest: Manifest, here: Any) -> None:
     newer = json.loads(json.dumps({**here, "schema": "trtpack.facts/1", "of_tomorrow": [1]}))
