@@ -14,8 +14,10 @@ from tests.runtime.trt_double import controls, double, has, releases
 from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.engines import _inspect
 from trtpack_runtime.engines._build import BuildOptions, build_plan
+from trtpack_runtime.engines._contexts import Context, made, scratch_bytes
 from trtpack_runtime.engines._load import deserialized, refit
-from trtpack_runtime.errors import BundleError
+from trtpack_runtime.engines._profiles import Profiles
+from trtpack_runtime.errors import BundleError, InputMismatchError
 from trtpack_runtime.network import Network
 from trtpack_runtime.safetensors import TensorView
 
@@ -121,3 +123,35 @@ def test_an_engine_is_inspected(release: str, detailed: bool, tmp_path: Path) ->
     assert [tensor["name"] for tensor in told["tensors"]] == ["x", "head"]
     assert len(told["layers"]) == len(controls(trt).built[0]["layers"])
     assert isinstance(told["layers"][0], dict) == detailed
+
+
+# execution contexts
+
+
+@pytest.mark.parametrize("release", ALL)
+def test_contexts_share_memory_that_they_are_given(release: str) -> None:
+    trt = double(release)
+    _, engine, log = deserialized(trt, plan_of(trt))
+    size = scratch_bytes(engine)
+    assert size == 4096
+    for context in (made(engine, log, (1 << 20, size), trt), made(engine, log)):
+        context.set_input_shape("x", (2, *tuple(engine.get_tensor_shape("x"))[1:]))
+        for index in range(engine.num_io_tensors):
+            context.set_tensor_address(engine.get_tensor_name(index), 256)
+        assert context.execute_async_v3(7), log.errors
+
+
+@pytest.mark.parametrize("release", ALL)
+def test_shapes_are_told_where_they_changed(release: str) -> None:
+    trt = double(release)
+    _, engine, log = deserialized(trt, plan_of(trt))
+    profiles = Profiles(engine, ["x"])
+    (low, high) = profiles.first.ranges[0]
+    context = Context(made(engine, log), profiles.first, profiles, ["head"], log, lambda: 256)
+    for shape in (low, high):
+        context.tell_shapes((shape,))
+        assert context.output_shape("head")[0] == shape[0]
+    too_large = (high[0] + 1, *high[1:])
+    with pytest.raises(InputMismatchError, match="input x: the engine does not take the shape"):
+        context.tell_shapes((too_large,))
+    assert context.shapes is None

@@ -114,6 +114,12 @@ class EngineOf:
         return profiles[profile] if profiles else {}
 
     def _do_create_execution_context(self, strategy: Any = None, runtime_config: Any = None) -> Any:
+        return self._context(memory=getattr(strategy, "name", None) != "USER_MANAGED")
+
+    def _do_create_execution_context_without_device_memory(self) -> Any:
+        return self._context(memory=False)
+
+    def _context(self, *, memory: bool) -> Any:
         if self._held < set(self._record["weights"]):
             self._log("ERROR", "createExecutionContext: the engine's weights are missing")
             return None
@@ -125,6 +131,7 @@ class EngineOf:
             profile=0,
             listener=None,
             watched={},
+            memory=memory,
         )
 
     def _do_create_engine_inspector(self) -> Any:
@@ -145,6 +152,8 @@ class ContextOf:
     _addresses: dict[str, int]
     _watched: dict[str, bool]
     _listener: Any
+    _memory: Any
+    """True: its own. False: none yet. A number: the address it was given."""
 
     def _get_engine(self) -> Any:
         return self._engine
@@ -203,7 +212,18 @@ class ContextOf:
         missing += self._do_infer_shapes()
         for name in missing:
             self._log("ERROR", f"enqueueV3: {name} has no address or shape")
-        return not missing
+        if not self._memory:
+            self._log("ERROR", "enqueueV3: the context has no device memory")
+        return not missing and bool(self._memory)
+
+    def _do_set_device_memory(self, memory: int, size: int) -> None:
+        if size < self._engine._get_device_memory_size():
+            self._log("ERROR", f"setDeviceMemoryV2: {size} bytes are too few")
+        else:
+            self._memory = memory
+
+    def _set_device_memory(self, value: int) -> None:
+        self._memory = value
 
     def _do_set_debug_listener(self, listener: Any) -> bool:
         self._listener = listener
