@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.bundles import archive_bytes, manifest_json, write_tiny
+from trtpack_runtime import network as networks
+from trtpack_runtime import program as programs
 from trtpack_runtime.dtypes import DTYPES, NETWORK_DTYPES
+from trtpack_runtime.engines import tensorrt
+from trtpack_runtime.engines._options import BuildOptions
 from trtpack_runtime.manifest import (
     EngineRef,
     Golden,
@@ -24,6 +28,8 @@ from trtpack_runtime.manifest import (
     Variant,
     Weights,
 )
+from trtpack_runtime.network import Constant, Layer, Network, Profile, Tensor
+from trtpack_runtime.program import Program, Segment, StateSlot
 from trtpack_runtime.tar_layout import Entry
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/reference/bundle-format.md").read_text()
@@ -66,6 +72,35 @@ def test_every_key_of_the_manifest_is_explained(part: type) -> None:
     keys = {field.name for field in fields(part)}
     keys |= set(Manifest.from_json(manifest_json()).to_json()) if part is Manifest else set()
     missing = {key for key in keys if not re.search(rf"[`\".]{key}[`\"]", DOCUMENT)}
+    assert not missing
+
+
+def test_every_key_of_a_record_and_of_its_options_is_explained() -> None:
+    facts = {"os": "linux", "arch": "aarch64", "gpus": [{"name": "Orin", "sm": "8.7"}]}
+    record = tensorrt.record_of("10.3.0", BuildOptions(), facts)
+    for key in {*record, *record["options"], "tensorrt_rtx", "cpu_flags", "isa"}:
+        assert f"`{key}`" in DOCUMENT, key
+
+
+def test_every_key_of_a_program_and_of_a_network_is_explained() -> None:
+    with_state = Program(
+        "forward",
+        ("x",),
+        ("y",),
+        (Segment("s", "network", {"x": "x"}, {"y": "y"}, network="networks/n.json"),),
+        (StateSlot("slot", "a", "b"),),
+        recipes={"w": {}},
+    )
+    value = programs.to_json(with_state)
+    keys = {*value, *value["segments"][0], *value["state"][0], "graph"}
+    layer = Layer("relu", "n", {"input": "x"}, {}, ("y",), "m.py:1")
+    tensors = {name: Tensor(name, "FLOAT", (1,)) for name in "xy"}
+    constants = {"c": Constant("c", "FLOAT", (1,), "stored", {"op": "aten.neg"})}
+    network = networks.to_json(
+        Network((tensors["x"],), ("y",), constants, (layer,), tensors, (Profile({}),))
+    )
+    keys |= {*network, *network["layers"][0], *network["constants"][0], "regions"}
+    missing = {key for key in keys if not re.search(rf"[`\"]{key}[`\"]", DOCUMENT)}
     assert not missing
 
 
