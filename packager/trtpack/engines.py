@@ -168,11 +168,25 @@ def cannot_build_here(kind: str, target: Target, facts: Mapping[str, Any]) -> st
         return why and (
             f"not built on this host, {why}; left to the device, which builds it at its first run"
         )
+    if target.sm is not None and (why := _not_on_gpu(target, facts)):
+        return f"AOTInductor compiles on the GPU it is for, {why}; it runs in PyTorch there"
     if target.arch != platform.machine():
         return f"this host is {platform.machine()}, not {target.arch}; it runs in PyTorch there"
     if not (shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")):
         return "this host has no C++ compiler; it runs in PyTorch there"
     return None
+
+
+def _not_on_gpu(target: Target, facts: Mapping[str, Any]) -> str | None:
+    """Why AOTInductor cannot compile for a target's GPU here, as a clause, or None."""
+    import torch
+
+    if not facts["gpus"]:
+        return "; ".join(facts.get("problems", ())) or "there is no NVIDIA GPU"
+    gpu = facts["gpus"][0]
+    if gpu["sm"] not in (target.sm, *target.sm_also):
+        return f"{gpu['name']} is SM {gpu['sm']}, not {target.sm}"
+    return None if torch.cuda.is_available() else "PyTorch here cannot use it"
 
 
 def _site(target: Target, bench: Bench) -> Site:
@@ -195,7 +209,7 @@ def _built(
     start = time.perf_counter()
     record: Mapping[str, Any]
     if made.kind == "inductor":
-        record = _build_inductor(job, bench.weights, path, on_progress)
+        record = _build_inductor(job, bench.weights, path, target, on_progress)
     else:
         outcome = _build_network(made, job, path, target, bench, on_progress)
         record, use = outcome.record, None
@@ -242,16 +256,17 @@ def _depends_on(made: BuiltEngine, job: Job, target: Target, bench: Bench) -> di
         "emitter": bench.facts["runtime"],
         "machine": platform.machine(),
         "cpu": cpu_flags(),
+        **({} if target.sm is None else {"gpu": bench.facts["gpus"][0]["sm"]}),
     }
 
 
 def _build_inductor(
-    job: Job, weights: Path, path: Path, on_progress: OnProgress
+    job: Job, weights: Path, path: Path, target: Target, on_progress: OnProgress
 ) -> Mapping[str, Any]:
     from .inductor_build import build_in_child
 
     assert job.segment.graph is not None
-    on_progress("compiling C++")
+    on_progress("compiling C++" if target.sm is None else "compiling kernels and C++")
     return build_in_child(
         job.segment.graph,
         [weights],
@@ -260,6 +275,7 @@ def _build_inductor(
         profile=job.profile,
         imports=required_modules(job.segment.graph),
         log=lambda line: _INDUCTOR.debug("%s", line),
+        device="cpu" if target.sm is None else "cuda",
     )
 
 

@@ -25,6 +25,8 @@ from trtpack_runtime.engines.inductor import MODEL_NAME, constant_names, cpu_fla
 from trtpack_runtime.errors import EngineBuildError, TrtpackError
 from trtpack_runtime.network import Profile, Tensor
 
+from .cuda_toolkit import use_toolkit
+
 if TYPE_CHECKING:
     import torch
     from torch import fx
@@ -47,6 +49,7 @@ def build_in_child(
     profile: Profile | None = None,
     imports: Sequence[str] = (),
     log: Log | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Compiles a stored ATen graph to ``output`` and returns its compatibility record.
 
@@ -58,9 +61,12 @@ def build_in_child(
         profile: the minimum, optimum and maximum shapes of the dynamic inputs.
         imports: modules that register custom operators.
         log: gets each line the compiler prints.
+        device: ``cpu``, or ``cuda``, a GPU of this machine, which has to be free: kernels are
+            measured on it.
 
     Raises:
-        EngineBuildError: no C++ compiler, or compilation failed; with its last lines.
+        EngineBuildError: no C++ compiler, for a GPU no CUDA toolkit, or compilation failed; with
+            its last lines.
     """
     request = {
         "graph": graph,
@@ -72,6 +78,7 @@ def build_in_child(
         "profile": dict(profile.shapes) if profile else {},
         "imports": list(imports),
         "output": str(output.absolute()),
+        "device": device,
     }
     with tempfile.TemporaryDirectory(prefix="trtpack-inductor-") as folder:
         Path(folder, "request.json").write_text(json.dumps(request), encoding="utf-8")
@@ -133,7 +140,7 @@ def main(folder: Path) -> None:
     """Compiles what ``request.json`` asks for and writes ``answer.json``."""
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     try:
-        answer: dict[str, Any] = {"record": _build(request)}
+        answer: dict[str, Any] = {"record": _build(request, folder)}
     except Exception as error:
         import traceback
 
@@ -148,7 +155,7 @@ def _explained(error: Exception) -> dict[str, str]:
         return {"error": error.message, "hint": error.hint}
     if type(error).__name__ == "InvalidCxxCompiler":
         return {
-            "error": "cannot compile for the CPU: no C++ compiler found",
+            "error": "cannot compile: no C++ compiler found",
             "hint": "install a C++ compiler such as g++, or use --engine reference",
         }
     return {
@@ -157,9 +164,11 @@ def _explained(error: Exception) -> dict[str, str]:
     }
 
 
-def _build(request: Mapping[str, Any]) -> dict[str, Any]:
+def _build(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     from importlib import import_module
 
+    if request["device"] != "cpu":
+        use_toolkit(os.environ, folder)  # before PyTorch looks for it
     import torch
     from torch._inductor.cpp_builder import get_cpp_compiler
 
@@ -170,28 +179,31 @@ def _build(request: Mapping[str, Any]) -> dict[str, Any]:
         import_module(name)
     get_cpp_compiler()  # before anything that takes long
     graph = request["graph"]
-    names = constant_names(graph)
+    names, device = constant_names(graph), torch.device(request["device"])
     stored = {k: v for p in request["weights"] for k, v in open_safetensors(Path(p)).items()}
-    constants = {short: stored[name].tensor() for name, short in names.items()}
+    constants = {short: stored[name].tensor().to(device) for name, short in names.items()}
     for name, short in names.items():
         if stored[name].same_as is not None:  # the compiler takes one address for one constant
             constants[short] = constants[short].clone()
-    module = aten.decode(_renamed(graph, names), constants)
+    module = aten.decode(_renamed(graph, names), constants, device)
     inputs = [
         Tensor(i["name"], i["dtype"], tuple(dims.from_json(d) for d in i["shape"]))
         for i in request["inputs"]
     ]
     with torch.no_grad():
-        program = _export(module, inputs, request["profile"])
+        program = _export(module, inputs, request["profile"], device)
         config = {k: v for k, v in _CONFIG.items() if v is not None}
         torch._inductor.aoti_compile_and_package(
             program, package_path=request["output"], inductor_configs=config
         )
-    return _record(Path(request["output"]), set(names.values()))
+    return _record(Path(request["output"]), set(names.values()), device)
 
 
 def _export(
-    module: fx.GraphModule, inputs: Sequence[Tensor], profile: Mapping[str, Any]
+    module: fx.GraphModule,
+    inputs: Sequence[Tensor],
+    profile: Mapping[str, Any],
+    device: torch.device,
 ) -> torch.export.ExportedProgram:
     import torch
 
@@ -214,7 +226,8 @@ def _export(
         for t in inputs
     )
     args = tuple(
-        torch.zeros(example[t.name], dtype=getattr(torch, DTYPES[t.dtype].torch)) for t in inputs
+        torch.zeros(example[t.name], dtype=getattr(torch, DTYPES[t.dtype].torch), device=device)
+        for t in inputs
     )
     return torch.export.export(module, args, dynamic_shapes=dynamic, strict=False)
 
@@ -233,20 +246,29 @@ def _renamed(graph: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
     return {**graph, "nodes": rename(graph["nodes"]), "outputs": rename(graph["outputs"])}
 
 
-def _record(package: Path, names: set[str]) -> dict[str, Any]:
+def _record(package: Path, names: set[str], device: torch.device) -> dict[str, Any]:
     import torch
 
     loader = torch._C._aoti.AOTIModelPackageLoader(str(package), MODEL_NAME, False, 1, -1)
     unknown = sorted(set(loader.get_constant_fqns()) - names)
     if unknown:
         raise RuntimeError(f"the compiled segment wants constants of its own: {unknown[:3]}")
-    return {
+    record = {
         "torch": torch.__version__,
         "os": platform.system().lower(),
         "arch": platform.machine(),
         "isa": loader.get_metadata().get("AOTI_CPU_ISA", ""),
         "cpu_flags": cpu_flags(),
     }
+    if device.type == "cpu":
+        return record
+    major, minor = torch.cuda.get_device_capability(device)
+    gpu = {
+        "sm": f"{major}.{minor}",
+        "name": torch.cuda.get_device_name(device),
+        "cuda": torch.version.cuda,
+    }
+    return {**record, "gpu": gpu}
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def build(model: Model, options: Options, progress: Progress | None = None) -> B
         TrtpackError: any stage failed; an existing file at the output path stays as it was.
     """
     progress = progress or Progress()
-    targets = [find_target(name) for name in options.targets]
+    targets = [find_target(name, options.engine) for name in options.targets]
     check_engine_options(options, targets)
     for module in options.converters:
         load_module(module)

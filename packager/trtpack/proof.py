@@ -76,7 +76,10 @@ def runs_engines(
     target: Target, engines: Iterable[BuiltEngine], facts: Mapping[str, Any]
 ) -> str | None:
     """The GPU of this host that runs the engines which were built for a target, None without."""
-    kinds = {e.kind for e in engines if e.path is not None and e.kind in BUILDERS}
+    built = {e.kind for e in engines if e.path is not None}
+    if "inductor" in built and target.sm is not None:
+        return str(facts["gpus"][0]["name"])
+    kinds = built & BUILDERS.keys()
     if not kinds or not torch.cuda.is_available():
         return None
     site = Site(facts, target.describe())

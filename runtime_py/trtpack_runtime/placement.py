@@ -37,8 +37,10 @@ def default_device(bundle: Bundle, choice: Choice) -> torch.device:
     """The GPU for engines that need one, and for the portable form of a GPU's variant where PyTorch
     can use a GPU."""
     variant = bundle.manifest.variants[choice.variant]
-    on_engines = any(engine.kind in TENSORRT_KINDS for engine in variant.engines.values())
-    if on_engines and (not choice.degraded or torch.cuda.is_available()):
+    need_it = any(e.kind in TENSORRT_KINDS or "gpu" in e.record for e in variant.engines.values())
+    if need_it and not choice.degraded:
+        return torch.device(GPU)
+    if variant.target.get("sm") is not None and torch.cuda.is_available():
         return torch.device(GPU)
     return torch.device("cpu")
 

@@ -256,11 +256,15 @@ def _deferred(engine: EngineRef, target: Mapping[str, Any], facts: Mapping[str, 
 def _rank(candidate: Candidate, variant: Variant) -> tuple[bool, bool, int, int, str]:
     return (
         not candidate.runs,
-        candidate.runs and variant.target["kind"] not in _ON_GPU,
+        candidate.runs and not _on_gpu(variant),
         FITS.index(candidate.verdict.fit),
         _speed(variant),
         candidate.variant,
     )
+
+
+def _on_gpu(variant: Variant) -> bool:
+    return variant.target["kind"] in _ON_GPU or variant.target.get("sm") is not None
 
 
 def _speed(variant: Variant) -> int:

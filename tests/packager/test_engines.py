@@ -150,6 +150,40 @@ def test_without_a_compiler_a_cpu_segment_stays_in_pytorch(
     assert (made.options, made.content) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("here", "usable", "reason"),
+    [
+        (facts(gpus=[ADA]), True, None),
+        (facts(gpus=[ADA]), False, "PyTorch here cannot use it"),
+        (facts(), True, r"NVIDIA H200 is SM 9\.0, not 8\.9"),
+        (without_gpu(), True, "there is no NVIDIA GPU"),
+    ],
+)
+def test_pytorch_compiles_for_the_gpu_that_is_here(
+    here: dict[str, Any],
+    usable: bool,
+    reason: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def compiled(*given: Any, device: str, **rest: Any) -> dict[str, Any]:
+        given[3].write_bytes(b"engine")
+        return {"device": device}
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: usable)
+    monkeypatch.setattr("trtpack.inductor_build.build_in_child", compiled)
+    monkeypatch.setattr("trtpack.engines.shutil.which", lambda _: "/usr/bin/c++")
+    target = find_target("rtx-4090", "inductor")
+    made = engine(ATEN, target, tmp_path, here, engine="inductor")
+    assert made is not None
+    if reason is None:
+        assert (made.kind, made.deferred, made.record) == ("inductor", None, {"device": "cuda"})
+    else:
+        assert made.path is None
+        assert re.search(f"compiles on the GPU it is for, {reason}; it runs in PyTorch there",
+                         str(made.deferred))  # fmt: skip
+
+
 OTHERS = {
     "weights": (replace(NETWORK, digests={"weight": "1" * 64}), {}, {}),
     "slope": (replace(NETWORK, network=network(0.2)), {}, {}),

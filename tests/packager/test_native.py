@@ -50,6 +50,21 @@ def test_tensorrt_rtx_where_there_is_no_other() -> None:
     assert target.tensorrt_at_least("11.0")
 
 
+@pytest.mark.parametrize(("engine", "tensorrt"), [("inductor", "8.6.0"), ("reference", None)])
+def test_pytorch_alone_needs_no_tensorrt(engine: str, tensorrt: str | None) -> None:
+    known = catalogue()
+    here = facts(tensorrt=tensorrt)
+    target = native_target(here, known.devices.values(), known.stacks.values(), engine)
+    assert (target.engine_kind, target.tensorrt, target.sm) == ("inductor", None, "9.0")
+    assert (target.stack, target.key) == ("inductor", "nvidia-h200@inductor")
+
+
+def test_a_listed_gpu_may_be_compiled_for_by_pytorch() -> None:
+    target = find_target("rtx-4090", "inductor")
+    assert (target.engine_kind, target.tensorrt, target.sm) == ("inductor", None, "8.9")
+    assert find_target("cpu", "inductor") == find_target("cpu")
+
+
 def test_a_jetson_has_the_dla_cores_of_its_kind() -> None:
     jetson = {"jetpack": "6.2", "module": "p3701-0005"}
     made = {"gpus": [ORIN], "arch": "aarch64", "tensorrt": "10.3.0.30"}

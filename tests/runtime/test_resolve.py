@@ -77,6 +77,18 @@ def test_reasons_are_told(changes: Any, variant: str, verdict: tuple[str, str]) 
     assert verdicts(facts(**changes))[variant] == verdict
 
 
+def test_pytorchs_kernels_for_the_gpu_outrank_those_of_the_cpu() -> None:
+    gpu = EngineRef("inductor", "engines/gpu/s.pt2", {**RECORD, "gpu": {"sm": "9.0"}})
+    variants = {
+        "cpu": Variant({"name": "cpu", "kind": "inductor", "sm": None}, {}, {"s": INDUCTOR}),
+        "native": Variant({"name": "native", "kind": "inductor", "sm": "9.0"}, {}, {"s": gpu}),
+    }
+    made = Manifest("m", "trtpack 0.1.0", {}, variants, ("format:1",))
+    order = [c.variant for c in resolve(made, facts(gpus=[{"sm": "9.0"}]))]
+    assert order == ["native", "cpu"]
+    assert [c.variant for c in resolve(made, facts())] == ["cpu", "native"]
+
+
 def test_machine_code_needs_trust() -> None:
     fit, reason = verdicts(facts(), ("engines/cpu/s.pt2",))["cpu"]
     assert fit == "impossible"

@@ -240,7 +240,7 @@ def run_build(
             "no target is given", hint="add one, for example -t cpu; see: trtpack targets"
         )
     options = Options(
-        targets=_targets(targets),
+        targets=_targets(targets, settings.get("engine")),
         output=Path(output),
         inputs=parse_inputs(inputs),
         weights=Path(weights) if weights else None,
@@ -303,7 +303,7 @@ def check_writable(path: Path, option: str) -> None:
         )
 
 
-def _targets(names: tuple[str, ...]) -> tuple[str, ...]:
+def _targets(names: tuple[str, ...], engine: str | None) -> tuple[str, ...]:
     """The names without repetition, each checked.
 
     Raises:
@@ -313,7 +313,7 @@ def _targets(names: tuple[str, ...]) -> tuple[str, ...]:
 
     found: dict[str, str] = {}
     for name in names:
-        target = find_target(name)
+        target = find_target(name, engine)
         if found.setdefault(target.key, target.name) != target.name:
             raise ConfigError(
                 f"{found[target.key]} and {target.name} are one target",

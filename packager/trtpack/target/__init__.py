@@ -9,6 +9,7 @@ on it, ``targets/stacks/NAME.toml``). ``orin`` is a device with its default stac
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import platform
@@ -128,19 +129,25 @@ class Catalogue:
         )
 
 
-def find_target(name: str) -> Target:
+def find_target(name: str, engine: str | None = None) -> Target:
     """The target called ``name``: ``native``, or one from the files that come with trtpack.
+
+    ``engine`` is the kind of engine that is asked for in the place of the target's own; with
+    ``inductor`` PyTorch compiles all of the model, for the target's GPU where it has one.
 
     Raises:
         ConfigError: an unknown name.
-        DeviceError: ``native`` where there is no GPU or no TensorRT.
+        DeviceError: ``native`` where there is no GPU, or no TensorRT though its engines need it.
     """
-    if name.strip().lower() != NATIVE:
-        return catalogue().find(name)
-    from trtpack_runtime.device import facts
+    if name.strip().lower() == NATIVE:
+        from trtpack_runtime.device import facts
 
-    known = catalogue()
-    return native_target(facts(), known.devices.values(), known.stacks.values())
+        known = catalogue()
+        return native_target(facts(), known.devices.values(), known.stacks.values(), engine)
+    target = catalogue().find(name)
+    if engine == "inductor":
+        return dataclasses.replace(target, engine_kind="inductor", tensorrt=None)
+    return target
 
 
 def all_targets() -> tuple[Target, ...]:

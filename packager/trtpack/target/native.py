@@ -22,12 +22,16 @@ _NEAR = 0.15
 
 
 def native_target(
-    facts: Mapping[str, Any], devices: Iterable[Device] = (), stacks: Iterable[Stack] = ()
+    facts: Mapping[str, Any],
+    devices: Iterable[Device] = (),
+    stacks: Iterable[Stack] = (),
+    engine: str | None = None,
 ) -> Target:
     """The target that a machine of these facts (``trtpack_runtime.device.facts``) is, by GPU 0.
 
     What no machine tells, such as how many DLA cores TensorRT can use, is as ``devices`` and
-    ``stacks`` have it for a device of this kind.
+    ``stacks`` have it for a device of this kind. With ``engine`` ``inductor``, or ``reference``
+    where there is no TensorRT, PyTorch runs all of a model.
 
     Raises:
         DeviceError: there is no GPU, or no TensorRT that serves it.
@@ -39,12 +43,12 @@ def native_target(
             hint="build with --target cpu, or name the device to build for, see: trtpack targets",
         )
     gpu = facts["gpus"][0]
-    kind, release = _builder(facts, gpu)
+    kind, release = _builder(facts, gpu, engine)
     like = _device_like(facts, gpu, devices)
     stack = _stack_of(facts, stacks)
     memory = facts["memory"]["total_bytes"] if gpu.get("integrated") else gpu["memory_bytes"]
     sm = tuple(map(int, gpu["sm"].split(".")))
-    title = f"{kind}-{'.'.join(map(str, release))}"
+    title = "-".join((kind, *filter(None, [".".join(map(str, release))])))
     has_dla = kind == "tensorrt" and stack is not None and stack.dla and like is not None
     return Target(
         name=NAME,
@@ -57,7 +61,7 @@ def native_target(
         memory_bytes=memory or None,
         memory_unified=gpu.get("integrated"),
         engine_kind=kind,
-        tensorrt=release,
+        tensorrt=release or None,
         stack=stack.id if stack else title,
         os=facts.get("os_release"),
         cuda=(facts.get("driver") or {}).get("cuda"),
@@ -78,8 +82,12 @@ def release_of(version: str) -> tuple[int, ...]:
     return tuple(map(int, match[0].split("."))) if match else ()
 
 
-def _builder(facts: Mapping[str, Any], gpu: Mapping[str, Any]) -> tuple[Any, tuple[int, ...]]:
+def _builder(
+    facts: Mapping[str, Any], gpu: Mapping[str, Any], engine: str | None
+) -> tuple[Any, tuple[int, ...]]:
     """The engine kind and its release: TensorRT before TensorRT-RTX."""
+    if engine == "inductor":
+        return engine, ()
     have = f"{gpu['name']} (SM {gpu['sm']})"
     full = facts.get("tensorrt")
     if full and release_of(full) >= OLDEST_TENSORRT:
@@ -87,6 +95,8 @@ def _builder(facts: Mapping[str, Any], gpu: Mapping[str, Any]) -> tuple[Any, tup
     rtx = facts.get("tensorrt_rtx")
     if rtx and gpu["sm"] in CAPABILITIES:
         return "tensorrt-rtx", release_of(rtx)
+    if engine == "reference":
+        return "inductor", ()
     if full:
         oldest = ".".join(map(str, OLDEST_TENSORRT))
         raise DeviceError(
