@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -68,7 +69,8 @@ def run_into(plan: CallPlan, values: Values, out: Sequence[torch.Tensor]) -> Val
         if direct is None:
             values += step.segment.run(inputs)
         else:
-            step.segment.run.run_into(inputs, direct)  # type: ignore[attr-defined]
+            runner: Any = step.segment.run
+            runner.run_into(inputs, direct)
             values += direct
         for slot in step.done:
             values[slot] = None
@@ -92,7 +94,8 @@ def _room(
 ) -> list[torch.Tensor] | None:
     """The caller's memory for a segment's outputs, and new memory for those that stay within; None
     where the engine cannot write there."""
-    runner, dtypes = step.segment.run, step.segment.dtypes
+    runner: Any = step.segment.run
+    dtypes = step.segment.dtypes
     if not hasattr(runner, "run_into") or len(dtypes) != step.count:
         return None
     shapes = runner.output_shapes([tuple(tensor.shape) for tensor in inputs])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import torch
 
@@ -27,6 +27,8 @@ from .tracing import SEGMENT, Origin, attach
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from .module import BundleModule
 
 _SHARED = (
     "startup",
@@ -256,7 +258,7 @@ class LoadedModule(torch.nn.Module):
         self._loaded = Loaded(segments, stored, device, {})
         self._loaded = self._compiled(segments)
         self._register()
-        attach(self)
+        attach(cast("BundleModule", self))
 
     def _compiled(self, segments: Segments, options: CallOptions | None = None) -> Loaded:
         """These segments with every method ready to be called."""

@@ -6,10 +6,13 @@ from __future__ import annotations
 import inspect
 from typing import Any, TypeVar
 
-C = TypeVar("C", bound=type)
+import torch
+
+_POSITIONAL, _BY_NAME = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+M = TypeVar("M", bound=torch.nn.Module)
 
 
-def with_signature(cls: C, tree: Any) -> C:
+def with_signature(cls: type[M], tree: Any) -> type[M]:
     """A class like ``cls`` whose ``forward`` has the signature of a call's structure.
 
     A class, since a function on the instance would keep it alive in a cycle, and its engines with
@@ -27,8 +30,7 @@ def with_signature(cls: C, tree: Any) -> C:
     forward.__qualname__ = f"{cls.__qualname__}.forward"
     parameters = [own, *signature.parameters.values()]
     forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    made: Any = type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__})
-    return made
+    return type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__})
 
 
 def signature_of(tree: Any) -> inspect.Signature | None:
@@ -42,13 +44,15 @@ def signature_of(tree: Any) -> inspect.Signature | None:
             keywords = [name for name, _ in kwargs]
         case _:
             return None
-    parameters, kind = [], inspect.Parameter.POSITIONAL_OR_KEYWORD
-    for position, name in enumerate(names):
-        if position < len(args) or name in keywords:
-            parameters.append(inspect.Parameter(name, kind))
-        else:
-            kind = inspect.Parameter.KEYWORD_ONLY
-            parameters.append(inspect.Parameter(name, kind, default=None))
+    captured = [position < len(args) or name in keywords for position, name in enumerate(names)]
+    whole = captured.index(False) if False in captured else len(names)
+    parameters = [
+        inspect.Parameter(
+            name,
+            _POSITIONAL if position < whole else _BY_NAME,
+            default=inspect.Parameter.empty if known else None,
+        )
+        for position, (name, known) in enumerate(zip(names, captured, strict=True))
+    ]
     rest = [name for name in keywords if name not in names]
-    parameters += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in rest]
-    return inspect.Signature(parameters)
+    return inspect.Signature([*parameters, *(inspect.Parameter(name, _BY_NAME) for name in rest)])

@@ -50,7 +50,7 @@ class Origin:
 
 def is_traced(tensors: Sequence[Any]) -> bool:
     """Whether a call is part of a program that is traced, exported or compiled."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch._C._is_tracing():
         return True
     return not _PLAIN.issuperset(map(type, tensors)) and any(
         isinstance(x, torch.Tensor) and type(x) not in _PLAIN for x in tensors
