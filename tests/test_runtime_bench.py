@@ -189,6 +189,12 @@ def test_what_a_call_may_cost(slow: dict[str, float], failed: list[str]) -> None
     assert [bar.text for bar in row.bars if not bar.holds] == failed
 
 
+def test_without_a_session_its_demand_does_not_hold() -> None:
+    without = {kind: us for kind, us in MEASURED.items() if kind != "Session"}
+    row = overhead.judged("1 input", without, 1, "no cuda.bindings")
+    assert [bar.found for bar in row.bars if not bar.holds] == ["no cuda.bindings"]
+
+
 @pytest.mark.parametrize(("us", "holds"), [(54.9, True), (55.1, False)])
 def test_what_a_hybrid_call_may_cost(us: float, holds: bool) -> None:
     row = overhead.judged_hybrid("three", {"enqueue": 15.0, "eager": 5.0, "module": us})
