@@ -10,6 +10,7 @@ from __future__ import annotations
 PARTS = (
     "overhead",
     "resnet",
+    "session",
     "soak",
 )
 """The parts in the order in which they run and stand on the page."""

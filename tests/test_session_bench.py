@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the session's part of the runtime benchmark makes of what it measured."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+
+from tests.acceptance.runtime import session
+from tests.acceptance.runtime.row import Row, Settings
+from tests.acceptance.runtime.soaking import Tally
+from tests.acceptance.runtime.taken import of_process
+
+
+def failed(row: Row) -> list[str]:
+    return [bar.text for bar in row.bars if not bar.holds]
+
+
+def test_every_way_answers_what_the_module_does() -> None:
+    assert failed(session.agreed("state", {"numpy": 0.0, "GPU": 1e-7}, True)) == []
+    assert failed(session.agreed("state", {"numpy": 0.0, "GPU": 1e-5}, False)) == [
+        "state, GPU: as BundleModule",
+        "state: golden samples",
+    ]
+
+
+def test_errors_are_relative_and_types_count() -> None:
+    want = [torch.tensor([3.0, 4.0]), torch.tensor([1, 2])]
+    same = [tensor.numpy() for tensor in want]
+    assert session.error(same, want) == 0
+    assert session.error([numpy.float32([3, 4.5]), same[1]], want) == pytest.approx(0.1)
+    assert session.error([same[0], same[1].astype("i4")], want) == float("inf")
+
+
+@pytest.mark.parametrize(("growth", "words"), [(0, []), (4, ["memory of the GPU stays"])])
+def test_memory_stays(growth: int, words: list[str]) -> None:
+    tally = Tally(1000)
+    tally.readings = [(i, 1000, 1000 + growth * i // 100) for i in range(0, 1000, 10)]
+    assert failed(session.flat("memory", tally)) == words
+
+
+def test_a_process_without_torch_takes_less() -> None:
+    light, heavy = {"s": 1.0, "host": 2e8, "gpu": 3e8}, {"s": 4.0, "host": 9e8, "gpu": 3e8}
+    assert failed(session.processes("a process", light, heavy)) == []
+    assert len(failed(session.processes("a process", heavy, light))) == 2
+
+
+def test_nvidia_smis_table() -> None:
+    table = "12, 300\n1234, 512\n77, [N/A]\n"
+    assert [of_process(table, pid) for pid in (1234, 77, 5)] == [512 << 20, 0, 0]
+
+
+def test_the_script_of_a_process_is_python() -> None:
+    for without in (True, False):
+        script = session.CHILD.format(
+            without=without, home="session", name="Session", inputs="x", bundle="b"
+        )
+        compile(script, "child", "exec")
+    assert sys.modules["torch"] is torch
+
+
+def test_models_run_and_their_inputs_are_within_their_ranges() -> None:
+    for model in session.MODELS.values():
+        module = model.module().eval()
+        for i in range(5):
+            x = model.given(i)
+            assert torch.equal(x, model.given(i))
+            module(x)
+    assert {session._images(i).shape[0] for i in range(4)} == {1, 2, 3, 4}
+
+
+def test_there_is_nothing_to_measure_without_a_gpu(tmp_path: Path) -> None:
+    (row,) = session.rows(Settings("cpu", tmp_path))
+    assert row.notes == ("A session needs a GPU.",)
