@@ -6,19 +6,26 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from tests.acceptance.runtime import PARTS, overhead, page, resnet, timing
 from tests.acceptance.runtime.__main__ import main
 from tests.acceptance.runtime.results import Part, Results
 from tests.acceptance.runtime.row import Row, Settings, at_most
 from tests.acceptance.table import Bar
+from tests.runtime.gpu_double import Gpu, gpu_of
+from tests.runtime.running import Trt, runner
+from trtpack_runtime.engines._execute import EngineRunner
+from trtpack_runtime.engines._graph import GraphRunner
+from trtpack_runtime.errors import DeviceError
 
 
 def fast(name: str = "one") -> Row:
@@ -212,3 +219,97 @@ def test_without_a_gpu_the_overhead_is_pythons(tmp_path: Path) -> None:
     (row,) = overhead.rows(settings)
     assert row.figures["bare enqueue, µs"] < row.figures["runner, µs"]
     assert next(resnet.rows(settings)).notes == ("CUDA graphs need a GPU.",)
+
+
+# the parts that need a GPU, on doubles of it: that they run, and compare right numbers
+
+
+class Loaded:
+    """A module of engines that double, with PyTorch between them."""
+
+    def __init__(self, gpu: Gpu, names: str, engines: int, cuda_graphs: str) -> None:
+        kind = EngineRunner if cuda_graphs == "off" else GraphRunner
+        runs = [runner(Trt(gpu, names if i == 0 else "xy"), kind=kind) for i in range(engines)]
+        self._runs = runs
+        self._between = SimpleNamespace(kind="aten", run=lambda x: [torch.cumsum(x[0], 1)])
+
+    def segments(self) -> list[Any]:
+        made = [SimpleNamespace(kind="tensorrt", run=run) for run in self._runs]
+        return [x for segment in made for x in (self._between, segment)][1:]
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        (answer,) = self.run("forward", list(inputs))
+        return answer
+
+    def run(
+        self, method: str, inputs: list[torch.Tensor], out: list[torch.Tensor] | None = None
+    ) -> list[torch.Tensor]:
+        for segment in self.segments():
+            inputs = segment.run(inputs)
+        for place, answer in zip(out or (), inputs, strict=bool(out)):
+            place.copy_(answer)
+        return out or inputs
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
+    """Has the parts load engines of doubles: of these tensors, so many in a row."""
+    gpu = gpu_of(monkeypatch)
+    gpu.caller_on("the caller's own")
+    stream = gpu.of(gpu.current(0))
+    for name, double in {
+        "Stream": lambda: stream,
+        "current_stream": lambda: stream,
+        "default_stream": lambda: stream,
+        "stream": lambda stream: nullcontext(),
+        "synchronize": lambda: None,
+        "CUDAGraph": gpu.graph,
+        "graph": gpu.capture,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, double)
+    monkeypatch.setattr(overhead, "SHAPE", (2, 3))
+    monkeypatch.setattr(resnet, "SHAPE", (2, 3))
+    monkeypatch.setattr(resnet, "DTYPE", torch.float32)
+    monkeypatch.setattr(overhead, "_bundle", lambda *given, **more: Path("x.tar"))
+
+    def session(*given: Any) -> Any:
+        raise DeviceError("no cuda.bindings")
+
+    monkeypatch.setattr(overhead, "_session", session)
+
+    def choose(names: str, engines: int) -> None:
+        for part in (overhead, resnet):
+            monkeypatch.setattr(
+                part,
+                "load",
+                lambda bundle, *, cuda_graphs, **more: Loaded(gpu, names, engines, cuda_graphs),
+            )
+
+    return choose
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_tiny_engine_is_measured(
+    loads: Callable[[str, int], None], count: int, tmp_path: Path
+) -> None:
+    loads("abcd"[:count] + "y", 1)
+    settings = Settings("cpu", tmp_path, quick=True)
+    row = overhead._tiny("tiny", count, settings)
+    assert {"enqueue, µs", "graph, all moved, µs", "replay, finished, µs"} <= set(row.figures)
+    assert [bar.found for bar in row.bars][-1] == "no cuda.bindings"
+
+
+def test_a_hybrid_program_is_measured(loads: Callable[[str, int], None], tmp_path: Path) -> None:
+    loads("xy", 2)
+    row = overhead._hybrid("three", Settings("cpu", tmp_path, quick=True))
+    assert {"enqueue, µs", "eager, µs", "module, µs", "graph, stable, µs"} == set(row.figures)
+    loads("xy", 1)
+    with pytest.raises(SystemExit, match="wanted engine, PyTorch, engine"):
+        overhead._hybrid("three", Settings("cpu", tmp_path, quick=True))
+
+
+def test_resnet_is_measured(loads: Callable[[str, int], None], tmp_path: Path) -> None:
+    loads("xy", 1)
+    row = resnet._measured(Path("x.tar"), Settings("cpu", tmp_path, quick=True))
+    assert len(row.bars) == 1
+    assert set(row.figures) >= {"replay, µs", "graph, µs"}

@@ -14,8 +14,7 @@ from trtpack_runtime.module import BundleModule
 class Bare:
     """An execution context of a loaded engine, told shapes and addresses once.
 
-    ``enqueue`` gives it to the current stream, ``replay`` does so by a CUDA graph; ``outputs`` are
-    where it writes.
+    ``outputs`` are where it writes. It has to be kept as long as a call that it answered.
     """
 
     def __init__(self, runner: Any, inputs: Sequence[torch.Tensor]) -> None:

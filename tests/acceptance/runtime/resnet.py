@@ -18,6 +18,7 @@ from trtpack_runtime import load
 
 TITLE = "ResNet-18, batch 1, float16"
 NAME = "resnet18/1"
+SHAPE, DTYPE = (1, 3, 224, 224), torch.float16
 MAX_COST = 1.05
 
 
@@ -28,10 +29,13 @@ def rows(settings: Settings) -> Iterator[Row]:
     if settings.device == "cpu":
         yield Row(NAME, notes=("CUDA graphs need a GPU.",))
         return
-    bundle = _bundle(settings.folder)
+    yield _measured(_bundle(settings.folder), settings)
+
+
+def _measured(bundle: Path, settings: Settings) -> Row:
     stream = torch.cuda.Stream()
     with torch.inference_mode(), torch.cuda.stream(stream):
-        x = torch.randn(1, 3, 224, 224, device="cuda", dtype=torch.float16)
+        x = torch.randn(SHAPE, device=settings.device, dtype=DTYPE)
         plain = load(bundle, device="cuda", strict=True, cuda_graphs="off")
         graph = load(bundle, device="cuda", strict=True, cuda_graphs="on")
         bare = Bare(runners(plain)[0], [x])
@@ -52,7 +56,7 @@ def rows(settings: Settings) -> Iterator[Row]:
             raise SystemExit("the graph answers other numbers than the bare engine")
         rounds = 2 if settings.quick else 40
         us = finished_us(calls, stream.synchronize, rounds=rounds, repeats=40)
-    yield judged(us)
+    return judged(us)
 
 
 def judged(us: Mapping[str, float]) -> Row:
