@@ -16,14 +16,17 @@ import threading
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from .call_plan import CallPlan
-from .execution import LoadedSegment, Segments
+from .engines._captured import CAPTURES, copy
+from .engines._streams import Streams
+from .execution import Segments
 from .given_outputs import run_into
 from .program import Program
 from .state_slots import unaliased
@@ -31,18 +34,20 @@ from .state_slots import unaliased
 Tensors = Sequence[torch.Tensor]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Graph:
-    """A captured graph and the memory it works in."""
+    """A captured graph and the memory it works in; while it lives, so do the engines' contexts that
+    it was captured from."""
 
     graph: Any
-    inputs: list[torch.Tensor]
-    fixed: tuple[bool, ...]
+    inputs: list[torch.Tensor] = field(default_factory=list)
+    fixed: tuple[bool, ...] = ()
     """Which inputs are the caller's own memory."""
-    states: list[int]
-    outputs: list[torch.Tensor]
-    writes_out: bool
+    states: list[int] = field(default_factory=list)
+    outputs: list[torch.Tensor] = field(default_factory=list)
+    writes_out: bool = False
     """Whether the outputs are the caller's own memory."""
+    refits: tuple[int, ...] = ()
     streams: set[int] = field(default_factory=set)
 
 
@@ -86,10 +91,15 @@ class WholeGraphs:
     """
 
     def __init__(self, plan: CallPlan, device: torch.device, *, loud: bool, size: int) -> None:
-        self._plan, self._device, self._loud, self._size = plan, device, loud, max(1, size)
+        self._plan, self._loud, self._size = plan, loud, max(1, size)
+        self._streams = Streams(device)
+        self._index, self._current = self._streams.index, self._streams.current
+        runners = [step.segment.run for step in plan.steps]
+        self._engines: list[Any] = [run for run in runners if hasattr(run, "lane")]
+        self._lanes: list[Any] = []
         self._seen: OrderedDict[Any, _Seen] = OrderedDict()
         self._lock = threading.Lock()
-        self._last_stream: Any = None
+        self._last: int | None = None
         self._pool: Any = None
         self.refused: str | None = None
         """Why there are no graphs, once CUDA said so."""
@@ -105,14 +115,14 @@ class WholeGraphs:
             out: where the caller wants the outputs; also what is answered then.
             lend: answer the graph's own outputs, which the next call overwrites.
         """
-        if self.refused is not None or torch.cuda.is_current_stream_capturing():
+        if self.refused is not None or self._streams.capturing():
             return None
         if not self._lock.acquire(blocking=False):
             return None
         try:
-            if torch.cuda.current_device() == self._device.index:
+            if self._streams.here() == self._index:
                 return self._run(inputs, states, out, lend)
-            with torch.cuda.device(self._device):
+            with self._streams.on():
                 return self._run(inputs, states, out, lend)
         finally:
             self._lock.release()
@@ -125,19 +135,20 @@ class WholeGraphs:
         if seen is None:
             seen = self._seen[key] = _Seen(len(inputs))
             seen.note(inputs, out)
-            self._forget_oldest()
+            if len(self._seen) > self._size:
+                self._drop(self._seen.popitem(last=False)[1])
             return None
         self._seen.move_to_end(key)
-        graph = seen.graph
-        if graph is None or not self._fits(seen, graph, inputs, states, out):
+        if seen.graph is None or not self._fits(seen, seen.graph, inputs, states, out):
+            self._drop(seen)
             try:
                 # memory made in inference mode could not be written to outside of it
-                with torch.inference_mode(False), torch.no_grad():
-                    graph = seen.graph = self._captured(seen, inputs, states, out)
+                with CAPTURES, torch.inference_mode(False), torch.no_grad():
+                    seen.graph = self._captured(seen, inputs, states, out)
             except RuntimeError as error:
                 self._refuse(error)
                 return None
-        return self._replayed(graph, inputs, out, lend)
+        return self._replayed(seen.graph, inputs, out, lend)
 
     def _fits(
         self, seen: _Seen, graph: _Graph, inputs: Tensors, states: Tensors, out: Tensors | None
@@ -156,30 +167,41 @@ class WholeGraphs:
                 fits = False
             elif not seen.out_moves:
                 seen.last_out = [(weakref.ref(x), x.data_ptr()) for x in out]
+        if graph.refits != self._refits():
+            return False
         return fits and [x.data_ptr() for x in states] == graph.states
+
+    def _refits(self) -> tuple[int, ...]:
+        """How often each engine was given other weights."""
+        return tuple([engine.refits for engine in self._engines])
 
     def _replayed(
         self, graph: _Graph, inputs: Tensors, out: Tensors | None, lend: bool
     ) -> list[torch.Tensor]:
-        stream = torch.cuda.current_stream()
-        if self._last_stream is not None and self._last_stream != stream:
-            stream.wait_stream(self._last_stream)
-        self._last_stream = stream
-        if stream.cuda_stream not in graph.streams:
-            graph.streams.add(stream.cuda_stream)
+        stream = self._current(self._index)
+        if stream != self._last:
+            if self._last is not None:
+                self._streams.of(stream).wait_stream(self._streams.of(self._last))
+            self._last = stream
+        if stream not in graph.streams:
+            graph.streams.add(stream)
             for tensor in (*graph.inputs, *graph.outputs):
-                tensor.record_stream(stream)  # the allocator knows only the one they were made on
-        for place, x in zip(graph.inputs, inputs, strict=True):
-            if x is not place and not _is_at(place, x):
-                place.copy_(x)
+                tensor.record_stream(self._streams.of(stream))  # where else it is used
+        moved = [
+            (place, x)
+            for place, x in zip(graph.inputs, inputs, strict=True)
+            if x is not place and not _is_at(place, x)
+        ]
+        if moved:
+            copy(*map(list, zip(*moved, strict=True)))
         graph.graph.replay()
         if graph.writes_out and out is not None:
             return list(out)
-        if out is not None:
-            for place, output in zip(out, graph.outputs, strict=True):
-                place.copy_(output)
-            return list(out)
-        return list(graph.outputs) if lend else [output.clone() for output in graph.outputs]
+        if lend and out is None:
+            return list(graph.outputs)
+        answer = list(out) if out is not None else [torch.empty_like(o) for o in graph.outputs]
+        copy(answer, graph.outputs)
+        return answer
 
     def _captured(
         self, seen: _Seen, inputs: Tensors, states: Tensors, out: Tensors | None
@@ -189,28 +211,39 @@ class WholeGraphs:
         Raises:
             RuntimeError: CUDA or TensorRT cannot.
         """
-        fixed = seen.stays(inputs)
-        given = out if seen.out_stays(out) else None
-        stream, caller = torch.cuda.Stream(), torch.cuda.current_stream()
+        found = _Graph(self._streams.graph(), refits=self._refits())
+        found.fixed, found.writes_out = seen.stays(inputs), seen.out_stays(out)
+        stream, caller = self._streams.new(), self._streams.now()
         stream.wait_stream(caller)
-        if self._last_stream is not None:
-            stream.wait_stream(self._last_stream)
-        with torch.cuda.stream(stream):
-            places = [
-                x if stays else x.clone(memory_format=torch.contiguous_format)
-                for stays, x in zip(fixed, inputs, strict=True)
-            ]
-            self._plan.run(self._plan.values(places, states))  # state stays as it is
-        stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(
-            graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
-        ):
-            outputs = self._body(places, states, given)
+        if self._last is not None:
+            stream.wait_stream(self._streams.of(self._last))
+        with self._on_lanes(found):
+            with torch.cuda.stream(stream):
+                found.inputs = [
+                    x if stays else x.clone(memory_format=torch.contiguous_format)
+                    for stays, x in zip(found.fixed, inputs, strict=True)
+                ]
+                self._plan.run(self._plan.values(found.inputs, states))  # state stays as it is
+            stream.synchronize()
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            with torch.cuda.graph(
+                found.graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
+            ):
+                given = out if found.writes_out else None
+                found.outputs = self._body(found.inputs, states, given)
         caller.wait_stream(stream)
-        addresses = [x.data_ptr() for x in states]
-        return _Graph(graph, places, fixed, addresses, outputs, given is not None)
+        found.states = [x.data_ptr() for x in states]
+        return found
+
+    @contextmanager
+    def _on_lanes(self, keeper: _Graph) -> Iterator[None]:
+        """Engines run on contexts that nothing else runs on while ``keeper`` lives."""
+        if not self._lanes:
+            self._lanes = [engine.lane() for engine in self._engines]
+        with ExitStack() as stack:
+            for engine, lane in zip(self._engines, self._lanes, strict=True):
+                stack.enter_context(engine.on(lane, keeper))
+            yield
 
     def _body(self, places: Tensors, states: Tensors, out: Tensors | None) -> list[torch.Tensor]:
         """The program as it is captured: computes, then updates the state."""
@@ -229,15 +262,16 @@ class WholeGraphs:
                 place.copy_(output)
         return list(out)
 
-    def _forget_oldest(self) -> None:
-        if len(self._seen) > self._size:
-            _, old = self._seen.popitem(last=False)
-            if old.graph is not None and self._last_stream is not None:
-                self._last_stream.synchronize()  # it may be running
+    def _drop(self, seen: _Seen) -> None:
+        """Lets a graph go, once it does not run any more."""
+        if seen.graph is not None and self._last is not None:
+            self._streams.of(self._last).synchronize()
+        seen.graph = None
 
     def _refuse(self, error: RuntimeError) -> None:
         self.refused = str(error).splitlines()[0] if str(error) else type(error).__name__
         self._seen.clear()
+        self._lanes.clear()
         if self._loud:
             _warn(self.refused)
 
@@ -251,23 +285,20 @@ def whole_graphs(
     loud: bool,
     size: int,
 ) -> WholeGraphs | None:
-    """Graphs for a program all of whose segments can be captured; None for others.
+    """Graphs for a program all of whose segments can be captured; None for others, and for an
+    engine alone, which has graphs of its own.
 
     ``loud`` warns where there can be none.
     """
     loaded = segments.methods[program.method]
+    if len(loaded) == 1 and hasattr(loaded[0].run, "lane") and not program.state:
+        return None
     stuck = [s.name for s in loaded if not getattr(s.run, "capturable", False)]
     if stuck:
         if loud:
             _warn(f"segment {stuck[0]} cannot be captured")
         return None
-    plain = tuple(_without_graph(segment) for segment in loaded)
-    return WholeGraphs(CallPlan(program, plain, stored), device, loud=loud, size=size)
-
-
-def _without_graph(segment: LoadedSegment) -> LoadedSegment:
-    """The segment without a graph of its own."""
-    return replace(segment, run=getattr(segment.run, "plain", segment.run))
+    return WholeGraphs(CallPlan(program, loaded, stored), device, loud=loud, size=size)
 
 
 def _is_same(last: Any, x: torch.Tensor) -> bool:

@@ -79,6 +79,10 @@ class Gpu:
         self.stream = Stream(self, "the caller", 1)
         self.is_capturing = False
 
+    def named(self, handle: int) -> Stream:
+        """The stream of a handle."""
+        return Stream(self, {1: "the caller"}.get(handle, "another"), handle)
+
     def told(self) -> list[str]:
         """Captures and replays since the last time this was asked."""
         notes, self.notes = self.notes, []
@@ -104,13 +108,19 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Gpu:
         "CUDAGraph": lambda: Graph(gpu),
         "graph": gpu.capture,
         "graph_pool_handle": lambda: "one pool",
-        "Stream": lambda: Stream(gpu, "the capture", 2),
+        "Stream": lambda device: Stream(gpu, "the capture", 2),
+        "ExternalStream": lambda handle, device: gpu.named(handle),
         "stream": lambda stream: contextlib.nullcontext(),
         "current_stream": lambda device=None: gpu.stream,
-        "current_device": lambda: None,
-        "is_current_stream_capturing": lambda: gpu.is_capturing,
     }
     for name, double in doubles.items():
         monkeypatch.setattr(torch.cuda, name, double)
+    raw = {
+        "_cuda_getDevice": lambda: -1,
+        "_cuda_getCurrentRawStream": lambda index: gpu.stream.cuda_stream,
+        "_cuda_isCurrentStreamCapturing": lambda: gpu.is_capturing,
+    }
+    for name, double in raw.items():
+        monkeypatch.setattr(torch._C, name, double, raising=False)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
     return gpu

@@ -4,10 +4,12 @@ GPU."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 import warnings
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +25,34 @@ from trtpack_runtime.whole_graph import WholeGraphs, whole_graphs
 
 
 class Runner:
-    """A segment that may be captured; ``plain`` is the same without a graph of its own."""
+    """A segment that may be captured, an engine with lanes."""
 
     capturable = True
+    refits = 0
 
     def __init__(self, segment: LoadedSegment, gpu: Gpu) -> None:
         self._segment, self._gpu = segment, gpu
-        self.plain = segment.run
+        self._is_apart, self.lanes = False, 0
+        self.keepers: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __call__(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        self._gpu.notes.append("runs")
+        if not self._is_apart:
+            self._gpu.notes.append("runs")
         return self._segment.run(inputs)
+
+    def lane(self) -> str:
+        """A context of its own."""
+        self.lanes += 1
+        return f"a lane of {self._segment.name}"
+
+    @contextlib.contextmanager
+    def on(self, lane: str, keeper: Any) -> Iterator[None]:
+        """Calls run on the lane."""
+        assert lane == f"a lane of {self._segment.name}"
+        self._is_apart = True
+        self.keepers.add(keeper)
+        yield
+        self._is_apart = False
 
 
 @pytest.fixture
@@ -139,7 +158,7 @@ def test_views_in_another_order_are_copied(module: BundleModule) -> None:
 
 
 def test_several_shapes_are_kept_and_the_oldest_forgotten(tmp_path: Path, gpu: Gpu) -> None:
-    module = graphed(load(chains.write(tmp_path / "b.tar")), gpu, size=2)
+    module = graphed(load(chains.write(tmp_path / "b.tar", 1, 2)), gpu, size=2)
     for rows in (1, 1, 2, 2):
         module(torch.randn(rows, 4))
     gpu.told()
@@ -148,7 +167,7 @@ def test_several_shapes_are_kept_and_the_oldest_forgotten(tmp_path: Path, gpu: G
     assert gpu.told() == ["replays"] * 3
     module(torch.randn(3, 4))
     module(torch.randn(2, 4))
-    assert gpu.told() == ["runs", "runs"]
+    assert gpu.told() == ["runs"] * 4
     assert "the host waits for the caller" in gpu.waits
 
 
@@ -219,15 +238,15 @@ def test_state_in_new_memory_is_captured_anew(stateful: BundleModule, gpu: Gpu) 
 
 
 def test_a_capture_that_fails_leaves_the_program_without_a_graph(tmp_path: Path, gpu: Gpu) -> None:
-    module = graphed(load(chains.write(tmp_path / "b.tar")), gpu, loud=True)
+    module = graphed(load(chains.write(tmp_path / "b.tar", 1, 2)), gpu, loud=True)
     gpu.fails = "operation not permitted when stream is capturing"
     x = torch.randn(2, 4)
     module(x)
     with pytest.warns(UserWarning, match="without one CUDA graph for all of it: operation not"):
-        torch.testing.assert_close(module(x), 2 * x)
+        torch.testing.assert_close(module(x), 4 * x)
     gpu.fails = None
     module(x)
-    assert gpu.told() == ["runs"] * 3
+    assert gpu.told() == ["runs"] * 6
 
 
 def test_a_failed_capture_leaves_the_state_alone(stateful: BundleModule, gpu: Gpu) -> None:
@@ -297,13 +316,37 @@ def test_what_inference_mode_captured_is_of_use_outside_of_it(module: BundleModu
 
 
 def test_twins_have_graphs_of_their_own(tmp_path: Path, gpu: Gpu) -> None:
-    module = graphed(load(chains.write(tmp_path / "b.tar")), gpu)
+    module = graphed(load(chains.write(tmp_path / "b.tar", 1, 2)), gpu)
     twin = module.twin()
     assert twin._loaded.calls["forward"].graphs is not module._loaded.calls["forward"].graphs
 
 
-def test_a_program_is_captured_without_its_engines_own_graphs(module: BundleModule) -> None:
+def test_a_graph_keeps_the_contexts_it_was_captured_from_as_long_as_it_lives(
+    module: BundleModule, gpu: Gpu
+) -> None:
+    runners: list[Any] = [segment.run for segment in module.segments()]
+    for rows in (1, 1, 2, 2, 1):
+        module(*some(rows))
+    assert [len(runner.keepers) for runner in runners] == [2, 2, 2]
+    assert [runner.lanes for runner in runners] == [1, 1, 1]
     graphs = module._loaded.calls["forward"].graphs
     assert graphs is not None
-    runs = [step.segment.run for step in graphs._plan.steps]
-    assert not any(isinstance(run, Runner) for run in runs)
+    graphs._seen.popitem()
+    assert [len(runner.keepers) for runner in runners] == [1, 1, 1]
+
+
+def test_other_weights_are_captured_anew(module: BundleModule, gpu: Gpu) -> None:
+    given = some()
+    for _ in range(3):
+        module(*given)
+    gpu.told()
+    runner: Any = module.segments()[0].run
+    runner.refits = 1
+    for want in (["captured", "replays"], ["replays"]):
+        module(*given)
+        assert gpu.told() == want
+
+
+def test_an_engine_alone_is_left_to_its_own_graphs(tmp_path: Path, gpu: Gpu) -> None:
+    module = graphed(load(chains.write(tmp_path / "b.tar")), gpu)
+    assert module._loaded.calls["forward"].graphs is None

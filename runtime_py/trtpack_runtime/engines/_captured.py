@@ -26,7 +26,7 @@ from ._streams import Streams
 
 T = torch.Tensor
 
-_CAPTURES = threading.Lock()
+CAPTURES = threading.Lock()
 """One capture at a time: each begins by waiting for the whole device."""
 
 
@@ -180,7 +180,7 @@ def _recorded(context: Context, streams: Streams) -> Any:
     """What a context enqueues, which has been told everything; it runs once before."""
     graph, stream, current = streams.graph(), streams.new(), streams.now()
     stream.wait_stream(current)
-    with _CAPTURES:
+    with CAPTURES:
         if not context.enqueue(stream.cuda_stream):
             raise RuntimeError("TensorRT cannot run the engine on a stream of its own")
         stream.synchronize()
