@@ -2,7 +2,8 @@
 """CUDA's runtime API without torch: memory, streams, events and graphs; errors are exceptions.
 
 It is whichever binding is installed: ``cuda.bindings.runtime`` (cuda-bindings 12 and 13) or
-``cuda.cudart`` (cuda-python 11 and 12). Both answer tuples that begin with an error code.
+``cuda.cudart`` (cuda-python 11 and 12), else CUDA's library by ctypes (``cudart.py``). All answer
+tuples that begin with an error code.
 
 Source: CUDA runtime API, "Memory Management", "Stream Management", "Graph Management".
 """
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 
 from ..engines._cuda import problem
 from ..errors import DeviceError
+from .cudart import library
 
 MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 _NOT_READY = 600
@@ -24,20 +26,24 @@ _PORTABLE = 1
 
 
 def api() -> Any:
-    """The first binding of CUDA's runtime API that is installed.
+    """The first binding of CUDA's runtime API that is installed, else the library itself.
 
     Raises:
-        DeviceError: there is none.
+        DeviceError: there is neither.
     """
     for name in MODULES:
         try:
             return import_module(name)
         except (ImportError, OSError, RuntimeError):
             continue
-    raise DeviceError(
-        "there is no Python binding of CUDA, which running without PyTorch takes",
-        hint="install it: pip install cuda-bindings, of the CUDA release TensorRT is for",
-    )
+    found = library()
+    if found is None:
+        raise DeviceError(
+            "there is no Python binding of CUDA and no libcudart, one of which running without "
+            "PyTorch takes",
+            hint="install one: pip install cuda-bindings, of the CUDA release TensorRT is for",
+        )
+    return found
 
 
 class Cuda:

@@ -58,16 +58,13 @@ def test_a_wrong_option(lab: Lab, options: dict, error: type[Exception], message
         lab.session(NETS, DOUBLE, **options)
 
 
-def test_no_binding_of_cuda(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_binding_of_cuda_11_will_do(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.machine(NETS)
     path = lab.bundle(NETS, {"forward": DOUBLE})
-    for name in ("cuda", "cuda.bindings", "cuda.bindings.runtime", "cuda.cudart"):
+    for name in ("cuda", "cuda.bindings", "cuda.bindings.runtime"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(DeviceError, match="no Python binding of CUDA") as refusal:
-        Session(path)
-    assert "cuda-bindings" in refusal.value.hint
     monkeypatch.setitem(sys.modules, "cuda.cudart", lab.cuda)
-    assert lab.kept(Session(path)).run([some()])["y"].shape == (2, 3), "that of CUDA 11"
+    assert lab.kept(Session(path)).run([some()])["y"].shape == (2, 3)
 
 
 def test_no_driver(lab: Lab) -> None:
