@@ -286,6 +286,7 @@ def test_a_kind_nothing_ran_is_from_documentation(monkeypatch: pytest.MonkeyPatc
     assert KINDS["attention"].proof == "from documentation"
 
 
+@pytest.mark.slow
 def test_the_script_resumes_and_tells_what_is_missing(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed here")
 
@@ -331,6 +332,7 @@ def test_converter_cases_are_trials_too() -> None:
     }
 
 
+@pytest.mark.slow
 def test_converter_cases_are_found_without_pytest() -> None:
     code = """
 import sys

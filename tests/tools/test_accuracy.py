@@ -361,6 +361,7 @@ def test_pinned_by_the_command(tmp_path: Path) -> None:
     assert (found["first"], found["pins"]) == (None, [])
 
 
+@pytest.mark.slow
 def test_a_pin_where_nothing_overflows(tmp_path: Path) -> None:
     path, to = planned.write_deep(tmp_path / "deep.tar"), tmp_path / "pinned.tar"
     arguments: list[str | Path] = [
@@ -380,6 +381,7 @@ def test_a_pin_where_nothing_overflows(tmp_path: Path) -> None:
     assert told["written"]["overflowing"] == ["blocks.3/linear"]
 
 
+@pytest.mark.slow
 def test_nothing_to_pin(tmp_path: Path) -> None:
     bundle = handmade.write(tmp_path / "bundle.tar")
     to = tmp_path / "pinned.tar"
@@ -390,18 +392,23 @@ def test_nothing_to_pin(tmp_path: Path) -> None:
     assert not to.exists()
 
 
+def late(*values: Any) -> Any:
+    """A row for the slow lane: each starts a process that loads PyTorch."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "error"),
     [
         (["--target", "cpu"], 2, "only TensorRT engines can be compared layer by layer; forward_0"),
-        (["--segment", "forward_1"], 2, "only TensorRT engines can be compared layer by layer"),
+        late(["--segment", "forward_1"], 2, "only TensorRT engines can be compared layer by layer"),
         (["--segment", "forward_7"], 2, "there is no segment 'forward_7'"),
-        (["--target", "nowhere"], 2, "the bundle has no variant 'nowhere'"),
+        late(["--target", "nowhere"], 2, "the bundle has no variant 'nowhere'"),
         (["--pin"], 2, "--pin writes a new bundle"),
         (["-o", "x.tar"], 2, "-o is for a bundle with pins"),
-        (["--simulate", "--sample", "3"], 2, "there is no golden sample 3"),
+        late(["--simulate", "--sample", "3"], 2, "there is no golden sample 3"),
         (["--simulate", "--own-types"], 2, "--simulate compares the network's types with FLOAT"),
-        (
+        late(
             ["--simulate", "--pin-layer", "clippt", "-o", "x.tar"],
             2,
             "the network has no layer 'clippt'",

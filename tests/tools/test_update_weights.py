@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.runtime import deferred
+from tests.runtime import deferred, starts
 from tests.runtime.command import trtpack
 from trtpack_runtime import aten, dims, load, program
 from trtpack_runtime import network as networks
+from trtpack_runtime.borders import border_of
 from trtpack_runtime.bundle import Bundle, Member, open_bundle, write_bundle
 from trtpack_runtime.engine_store import content_of
 from trtpack_runtime.errors import BundleError, ConfigError, SmokeFailure, TrtpackError
@@ -426,6 +427,7 @@ def test_what_an_engine_cannot_be_given_by_name() -> None:
     assert refit_problem(twice, frozenset({"fc.bias"})) is None
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     path = write(tmp_path / "b.tar", record={**RECORD, "weights": "stripped"})
     file = saved(tmp_path / "new.safetensors", values(1))
@@ -454,6 +456,13 @@ def test_the_command(tmp_path: Path) -> None:
     assert (none.code, "Traceback" in none.err) == (5, False)
     where = trtpack("update-weights", path, file, "-o", tmp_path / "no" / "new.tar")
     assert (where.code, where.err.splitlines()[1]) == (2, "hint: create the folder first")
+
+
+def test_what_crosses_between_segments_follows(tmp_path: Path) -> None:
+    path = starts.write(tmp_path / "engines.tar")
+    update(path, {name: value * 2 for name, value in deferred.weights().items()})
+    (borders,) = open_bundle(path).manifest.methods["forward"].borders
+    assert borders == {"v0": border_of(torch.relu(X @ (deferred.weights()["w0"] * 2)))}
 
 
 def test_deferred_engines_build_from_the_new_weights(tmp_path: Path) -> None:

@@ -87,7 +87,9 @@ class Projections(nn.Module):
 
 
 @pytest.mark.parametrize("biased", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=str
+)
 def test_layers_that_share_an_input_are_one_product(biased: bool, dtype: torch.dtype) -> None:
     result = lowered(Projections((biased,) * 3).to(dtype), torch.randn(2, 5, 8, dtype=dtype))
     assert result.effects["merge_projections"] == 3

@@ -117,7 +117,9 @@ def test_a_returned_copy_of_an_input_stays_a_copy() -> None:
     assert operators(module) == {"clone.default": 1}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=str
+)
 @pytest.mark.parametrize(
     ("producer", "norm", "shape"),
     [

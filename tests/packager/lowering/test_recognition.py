@@ -29,7 +29,9 @@ def gelus() -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
 
 
 @pytest.mark.parametrize("form", gelus())
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=str
+)
 def test_gelu_in_every_form(form: str, dtype: torch.dtype) -> None:
     result = lowered(gelus()[form], torch.randn(4, 33, dtype=dtype))
     assert result.effects["recognise_gelu"] == 1
