@@ -51,8 +51,10 @@ class Runner:
         assert lane == f"a lane of {self._segment.name}"
         self._is_apart = True
         self.keepers.add(keeper)
-        yield
-        self._is_apart = False
+        try:
+            yield
+        finally:
+            self._is_apart = False
 
 
 @pytest.fixture
