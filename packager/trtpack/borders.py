@@ -7,12 +7,12 @@ what that answers is golden itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
 from trtpack_runtime import wiring
-from trtpack_runtime.borders import border_of
+from trtpack_runtime.borders import crossing, noting
 from trtpack_runtime.engines import LoadContext, engine
 from trtpack_runtime.execution import LoadedSegment, Segments
 from trtpack_runtime.manifest import Border
@@ -23,8 +23,6 @@ from .golden import GoldenSample
 from .program import Assembled
 
 _HOST = torch.device("cpu")
-
-Runner = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
 
 
 def record_borders(
@@ -41,20 +39,13 @@ def record_borders(
     found: tuple[dict[str, Border], ...] = tuple({} for _ in golden)
     known: set[str] = set()
     for assembled in programs:
-        wanted = crossing(assembled) - known
+        wanted = crossing(assembled.program) - known
         if wanted:
             segments = _segments(assembled, stored)
             for borders, sample in zip(found, golden, strict=True):
                 borders |= _run(assembled, segments, wanted, captured, stored, sample)
             known |= wanted
     return tuple(dict(sorted(borders.items())) for borders in found)
-
-
-def crossing(assembled: Assembled) -> set[str]:
-    """The values that one segment computes and another reads."""
-    segments = assembled.program.segments
-    made = {value for segment in segments for value in segment.outputs.values()}
-    return made & {value for segment in segments for value in segment.inputs.values()}
 
 
 def _segments(assembled: Assembled, stored: Mapping[str, torch.Tensor]) -> Segments:
@@ -85,18 +76,9 @@ def _run(
     sample: GoldenSample,
 ) -> dict[str, Border]:
     found: dict[str, Border] = {}
-
-    def noting(segment: LoadedSegment) -> Runner:
-        def run(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-            results = segment.run(inputs)
-            for name, value in zip(segment.outputs, results, strict=True):
-                if name in wanted:
-                    found[name] = border_of(value)
-            return results
-
-        return run
-
     states = {s.slot: attribute(captured.graph_module, s.slot).clone() for s in captured.state}
     with torch.no_grad():
-        segments.watched(noting).run(assembled.program, sample.inputs, stored, states)
+        segments.watched(noting(wanted, found)).run(
+            assembled.program, sample.inputs, stored, states
+        )
     return found

@@ -9,12 +9,15 @@ at 64 fixed places.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from .engines import Runner
+from .execution import LoadedSegment, Watch
 from .manifest import Border, Method
+from .program import Program
 from .smoke_report import DEFAULT_TOLERANCE
 
 SKETCH = 64
@@ -50,6 +53,28 @@ def border_of(tensor: torch.Tensor) -> Border:
         nonfinite=flat.numel() - finite.numel(),
         sketch=tuple(_number(float(flat[i])) for i in places(flat.numel())),
     )
+
+
+def crossing(program: Program) -> set[str]:
+    """The values that one segment computes and another reads."""
+    made = {value for segment in program.segments for value in segment.outputs.values()}
+    return made & {value for segment in program.segments for value in segment.inputs.values()}
+
+
+def noting(wanted: Container[str], found: dict[str, Border]) -> Watch:
+    """Notes the borders of ``wanted`` values in ``found`` while segments run."""
+
+    def watch(segment: LoadedSegment) -> Runner:
+        def run(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+            results = segment.run(inputs)
+            for name, value in zip(segment.outputs, results, strict=True):
+                if name in wanted:
+                    found[name] = border_of(value)
+            return results
+
+        return run
+
+    return watch
 
 
 def departure(border: Border, tensor: torch.Tensor, bound: float) -> str | None:

@@ -218,6 +218,8 @@ def test_an_operator_tensorrt_lacks_runs_between_two_engines(
     loaded = trtpack_runtime.load(tmp_path / "bundle.tar")
     with torch.no_grad():
         torch.testing.assert_close(loaded(x), model(x), rtol=1e-4, atol=1e-5)
+    (borders,) = loaded.bundle.manifest.methods["forward"].borders
+    assert set(borders) == {name for s in loaded.segments()[:-1] for name in s.outputs}
 
 
 def test_a_custom_operators_module_is_required_by_name(tmp_path: Path) -> None:

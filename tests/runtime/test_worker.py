@@ -448,6 +448,7 @@ def test_the_record_says_what_the_plan_is_for(job: BuildJob) -> None:
     assert job.plan.exists()
     assert record["compute_capabilities"] == ["SM89", "SM120"]
     assert record["options"]["optimization_level"] == 0
+    assert set(record["memory"]) == {"weights_bytes", "context_bytes"}
     assert clauses
     assert all(" " in clause and "/" in clause for clause in clauses)
     assert not any(line.startswith("VERBOSE") for line in lines)

@@ -20,13 +20,14 @@ import torch
 
 from trtpack_runtime import __version__, smoke
 from trtpack_runtime.atomic import cannot_write
+from trtpack_runtime.borders import noting
 from trtpack_runtime.bundle import Bundle, Member, open_bundle
 from trtpack_runtime.engine_store import content_of
 from trtpack_runtime.engines import Verdict
 from trtpack_runtime.errors import ConfigError
 from trtpack_runtime.execution import Segments
 from trtpack_runtime.loading import DegradedWarning, load
-from trtpack_runtime.manifest import EngineRef, Golden, Manifest, Method, Variant
+from trtpack_runtime.manifest import Border, EngineRef, Golden, Manifest, Method, Variant
 from trtpack_runtime.network import Network
 from trtpack_runtime.program import Program, Segment
 from trtpack_runtime.resolve import Candidate, Choice
@@ -105,9 +106,10 @@ def update_weights(
         files, changed = write_stored(bundle, state, contents, Path(scratch))
         views = {n: view for f in files.values() for n, view in open_safetensors(f).items()}
         manifest, kept, dropped = _with_engines(bundle, contents, views, changed)
-        golden = _golden(bundle, contents, views, Path(scratch)) if changed else {}
+        golden: dict[str, Path] = {}
         if changed:
-            manifest = _noted(manifest)
+            golden, methods = _golden(bundle, contents, views, Path(scratch))
+            manifest = _noted(replace(manifest, methods={**manifest.methods, **methods}))
         draft = Path(scratch) / "bundle.tar"
         added = [Member(name, source) for name, source in {**files, **golden}.items()]
         rewrite(bundle, draft, manifest=manifest, add=added, drop=_unused(bundle, manifest))
@@ -209,24 +211,31 @@ def _left(ref: EngineRef, problem: str) -> EngineRef:
 
 def _golden(
     bundle: Bundle, contents: Contents, views: Mapping[str, TensorView], folder: Path
-) -> dict[str, Path]:
-    """The golden samples with the outputs of the new weights, by member."""
+) -> tuple[dict[str, Path], dict[str, Method]]:
+    """The golden samples with the outputs of the new weights, by member; and the methods with what
+    crosses between segments then."""
     stored = {name: view.tensor() for name, view in views.items()}
     written: dict[str, Path] = {}
+    methods: dict[str, Method] = {}
     for name, method in bundle.manifest.methods.items():
         if not method.golden:
             continue
         variant = _most_portable(bundle.manifest, name)
         program = contents.programs[bundle.manifest.variants[variant].programs[name]]
+        borders: list[dict[str, Border]] = []
+        known = {value for sample in method.borders for value in sample}
         segments = _evaluators(bundle, variant, program, stored)
         samples = smoke.golden_samples(bundle, method, torch.device("cpu"))
         for golden, sample in zip(method.golden, samples, strict=True):
-            made = _run(bundle, segments, program, stored, sample)
+            borders.append({})
+            watched = segments.watched(noting(known, borders[-1]))
+            made = _run(bundle, watched, program, stored, sample)
             _check_finite(method, *made)
             path = folder / f"golden-{len(written)}"
             write_safetensors(path, _tensors(bundle, golden, *made))
             written[golden.member] = path
-    return written
+        methods[name] = replace(method, borders=tuple(borders))
+    return written, methods
 
 
 def _run(

@@ -23,6 +23,7 @@ from trtpack_runtime.network import Network
 
 from . import LoadContext, Runner, Verdict
 from ._child import BuildJob, build_in_worker
+from ._figures import memory_of
 from ._load import load_engine
 from ._options import BuildOptions
 
@@ -103,6 +104,8 @@ def build(
         for line in result.log:
             on_log(line)
     record = record_of(result.version, options, facts)
+    if memory := memory_of(result.log):
+        record["memory"] = memory
     return Built(
         record,
         result.seconds,

@@ -18,6 +18,7 @@ from trtpack_runtime.network import Network
 from . import LoadContext, Runner, Verdict
 from ._build import BuildOptions
 from ._child import BuildJob, build_in_worker
+from ._figures import memory_of
 from ._load import load_engine
 
 MODULE = "tensorrt_rtx"
@@ -98,6 +99,7 @@ def build_with(
     if on_log is not None:
         for line in result.log:
             on_log(line)
+    memory = memory_of(result.log)
     return {
         "tensorrt_rtx": result.version,
         "compute_capabilities": list(options.compute_capabilities),
@@ -106,6 +108,7 @@ def build_with(
         "options": {
             key: value for key, value in options.to_json().items() if key != "compute_capabilities"
         },
+        **({"memory": memory} if memory else {}),
     }
 
 
