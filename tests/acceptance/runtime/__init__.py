@@ -12,5 +12,6 @@ PARTS = (
     "resnet",
     "session",
     "soak",
+    "portable",
 )
 """The parts in the order in which they run and stand on the page."""
