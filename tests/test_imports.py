@@ -65,6 +65,8 @@ def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
         "trtpack_runtime.network",
         "trtpack_runtime.program",
         "trtpack_runtime.resolve",
+        "trtpack_runtime.session",
+        "trtpack_runtime.session.start",
         "trtpack_runtime.worker",
         "trtpack_tools.cli.inspect",
     ],

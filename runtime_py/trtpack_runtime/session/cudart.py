@@ -109,13 +109,19 @@ class Library:
 
 
 def library() -> Library | None:
-    """CUDA's runtime library of this machine; None where there is none that will do."""
+    """CUDA's runtime library of this machine, one that its driver serves before any other; None
+    where there is none that will do."""
+    found = None
     for name in (*NAMES, *_places()):
         try:
-            return Library(ctypes.CDLL(name))
+            made = Library(ctypes.CDLL(name))
         except (OSError, AttributeError):
             continue
-    return None
+        code, _ = made.cudaGetDeviceCount()  # type: ignore[attr-defined]
+        if not code:
+            return made
+        found = found or made
+    return found
 
 
 def _places() -> Iterator[str]:

@@ -116,6 +116,19 @@ def test_there_is_no_library_either(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
         cuda.api()
 
 
+@pytest.mark.usefixtures("shared")
+def test_one_that_the_driver_serves_comes_first(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = CudaDouble()
+    newer.fails["cudaGetDeviceCount"] = Error.cudaErrorInsufficientDriver
+    doubles = {"libcudart.so.13": newer, "libcudart.so.12": lab.cuda}
+    monkeypatch.setattr(cudart, "_places", list)
+    monkeypatch.setattr(cudart.ctypes, "CDLL", lambda name: Shared(doubles[name]))
+    assert cuda.Cuda(cuda.api(), 0).index == 0
+    doubles |= dict.fromkeys(cudart.NAMES, newer)
+    with pytest.raises(DeviceError, match="the NVIDIA driver is missing"):
+        cuda.Cuda(cuda.api(), 0)
+
+
 def test_wheels_of_nvidias_are_found(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "nvidia/cuda_runtime/lib"
     folder.mkdir(parents=True)
