@@ -24,8 +24,8 @@ from typing import Any
 import torch
 
 from .call_plan import CallPlan
-from .engines._captured import CAPTURES, copy
-from .engines._streams import Streams
+from .engines._captured import copy
+from .engines._streams import CAPTURES, Streams
 from .execution import Segments
 from .given_outputs import run_into
 from .program import Program
@@ -213,7 +213,7 @@ class WholeGraphs:
         """
         found = _Graph(self._streams.graph(), refits=self._refits())
         found.fixed, found.writes_out = seen.stays(inputs), seen.out_stays(out)
-        stream, caller = self._streams.new(), self._streams.now()
+        stream, caller = self._streams.for_captures(), self._streams.now()
         stream.wait_stream(caller)
         if self._last is not None:
             stream.wait_stream(self._streams.of(self._last))

@@ -46,7 +46,7 @@ class Cuda(_streams.Streams):
     def of(self, handle: int) -> Any:
         return SimpleNamespace(cuda_stream=handle, synchronize=bool, wait_stream=bool)
 
-    def new(self) -> Any:
+    def for_captures(self) -> Any:
         return SimpleNamespace(cuda_stream=STREAM, synchronize=bool, wait_stream=bool)
 
     def graph(self) -> Any:

@@ -95,7 +95,7 @@ class Gpu(_streams.Streams):
     def of(self, handle: int) -> Any:
         return next(s for s in self._named.values() if s.cuda_stream == handle)
 
-    def new(self) -> Any:
+    def for_captures(self) -> Any:
         return self._stream("the capture")
 
     def event(self) -> Any:

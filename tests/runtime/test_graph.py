@@ -151,15 +151,26 @@ def test_a_capture_that_fails_is_told_once_where_graphs_are_wanted(
     trt = Trt(gpu)
     run = runner(trt, kind=GraphRunner, mode=mode)
     gpu.fails, trt.engine.refuses_capture = fails, refuses
-    right(run)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        for batch in (2, 2, 3, 3):
+        for batch in (2, 2, 2, 3, 3, 3):
             right(run, batch)
     said = [str(warning.message) for warning in told]
     assert len(said) == (mode == "on")
     assert all(re.search(f"runs without a CUDA graph: {reason}", text) for text in said)
-    assert gpu.told() == ["runs", "runs", "captured", "runs", "runs", "runs", "runs"]
+    tries = ["runs", "captured", "runs"]
+    assert gpu.told() == ["runs", *tries * 2, "runs", *tries, "runs"], "then it is given up"
+
+
+def test_a_capture_that_failed_once_is_tried_again(gpu: Gpu) -> None:
+    run = graphs(gpu)
+    right(run)
+    gpu.fails = "somebody waited for the device"
+    right(run)
+    gpu.fails = None
+    gpu.told()
+    right(run)
+    assert gpu.told() == ["runs", "captured", "replays"]
 
 
 def test_after_a_failed_capture_shapes_are_told_again(gpu: Gpu) -> None:

@@ -11,7 +11,6 @@ of one set of shapes, and its context is not to be changed).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +21,9 @@ from ._alike import Alike
 from ._borders import Borders
 from ._contexts import Context
 from ._plans import Plan
-from ._streams import Streams
+from ._streams import CAPTURES, Streams
 
 T = torch.Tensor
-
-CAPTURES = threading.Lock()
-"""One capture at a time: each begins by waiting for the whole device."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,15 +174,16 @@ def _captured(
 
 def _recorded(context: Context, streams: Streams) -> Any:
     """What a context enqueues, which has been told everything; it runs once before."""
-    graph, stream, current = streams.graph(), streams.new(), streams.now()
-    stream.wait_stream(current)
+    graph, current = streams.graph(), streams.now()
     with CAPTURES:
+        stream = streams.for_captures()
+        stream.wait_stream(current)
         if not context.enqueue(stream.cuda_stream):
             raise RuntimeError("TensorRT cannot run the engine on a stream of its own")
         stream.synchronize()
         with streams.capture(graph, stream):
             done = context.enqueue(stream.cuda_stream)
-    if not done:
-        raise RuntimeError("TensorRT cannot enqueue the engine while a graph is captured")
-    current.wait_stream(stream)
+        if not done:
+            raise RuntimeError("TensorRT cannot enqueue the engine while a graph is captured")
+        current.wait_stream(stream)
     return graph

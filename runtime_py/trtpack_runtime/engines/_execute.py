@@ -332,8 +332,11 @@ class EngineRunner:
         """
         import torch
 
+        from ._streams import CAPTURES
+
         with self._lanes.everyone() as lanes, self.streams.on():
-            torch.cuda.synchronize(self.device)
+            with CAPTURES:
+                torch.cuda.synchronize(self.device)
             self.refits += 1
             for lane in lanes:
                 if lane.graphs is not None:

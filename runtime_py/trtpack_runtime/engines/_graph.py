@@ -28,6 +28,9 @@ GRAPHS = 8
 """How many shapes have a graph at the same time in each thread, unless ``graphs`` says another
 number."""
 
+ATTEMPTS = 3
+"""How many captures may fail: another thread that waits for the whole device ends one."""
+
 
 def mode_of(option: Any) -> Mode:
     """The mode that a load option names: ``off``, ``on``, ``auto``, or a bool for the first two."""
@@ -95,7 +98,8 @@ class GraphRunner(EngineRunner):
 
         super().__init__(*args, **more)
         self._copy = copy
-        self._warns, self._limit, self._refused = mode == "on", max(1, graphs), False
+        self._warns, self._limit = mode == "on", max(1, graphs)
+        self._refused, self._attempts = False, ATTEMPTS
 
     def run(
         self,
@@ -201,11 +205,12 @@ class GraphRunner(EngineRunner):
                 self.borders.check_outputs(context.plan, outputs)
             graph = captured(context, self.borders, self.streams, given, outputs, seen.moved)
         except RuntimeError as error:
-            self._refused = True
+            self._attempts -= 1
+            self._refused = not self._attempts
             graphs.let_go(lane, self.streams)
             for context in lane.contexts:
                 context.forget()
-            if self._warns:
+            if self._warns and self._refused:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 warnings.warn(
                     f"the engine runs without a CUDA graph: {reason}", UserWarning, stacklevel=5

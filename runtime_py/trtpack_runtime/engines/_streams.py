@@ -12,6 +12,7 @@ was enqueued before on any *blocking* stream, and work on such a stream waits fo
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -19,6 +20,10 @@ from typing import Any
 import torch
 
 from ._profiles import Shape
+
+CAPTURES = threading.Lock()
+"""One capture at a time: each begins by waiting for the whole device, which is not allowed while
+another one is under way."""
 
 Empty = Callable[[Shape, Shape, torch.dtype], torch.Tensor]
 
@@ -59,9 +64,9 @@ class Streams:
         """The current stream of the device."""
         return self.of(self.current(self.index))
 
-    def new(self) -> Any:
-        """A stream that is not ordered with any other."""
-        return torch.cuda.Stream(self.device)
+    def for_captures(self) -> Any:
+        """The stream that graphs are captured on; whoever uses it holds ``CAPTURES``."""
+        return _capture_stream(self.index)
 
     def graph(self) -> Any:
         """A CUDA graph without work."""
@@ -119,3 +124,9 @@ def _blocking_stream(index: int) -> int:
     with torch.cuda.device(index):
         made = create is not None and int(create(ctypes.addressof(handle))) == 0
     return handle.value or 0 if made else 0
+
+
+@cache
+def _capture_stream(index: int) -> Any:
+    """One stream of PyTorch's few for all captures, so that they take no caller's."""
+    return torch.cuda.Stream(index)
