@@ -150,7 +150,7 @@ class Pool:
             timeout: seconds that the next result may take, without end unless given.
 
         Raises:
-            TimeoutError: a result took longer.
+            concurrent.futures.TimeoutError: a result took longer.
             Exception: whatever a request raises, in its place.
         """
         futures: deque[Future[Any]] = deque()

@@ -58,7 +58,7 @@ def measured(name: str, settings: Settings) -> dict[str, Any] | None:
     except subprocess.TimeoutExpired:
         return None
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         reason = " | ".join(lines[-3:]) or f"exit status {done.returncode}"
         return {kind: {"problem": reason} for kind in KINDS}
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
