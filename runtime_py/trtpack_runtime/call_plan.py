@@ -8,7 +8,7 @@ answers. A call so looks up no names; it keeps a value no longer than until its 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,14 +27,20 @@ Sized = Callable[[Sequence[torch.Tensor]], Any]
 
 @dataclass(frozen=True)
 class Step:
-    """A segment: the slots it reads, how many it answers from ``first`` on, and those whose last
-    reader it is."""
+    """A segment: the slots it reads, how many it answers from ``first`` on, those whose last reader
+    it is, and which of the program's tensor outputs it answers, by number."""
 
     segment: LoadedSegment
     reads: tuple[int, ...]
     first: int
     count: int
     done: tuple[int, ...]
+    wanted: tuple[int | None, ...] = ()
+
+    @property
+    def answers(self) -> bool:
+        """Whether it answers any of the program's outputs."""
+        return any(number is not None for number in self.wanted)
 
 
 class CallPlan:
@@ -65,11 +71,15 @@ class CallPlan:
                 count += 1
             done = tuple(slots[name] for name in last.get(number, ()))
             steps.append(Step(segment, reads, first, count - first, done))
-        self.steps = tuple(steps)
         self._quick = tuple((s.segment.run, s.reads, s.first + s.count, s.done) for s in steps)
         self.results = tuple(slots[o] if isinstance(o, str) else None for o in program.outputs)
         """The slot of each output; None for one that is no tensor."""
         self.tensors = tuple(slot for slot in self.results if slot is not None)
+        numbers = {slot: number for number, slot in reversed(list(enumerate(self.tensors)))}
+        self.steps = tuple(
+            replace(s, wanted=tuple(numbers.get(s.first + i) for i in range(s.count)))
+            for s in steps
+        )
         self.kept = tuple(slots[slot.output] for slot in program.state)
         """The slot of each state's next value."""
         self.risky = self._may_alias(steps)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,39 +11,70 @@ import torch
 from . import dims
 from .call_plan import CallPlan, Step, Values
 from .dtypes import DTYPES
+from .engines._alike import Alike
 from .errors import InputMismatchError
 from .manifest import TensorSpec
 
 
-def check_outputs(
-    wanted: Sequence[TensorSpec],
-    inputs: Mapping[str, torch.Tensor],
-    out: Sequence[torch.Tensor],
-    device: torch.device,
-) -> None:
-    """Holds the caller's outputs against what the inputs make of them.
+class OutputCheck:
+    """Holds the caller's outputs of one method against what its inputs make of them; what was right
+    at the last call is right at a glance.
 
-    Raises:
-        InputMismatchError: one of another type, shape or device, or in the memory of an input.
+    Args:
+        wanted: the method's outputs.
+        inputs: its inputs' names.
+        device: where the bundle runs.
     """
-    if len(out) != len(wanted):
-        names = ", ".join(spec.name for spec in wanted)
-        raise _mismatch(f"wanted {len(wanted)} outputs ({names}), got {len(out)}")
-    taken = {tensor.untyped_storage().data_ptr() for tensor in inputs.values() if tensor.numel()}
-    for spec, tensor in zip(wanted, out, strict=True):
-        dtype = getattr(torch, DTYPES[spec.dtype].torch)
-        if tensor.dtype != dtype or tensor.device != device:
-            raise _mismatch(
-                f"output {spec.name}: wanted {dtype} on {device}, "
-                f"got {tensor.dtype} on {tensor.device}"
-            )
-        shape = [
-            None if size is None else dims.evaluate(size, lambda n, axis: inputs[n].shape[axis])
-            for size in spec.shape
-        ]
-        check_shape(spec.name, shape, tensor)
-        if tensor.numel() and tensor.untyped_storage().data_ptr() in taken:
-            raise _mismatch(f"output {spec.name}: it lies in the memory of an input")
+
+    def __init__(
+        self, wanted: Sequence[TensorSpec], inputs: Sequence[str], device: torch.device
+    ) -> None:
+        self._wanted, self._inputs, self._device = wanted, inputs, device
+        self._alike = Alike()
+        self._at: list[int] = []
+
+    def __call__(self, inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> None:
+        """Checks outputs for inputs that are right.
+
+        Raises:
+            InputMismatchError: one of another type, shape or device, or in the memory of an input
+                or of another output.
+        """
+        both = [*inputs, *out]
+        is_alike = len(out) == len(self._wanted) and self._alike.check(*both)
+        if not is_alike:
+            self._check(inputs, out)
+            self._alike.learn(both)
+        at = [tensor.data_ptr() for tensor in both]
+        if is_alike and at == self._at:
+            return
+        taken = {tensor.untyped_storage().data_ptr() for tensor in inputs if tensor.numel()}
+        for spec, tensor in zip(self._wanted, out, strict=True):
+            memory = tensor.untyped_storage().data_ptr()
+            if tensor.numel() and memory in taken:
+                raise _mismatch(
+                    f"output {spec.name}: it lies in the memory of an input or of another output"
+                )
+            taken.add(memory)
+        self._at = at
+
+    def _check(self, inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> None:
+        if len(out) != len(self._wanted):
+            names = ", ".join(spec.name for spec in self._wanted)
+            raise _mismatch(f"wanted {len(self._wanted)} outputs ({names}), got {len(out)}")
+        shapes = {n: tuple(x.shape) for n, x in zip(self._inputs, inputs, strict=True)}
+        for spec, tensor in zip(self._wanted, out, strict=True):
+            dtype = getattr(torch, DTYPES[spec.dtype].torch)
+            if tensor.dtype != dtype or tensor.device != self._device:
+                raise _mismatch(
+                    f"output {spec.name}: wanted {dtype} on {self._device}, "
+                    f"got {tensor.dtype} on {tensor.device}"
+                )
+            shape = [
+                None if size is None else dims.evaluate(size, lambda n, axis: shapes[n][axis])
+                for size in spec.shape
+            ]
+            check_shape(spec.name, shape, tensor)
 
 
 def check_shape(name: str, shape: Sequence[int | None], tensor: torch.Tensor) -> None:
@@ -59,19 +90,15 @@ def check_shape(name: str, shape: Sequence[int | None], tensor: torch.Tensor) ->
 def run_into(plan: CallPlan, values: Values, out: Sequence[torch.Tensor]) -> Values:
     """``CallPlan.run`` with the outputs in ``out``: engines write there where they can, what others
     answer is copied."""
-    places: dict[int, torch.Tensor] = {}
-    for slot, tensor in zip(plan.tensors, out, strict=True):
-        places.setdefault(slot, tensor)
     for step in plan.steps:
         inputs = [values[slot] for slot in step.reads]
-        wanted = [places.get(slot) for slot in range(step.first, step.first + step.count)]
-        direct = _room(step, inputs, wanted) if any(w is not None for w in wanted) else None
-        if direct is None:
+        room = _room(step, inputs, out) if step.answers else None
+        if room is None:
             values += step.segment.run(inputs)
         else:
             runner: Any = step.segment.run
-            runner.run_into(inputs, direct)
-            values += direct
+            runner.run_into(inputs, room)
+            values += room
         for slot in step.done:
             values[slot] = None
     return values
@@ -90,31 +117,30 @@ def copy_out(tensors: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> No
 
 
 def _room(
-    step: Step, inputs: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor | None]
+    step: Step, inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]
 ) -> list[torch.Tensor] | None:
     """The caller's memory for a segment's outputs, and new memory for those that stay within; None
     where the engine cannot write there."""
     runner: Any = step.segment.run
+    if not hasattr(runner, "run_into"):
+        return None
+    given = [None if number is None else out[number] for number in step.wanted]
+    room = [tensor for tensor in given if tensor is not None and tensor.is_contiguous()]
+    if len(room) == step.count:
+        return room
     dtypes = step.segment.dtypes
-    if not hasattr(runner, "run_into") or len(dtypes) != step.count:
+    if len(dtypes) != step.count:
         return None
     shapes = runner.output_shapes([tuple(tensor.shape) for tensor in inputs])
     room = []
-    for shape, name, given in zip(shapes, dtypes, wanted, strict=True):
-        dtype = getattr(torch, DTYPES[name].torch)
-        if shape is None:
+    for shape, name, tensor in zip(shapes, dtypes, given, strict=True):
+        if shape is None or (tensor is not None and not tensor.is_contiguous()):
             return None
-        if given is None:
-            room.append(torch.empty(shape, dtype=dtype, device=_device(inputs, wanted)))
-        elif tuple(given.shape) == tuple(shape) and given.dtype == dtype and given.is_contiguous():
-            room.append(given)
-        else:
-            return None
+        if tensor is None:
+            dtype = getattr(torch, DTYPES[name].torch)
+            tensor = torch.empty(shape, dtype=dtype, device=out[0].device)
+        room.append(tensor)
     return room
-
-
-def _device(inputs: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor | None]) -> torch.device:
-    return next(tensor.device for tensor in (*wanted, *inputs) if tensor is not None)
 
 
 def _mismatch(problem: str) -> InputMismatchError:

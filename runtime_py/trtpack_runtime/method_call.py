@@ -14,7 +14,7 @@ from .calling import Convention
 from .device_faults import raise_fault
 from .errors import ConfigError
 from .execution import Segments
-from .given_outputs import check_outputs, copy_out, run_into
+from .given_outputs import OutputCheck, copy_out, run_into
 from .input_check import InputCheck, InputPolicy
 from .manifest import Method
 from .module_weights import state_buffer
@@ -82,6 +82,8 @@ class MethodCall:
             described.in_tree, described.out_tree, program.inputs, len(program.outputs)
         )
         self.check = InputCheck(described.inputs, device, options.inputs)
+        names = [spec.name for spec in described.inputs]
+        self.check_out = OutputCheck(described.outputs, names, device)
         self.plan = segments.plan(program, stored)
         self.slots = tuple(slot.slot for slot in program.state)
         self.reuses = options.outputs == "reused"
@@ -159,9 +161,7 @@ class MethodCall:
         out: Sequence[torch.Tensor] | None,
     ) -> list[torch.Tensor]:
         if out is not None:
-            specs = self.described.inputs
-            named = {spec.name: x for spec, x in zip(specs, inputs, strict=True)}
-            check_outputs(self.described.outputs, named, out, self.device)
+            self.check_out(inputs, out)
         if not self.slots:
             return self._computed(inputs, (), out)
         with state.lock:
