@@ -11,7 +11,9 @@ PARTS = (
     "overhead",
     "resnet",
     "session",
+    "start",
     "soak",
+    "faults",
     "portable",
 )
 """The parts in the order in which they run and stand on the page."""

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long it takes from nothing to an answer, each time in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.acceptance.runtime.row import Row, Settings, at_most
+
+TITLE = "Start"
+MAX_IMPORT_MS = 60.0
+MAX_INSTALLED_KB = 400.0
+MODEL = "resnet50/1"
+MIB = 1 << 20
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    """The import, the size on disk, and the starts of a ResNet-50."""
+    rounds = 5 if settings.quick else 25
+    if settings.wants("import"):
+        yield imported(_medians({"python": "pass", "import": "import trtpack_runtime"}, rounds))
+    if settings.wants("installed"):
+        yield installed(_package_bytes())
+    for start in ("full", "fast"):
+        name = f"{MODEL}, {start} start"
+        if settings.wants(name):
+            bundle = _bundle(settings)
+            found = [_first_answer(bundle, settings.device, start) for _ in range(_runs(settings))]
+            yield started(name, found)
+
+
+def imported(ms: Mapping[str, float]) -> Row:
+    """The row of the import, by the medians in milliseconds."""
+    extra = ms["import"] - ms["python"]
+    bar = at_most("import trtpack_runtime beyond a bare Python", extra, MAX_IMPORT_MS, "ms")
+    return Row("import", {"bare, ms": ms["python"], "import, ms": ms["import"]}, (bar,))
+
+
+def installed(nbytes: int) -> Row:
+    """The row of the size on disk, without compiled files."""
+    kb = nbytes / 1000
+    bar = at_most("trtpack_runtime installed, without .pyc", kb, MAX_INSTALLED_KB, "kB")
+    return Row("installed", {"installed, kB": kb}, (bar,))
+
+
+def started(name: str, found: Sequence[Mapping[str, Any]]) -> Row:
+    """The row of one way to start: the medians of each step, the first process left out.
+
+    That one reads the bundle and the libraries from the disk.
+    """
+    warm = found[1:] or found
+    steps = list(warm[0]["seconds"])
+    figures: dict[str, float | int | str] = {
+        f"{step}, ms": statistics.median(one["seconds"].get(step, 0.0) for one in warm) * 1000
+        for step in steps
+    }
+    memory = warm[-1]["memory"] or {}
+    for what in ("predicted", "measured"):
+        if memory.get(f"{what}_bytes") is not None:
+            figures[f"{what}, MiB"] = memory[f"{what}_bytes"] / MIB
+    kinds = ", ".join(warm[-1]["kinds"])
+    first = found[0]["seconds"]["to the first result"]
+    note = f"{name}: run by {kinds}; the first process took {first:.2f} s to its first result."
+    return Row(name, figures, notes=(note,))
+
+
+def _runs(settings: Settings) -> int:
+    return 2 if settings.quick else 6
+
+
+def _medians(codes: Mapping[str, str], rounds: int) -> dict[str, float]:
+    """Milliseconds that ``python -c`` takes for each, in turns."""
+    taken: dict[str, list[float]] = {name: [] for name in codes}
+    for _ in range(rounds):
+        for name, code in codes.items():
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            taken[name].append((time.perf_counter() - began) * 1000)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def _package_bytes() -> int:
+    import trtpack_runtime
+
+    folder = Path(trtpack_runtime.__file__).parent
+    files = (file for file in folder.rglob("*") if file.is_file() and file.suffix != ".pyc")
+    return sum(file.stat().st_size for file in files)
+
+
+def _first_answer(bundle: Path, device: str, start: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.acceptance.runtime.first_answer", bundle, device, start],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _bundle(settings: Settings) -> Path:
+    """A ResNet-50 for this machine, built once; on a CPU one that PyTorch runs."""
+    from tests.acceptance.measure import livened, packaged
+    from tests.acceptance.rows import ROWS
+
+    path = settings.folder / f"resnet50-{settings.device}.tar"
+    if not path.exists():
+        module, args = livened(next(row for row in ROWS if row.name == MODEL))
+        if settings.device == "cuda":
+            packaged(module, args, path)
+        else:
+            import trtpack
+
+            made = (module.float(), tuple(value.float() for value in args))
+            options = trtpack.Options(targets=("cpu",), output=path, engine="reference")
+            trtpack.build(made, options)
+    return path
