@@ -34,6 +34,8 @@ def load(
     build: bool = True,
     rebuild: bool = False,
     cuda_graphs: bool | Literal["off", "on", "auto"] = False,
+    inputs: Literal["refuse", "convert"] = "refuse",
+    outputs: Literal["fresh", "reused"] = "fresh",
     on_progress: OnProgress | None = None,
     verify: Literal["lazy", "full"] = "lazy",
     start: Literal["full", "fast"] = "full",
@@ -56,6 +58,10 @@ def load(
         rebuild: build every engine that this device can build anew.
         cuda_graphs: replay TensorRT engines as CUDA graphs while shapes stay the same, which is
             faster where kernels are small; takes memory for one more copy of inputs and outputs.
+        inputs: "refuse" what is on another device or of another type, as PyTorch does, or "convert"
+            it where nothing is lost.
+        outputs: "fresh" ones at each call, or memory that the next call with equal shapes
+            overwrites ("reused").
         on_progress: told how far such a build is.
         verify: compare every digest of the bundle first ("full"), or those of the parts that are
             used ("lazy"). An engine that is damaged is refused with "full"; its segment runs in
@@ -100,7 +106,13 @@ def load(
             rebuild=rebuild,
             warm_up=warm_up,
             check_memory=check_memory,
-            options={**(options or {}), "cuda_graphs": cuda_graphs, "strict": strict},
+            options={
+                **(options or {}),
+                "cuda_graphs": cuda_graphs,
+                "inputs": inputs,
+                "outputs": outputs,
+                "strict": strict,
+            },
             on_progress=on_progress,
         )
         module = plan.fast() if start == "fast" else plan.full()

@@ -25,6 +25,7 @@ import torch
 
 from .call_plan import CallPlan
 from .engines._captured import copy
+from .engines._graph import ATTEMPTS
 from .engines._streams import CAPTURES, Streams
 from .execution import Segments
 from .given_outputs import run_into
@@ -102,7 +103,9 @@ class WholeGraphs:
         self._last: int | None = None
         self._pool: Any = None
         self.refused: str | None = None
-        """Why there are no graphs, once CUDA said so."""
+        """Why there are no graphs, once CUDA said so several times: another thread that waits for
+        the whole device ends a capture."""
+        self._attempts = ATTEMPTS
 
     def run(
         self, inputs: Tensors, states: Tensors, out: Tensors | None, *, lend: bool
@@ -269,6 +272,9 @@ class WholeGraphs:
         seen.graph = None
 
     def _refuse(self, error: RuntimeError) -> None:
+        self._attempts -= 1
+        if self._attempts:
+            return
         self.refused = str(error).splitlines()[0] if str(error) else type(error).__name__
         self._seen.clear()
         self._lanes.clear()

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from trtpack_runtime.engines import _streams
 
 
 class Graph:
@@ -78,6 +81,8 @@ class Gpu:
         """A capture raises this as CUDA does."""
         self.stream = Stream(self, "the caller", 1)
         self.is_capturing = False
+        self.engines: Any = None
+        """The GPU of engines that are doubles too."""
 
     def named(self, handle: int) -> Stream:
         """The stream of a handle."""
@@ -94,8 +99,11 @@ class Gpu:
     ) -> Iterator[None]:
         assert capture_error_mode == "thread_local", "other threads may allocate meanwhile"
         assert pool == "one pool"
+        engines: Any = self.engines or SimpleNamespace()
+        engines.capturing_now, engines.under_capture = graph, True
         with _Recording(graph):
             yield
+        engines.capturing_now, engines.under_capture = None, False
         if self.fails is not None:
             raise RuntimeError(self.fails)
         self.notes.append("captured")
@@ -108,13 +116,13 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Gpu:
         "CUDAGraph": lambda: Graph(gpu),
         "graph": gpu.capture,
         "graph_pool_handle": lambda: "one pool",
-        "Stream": lambda device: Stream(gpu, "the capture", 2),
         "ExternalStream": lambda handle, device: gpu.named(handle),
         "stream": lambda stream: contextlib.nullcontext(),
         "current_stream": lambda device=None: gpu.stream,
     }
     for name, double in doubles.items():
         monkeypatch.setattr(torch.cuda, name, double)
+    monkeypatch.setattr(_streams, "_capture_stream", lambda index: Stream(gpu, "the capture", 2))
     raw = {
         "_cuda_getDevice": lambda: -1,
         "_cuda_getCurrentRawStream": lambda index: gpu.stream.cuda_stream,

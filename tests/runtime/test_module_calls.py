@@ -135,6 +135,7 @@ def test_inputs_are_converted_where_the_load_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputMismatchError, match="wanted float32, got int16") as caught:
         load(path)(x)
     assert 'inputs="convert"' in caught.value.hint
+    assert torch.equal(load(path, inputs="convert")(x), 2.0 * x)
     module = load(path).configured(inputs="convert")
     assert module.input_policy == "convert"
     assert torch.equal(module(x), 2.0 * x)

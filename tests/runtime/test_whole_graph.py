@@ -9,7 +9,7 @@ import gc
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,14 @@ import torch
 
 from tests.runtime import chains
 from tests.runtime.captures import Gpu, Stream, installed
+from tests.runtime.gpu_double import CPU, gpu_of
+from tests.runtime.running import Trt, runner
 from trtpack_runtime import load
+from trtpack_runtime.engines._execute import EngineRunner
+from trtpack_runtime.engines._graph import GraphRunner
 from trtpack_runtime.execution import LoadedSegment, Segments
 from trtpack_runtime.module import BundleModule
+from trtpack_runtime.program import Program, Segment
 from trtpack_runtime.whole_graph import WholeGraphs, whole_graphs
 
 
@@ -55,6 +60,18 @@ class Runner:
             yield
         finally:
             self._is_apart = False
+
+
+class Capturable:
+    """PyTorch in the place of an engine."""
+
+    capturable = True
+
+    def __init__(self, run: Callable[..., list[torch.Tensor]]) -> None:
+        self._run = run
+
+    def __call__(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return self._run(inputs)
 
 
 @pytest.fixture
@@ -244,11 +261,26 @@ def test_a_capture_that_fails_leaves_the_program_without_a_graph(tmp_path: Path,
     gpu.fails = "operation not permitted when stream is capturing"
     x = torch.randn(2, 4)
     module(x)
+    torch.testing.assert_close(module(x), 4 * x)
+    torch.testing.assert_close(module(x), 4 * x)
     with pytest.warns(UserWarning, match="without one CUDA graph for all of it: operation not"):
         torch.testing.assert_close(module(x), 4 * x)
     gpu.fails = None
     module(x)
-    assert gpu.told() == ["runs"] * 6
+    assert gpu.told() == ["runs"] * 10
+
+
+def test_a_capture_that_another_thread_disturbed_is_tried_again(
+    module: BundleModule, gpu: Gpu
+) -> None:
+    given = some()
+    gpu.fails = "operation not permitted when stream is capturing"
+    for _ in range(3):
+        module(*given)
+    gpu.fails = None
+    gpu.told()
+    module(*given)
+    assert gpu.told() == ["captured", "replays"]
 
 
 def test_a_failed_capture_leaves_the_state_alone(stateful: BundleModule, gpu: Gpu) -> None:
@@ -352,3 +384,43 @@ def test_other_weights_are_captured_anew(module: BundleModule, gpu: Gpu) -> None
 def test_an_engine_alone_is_left_to_its_own_graphs(tmp_path: Path, gpu: Gpu) -> None:
     module = graphed(load(chains.write(tmp_path / "b.tar")), gpu)
     assert module._loaded.calls["forward"].graphs is None
+
+
+def test_engines_and_pytorch_are_captured_together(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = gpu.engines = gpu_of(monkeypatch)
+    engines.caller_on("the caller's own stream")
+    first, last = (runner(Trt(engines), kind=kind) for kind in (EngineRunner, GraphRunner))
+    aten = Capturable(lambda inputs: [inputs[0].cumsum(1)])
+    loaded = (
+        LoadedSegment("0", "tensorrt", ("x",), ("a",), first, ("FLOAT",)),
+        LoadedSegment("1", "reference", ("a",), ("b",), aten),
+        LoadedSegment("2", "tensorrt", ("b",), ("y",), last, ("FLOAT",)),
+    )
+    program = Program(
+        "forward", ("x",), ("y",), tuple(Segment(s.name, "aten", {}, {}) for s in loaded)
+    )
+    segments = Segments({"forward": loaded})
+    graphs = whole_graphs(program, segments, {}, CPU, loud=True, size=2)
+    assert graphs is not None
+    plan = segments.plan(program, {})
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            found = graphs.run([x], (), None, lend=False)
+            return (found or plan.outputs(plan.run(plan.values([x]))))[0]
+
+    def right(rows: int) -> None:
+        x = torch.rand(rows, 3)
+        torch.testing.assert_close(call(x), 2 * (2 * x).cumsum(1))
+
+    for rows in (2, 2, 4, 4, 2, 1, 4, 2, 3, 3, 2):
+        right(rows)
+    engines.told()
+    gpu.told()
+    right(3)
+    assert (engines.told(), gpu.told()) == ([], ["replays"])
+    plan.run(plan.values([torch.rand(2, 3)]))  # other shapes, on contexts of their own
+    right(3)
+    assert gpu.told() == ["replays"]
