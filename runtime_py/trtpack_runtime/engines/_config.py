@@ -123,6 +123,10 @@ def configure(
     if options.dla_core is not None:
         _use_dla(emitted, config, options.dla_core)
     _add_profiles(emitted, config, network)
+    if 8 <= major(trt) < 10 and any(profile.shapes for profile in network.profiles):
+        # later releases always do: a profile would serve one execution context, so one thread
+        with _told(emitted, "profiles for several execution contexts"):
+            config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
 
 
 def _flags(trt: Any, network: Network, options: BuildOptions, strong: bool) -> Iterator[str]:

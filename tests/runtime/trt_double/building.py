@@ -195,6 +195,7 @@ class ConfigOf:
             "hardware_compatibility_level": trt.HardwareCompatibilityLevel.NONE,
         }
         self._usual = dict(self._values)
+        self._previews: dict[Any, bool] = {}
 
     def _changed(self) -> dict[str, Any]:
         """Properties that are no more as they were."""
@@ -246,6 +247,14 @@ class ConfigOf:
 
     def _get_num_optimization_profiles(self) -> int:
         return len(self._profiles)
+
+    def _do_set_preview_feature(self, feature: Any, enable: bool) -> None:
+        if not isinstance(feature, self._trt.PreviewFeature):
+            raise TypeError(f"set_preview_feature(): {feature!r} is no PreviewFeature")
+        self._previews[feature] = enable
+
+    def _do_get_preview_feature(self, feature: Any) -> bool:
+        return self._previews.get(feature, False)
 
     def _set_num_compute_capabilities(self, value: int) -> None:
         self._capabilities = [None] * value
@@ -427,6 +436,7 @@ def recording(trt: Any, network: Any, config: Any) -> dict[str, Any]:
         "debug": [value.name for value in network._debug],
         "weights": {name: list(form[1:]) for name, form in network._weight_names.items()},
         "flags": sorted(flag.name for flag in config._flags),
+        "previews": sorted(feature.name for feature, on in config._previews.items() if on),
         "pools": {pool.name: size for pool, size in config._pools.items()},
         "profiles": [
             {name: [list(sizes) for sizes in ranges] for name, ranges in profile._ranges.items()}
