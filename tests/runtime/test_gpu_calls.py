@@ -99,6 +99,29 @@ def close(got: torch.Tensor, wanted: torch.Tensor) -> None:
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-3)
 
 
+def test_graphs_are_made_and_each_thread_has_contexts(load: Load) -> None:
+    """Else the tests below would show less than they seem to."""
+    run = load(cuda_graphs="on", contexts=THREADS)
+    for batch in (1, 4, 9):
+        x, w = inputs(batch)
+        for _ in range(3):
+            run([x, w])
+    (lane,) = run._lanes.all
+    assert len(lane.graphs.by_key.values()) == 3
+    assert len(run.contexts) >= 3, "a context with a graph is told no other shapes"
+    start = threading.Barrier(THREADS)
+
+    def call() -> None:
+        start.wait(30)
+        run([x, w])
+        start.wait(30)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for done in [pool.submit(call) for _ in range(THREADS)]:
+            done.result(60)
+    assert len(run._lanes.all) == THREADS
+
+
 @pytest.mark.parametrize("own_stream", [False, True], ids=["default stream", "own stream"])
 def test_a_chain_of_calls_waits_for_itself(run: EngineRunner, own_stream: bool) -> None:
     """Each call reads what the last one and PyTorch made, none is waited for by the host."""
