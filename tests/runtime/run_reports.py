@@ -12,7 +12,7 @@ from trtpack_runtime.resolve import Candidate
 from trtpack_runtime.run_comparison import Change, Comparison
 from trtpack_runtime.run_report import MethodRun, RunReport, TensorFacts
 from trtpack_runtime.smoke_report import Comparison as Judged
-from trtpack_runtime.smoke_report import Metrics, SmokeReport
+from trtpack_runtime.smoke_report import Departure, Metrics, SmokeReport
 from trtpack_runtime.vitals import MemoryPeaks, Span, Vitals
 
 
@@ -32,7 +32,11 @@ def bench(p50_ms: float, spread: float = 0.05, gpu: bool = True) -> Bench:
 def smoke(rel_l2: float = 1e-4, dtype: str = "float32", failure: str | None = None) -> SmokeReport:
     """One output of one sample."""
     metrics = Metrics(rel_l2, rel_l2, 1 - rel_l2, 7, 10)
-    return SmokeReport((Judged("forward-0", "logits", dtype, metrics, failure),))
+    judged = Judged("forward-0", "logits", dtype, metrics, failure)
+    departure = Departure(
+        "forward_0", 1, 2, "tensorrt", "conv1 .. fc", "v0", "its mean differs", True
+    )
+    return SmokeReport((judged,), () if failure else (departure,))
 
 
 def report(

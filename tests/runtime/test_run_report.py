@@ -122,7 +122,7 @@ def test_every_key_is_documented_and_every_documented_key_there() -> None:
 
 UNITS = ("_ms", "bytes", "seconds", "_per_second", "_percent", "_w", "_mhz", "_c")
 PURE = {
-    *("calls", "items_per_call", "readings", "elements", "differing"),  # counts
+    *("calls", "items_per_call", "readings", "elements", "differing", "number", "count"),  # counts
     *("probability", "max_abs", "rel_l2", "cosine", "throttled.*"),  # parts and errors
     *("shape[]", "wants", "has", "before", "now"),  # their unit stands beside them
 }
