@@ -60,6 +60,7 @@ def prove(
     if report.passed or worst is None:
         return Proof(report, device)
     told = f"{worst.output} of {worst.sample}: {worst.failure}"
+    told += "".join(f"; {departure.told}" for departure in report.departures[:1])
     if device is None:
         raise CompileError(
             f"the program for {target.name} does not compute what the model does: {told}",

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 PHASES = ("open", "verify", "resolve", "build", "map", "deserialise", "context", "warm-up")
-"""In their order: the file's manifest and layout; digests of members; which variant fits; engines
-built here; programs and weights as tensors; engines read; memory to run them; first calls."""
+"""In their order: the file's manifest and layout; digests of members; which variant fits, and into
+the memory; engines built here; programs and weights as tensors; engines read; memory to run them;
+first calls."""
 
 
 class LoadTimes:

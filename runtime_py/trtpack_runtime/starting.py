@@ -94,9 +94,10 @@ class Start:
         options = dict(self.options)
         plan = None
         if self.check_memory:
-            plan, options = within_memory(
-                self.bundle, choice, own, avoided or {}, self.device, self.facts, options
-            )
+            with phase("resolve"):
+                plan, options = within_memory(
+                    self.bundle, choice, own, avoided or {}, self.device, self.facts, options
+                )
         with phase("map"):
             module = BundleModule(
                 self.bundle,

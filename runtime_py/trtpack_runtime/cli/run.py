@@ -255,7 +255,12 @@ def run(
     if output is not None:
         check_output_path(output)
     torch = None if no_torch else _torch()
-    for option, given in (("--threads", threads), ("--import", imports)):
+    for option, given in (
+        ("--threads", threads),
+        ("--import", imports),
+        ("--start fast", start == "fast"),
+        ("--verify full", verify == "full"),
+    ):
         if torch is None and given:
             raise ConfigError(f"{option} needs PyTorch", hint="leave it out, or install PyTorch")
     if torch is not None and threads is not None:
