@@ -6,10 +6,13 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
+from tests.runtime import chains
 from trtpack.cli.explain import explain
 from trtpack.converters import extensions, load, registry
 
@@ -45,3 +48,17 @@ def test_the_converter_takes_ten_lines() -> None:
     text = (HOW_TO / "add-a-converter.md").read_text("utf-8")
     (source,) = (t for _, t in BLOCK.findall(text) if t.startswith("# my_converters.py"))
     assert len(source.splitlines()) <= 10
+
+
+def test_a_bundle_is_called_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chains.write(tmp_path / "bundle.tar", 2, 2)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    blocks = BLOCK.findall((HOW_TO / "call-a-bundle.md").read_text("utf-8"))
+    for language, text in blocks:
+        assert language == "python"
+        exec(text, names)  # it is this repository's own
+    assert torch.equal(names["answer"], torch.full((2, 4), 8.0))
+    assert torch.equal(names["out"][0], names["answer"])
