@@ -17,6 +17,7 @@ from trtpack_runtime.engines import LoadContext, Verdict, tensorrt
 from trtpack_runtime.engines._build import build_plan
 from trtpack_runtime.engines._emit import emit
 from trtpack_runtime.engines._execute import EngineRunner
+from trtpack_runtime.engines._graph import GraphRunner
 from trtpack_runtime.engines._options import BuildOptions
 from trtpack_runtime.engines.tensorrt import can_build, check, cuda_needed, load, record_of
 from trtpack_runtime.errors import BundleError, DeviceError, InputMismatchError, InternalError
@@ -310,6 +311,27 @@ def test_a_refittable_plan_takes_new_weights(trt: Any) -> None:
     made = record(weights="refittable") | {"refit": True}
     runner = load(plan_of(trt, weights="refittable"), context(made, weights=WEIGHTS))
     assert isinstance(runner, EngineRunner)
+
+
+@pytest.mark.parametrize(
+    ("options", "graphs"),
+    [
+        ({}, None),
+        ({"cuda_graphs": None}, None),
+        ({"cuda_graphs": False, "graphs": 2}, None),
+        ({"cuda_graphs": "off", "contexts": 2}, None),
+        ({"cuda_graphs": True}, 8),
+        ({"cuda_graphs": "on", "graphs": 2}, 2),
+        ({"cuda_graphs": "auto", "graphs": 3, "contexts": 2}, 3),
+    ],
+)
+def test_options_of_calls(trt: Any, options: dict[str, Any], graphs: int | None) -> None:
+    runner: Any = load(plan_of(trt), context(options=options))
+    assert isinstance(runner, GraphRunner) == (graphs is not None)
+    assert graphs is None or runner._limit == graphs
+    assert runner._lanes._limit == options.get("contexts", 4)
+    assert runner.capturable
+    assert runner.on_stream_safe
 
 
 def test_weights_that_are_not_in_the_bundle_are_named(trt: Any) -> None:

@@ -7,6 +7,9 @@ right thing is proved on a GPU.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -76,6 +79,32 @@ def test_a_wrong_input_is_refused(gpu: Gpu, value: torch.Tensor, message: str) -
     with pytest.raises(InputMismatchError, match=message):
         runner(Trt(gpu))([value])
     assert "runs" not in gpu.journal
+
+
+def test_another_device_is_made_the_current_one_meanwhile(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = [-1]
+
+    @contextmanager
+    def on() -> Iterator[None]:
+        current.append(-1)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(gpu, "here", lambda: current[-1])
+    monkeypatch.setattr(gpu, "on", on)
+    trt = Trt(gpu)
+    run = runner(trt)
+    seen: list[int] = []
+    trt.engine.during_a_run = lambda: seen.append(len(current))
+    for device in (-1, 3):
+        current[:] = [device]
+        x = torch.rand(2, 3)
+        (y,) = run([x])
+        assert torch.equal(y, x * 2)
+        assert current == [device]
+    assert seen == [1, 2]
 
 
 def test_a_damaged_plan_is_told(gpu: Gpu) -> None:

@@ -433,7 +433,6 @@ def test_threads_have_graphs_of_their_own(gpu: Gpu) -> None:
 @pytest.mark.parametrize("batches", [(), (2,), (2, 2, 4, 4)])
 def test_a_runner_and_its_memory_go_at_once(gpu: Gpu, batches: tuple[int, ...]) -> None:
     """Not only when Python looks for what refers to itself."""
-    gc.collect()
     gc.disable()
     try:
         trt = Trt(gpu)

@@ -6,7 +6,6 @@ The double's engine runs on the host, so a thread that is held within a run hold
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -96,8 +95,6 @@ def test_a_thread_that_ended_leaves_its_contexts_to_another(gpu: Gpu) -> None:
         thread = threading.Thread(target=doubles, args=(run,))
         thread.start()
         thread.join(SECONDS)
-        del thread
-        gc.collect()
     assert len(run.contexts) == 1
 
 

@@ -7,8 +7,10 @@ The double answers the positive elements of ``x``, in memory that its allocator 
 from __future__ import annotations
 
 import ctypes
+import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from trtpack_runtime.engines import LoadContext, _load
 from trtpack_runtime.engines._execute import EngineRunner
 from trtpack_runtime.engines._graph import GraphRunner
 from trtpack_runtime.engines._load import deserialized
-from trtpack_runtime.errors import BundleError, DeviceError
+from trtpack_runtime.errors import BundleError, DeviceError, InputMismatchError
 from trtpack_runtime.network import Profile, Tensor
 from trtpack_runtime.program import Segment
 from trtpack_tools.recorder import Recorder
@@ -123,6 +125,29 @@ def test_no_memory_left_is_told_to_tensorrt(
 
     monkeypatch.setattr(torch, "empty", none)
     assert run.contexts[0].allocator.reallocate_output("y", 0, 8, 256) == 0
+
+
+def test_threads_have_their_own_sizes(run: EngineRunner) -> None:
+    start = threading.Barrier(3)
+
+    def many(seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        start.wait(20)
+        for _ in range(50):
+            x = torch.randn(1 + seed, 3, generator=generator)
+            (y,) = run([x])
+            assert torch.equal(y, x[x > 0])
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(many, seed) for seed in range(3)]:
+            done.result(20)
+    assert len(run.contexts) == 3
+
+
+def test_no_memory_can_be_given_for_a_size_nobody_knows(run: EngineRunner) -> None:
+    assert run.output_shapes([(2, 3)]) == [None]
+    with pytest.raises(InputMismatchError, match="output y: its size depends on the data"):
+        run.run_into([torch.ones(2, 3)], [torch.ones(6)])
 
 
 @pytest.mark.parametrize("by_data", [False, True])

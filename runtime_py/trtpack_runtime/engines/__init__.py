@@ -59,6 +59,10 @@ class LoadContext:
     ``network`` is the portable form of a network segment. ``record`` is the engine's compatibility
     record; ``weights`` are the stored tensors in the host's memory by name, for an engine that is
     refitted; ``trust`` says that machine code inside the engine may run.
+
+    ``options`` are the caller's: ``cuda_graphs`` ("off", "on", "auto"; or a bool), ``graphs`` (for
+    how many shapes they are kept) and ``contexts`` (how many threads run an engine at the same
+    time) are what engines of TensorRT read.
     """
 
     segment: Segment
@@ -73,6 +77,26 @@ class LoadContext:
 
 Runner = Callable[[Sequence["torch.Tensor"]], "list[torch.Tensor]"]
 """Runs a segment: its inputs in the segment's order to its outputs in the segment's order."""
+
+
+class DirectRunner(Protocol):
+    """What the runners of TensorRT's engines offer besides; another kind may lack any of it."""
+
+    capturable: bool
+    """Whether a call may be captured into a CUDA graph."""
+    on_stream_safe: bool
+    """Whether several threads may call it at the same time, each on a stream of its own."""
+
+    def __call__(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """As ``Runner``."""
+
+    def run_into(self, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]) -> None:
+        """As a call, with the results in memory of the caller's; raises InputMismatchError where
+        that is not contiguous or of another shape, type or device."""
+
+    def output_shapes(self, shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...] | None]:
+        """The outputs' shapes for inputs of these, None where only the data tells; raises
+        InputMismatchError where the engine does not take them."""
 
 
 class Engine(Protocol):
