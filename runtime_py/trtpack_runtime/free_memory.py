@@ -6,9 +6,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from .bundle import Bundle
 from .device import memory
@@ -16,6 +14,9 @@ from .engine_file import OwnFile
 from .errors import DeviceError
 from .memory_plan import CUDA_BYTES, MemoryPlan, memory_plan
 from .resolve import Choice
+
+if TYPE_CHECKING:
+    import torch
 
 CONTEXTS = 4
 """How many execution contexts an engine may have, unless said otherwise."""
@@ -41,6 +42,8 @@ def within_memory(
     Raises:
         DeviceError: there is surely too little; it says how much it wants and how much there is.
     """
+    import torch
+
     on_gpu = device.type == "cuda"
     wanted = int(options.get("contexts") or CONTEXTS)
     plan = memory_plan(
@@ -87,6 +90,8 @@ def free_bytes(device: torch.device, facts: Mapping[str, Any]) -> int | None:
     A GPU that shares the host's memory has what the host can give; what PyTorch holds and does not
     use is free.
     """
+    import torch
+
     if device.type == "cpu":
         return memory().available_bytes or None
     if device.type != "cuda":
@@ -101,6 +106,8 @@ def free_bytes(device: torch.device, facts: Mapping[str, Any]) -> int | None:
 def used_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
     """What is taken now: on a GPU by all programs, on a CPU by this process and not mapped from a
     file; None where nobody tells."""
+    import torch
+
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return int(total - free)

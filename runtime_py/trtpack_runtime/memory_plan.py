@@ -139,7 +139,7 @@ def memory_plan(
             portable.append(found)
             working = max(working, _activations(found.network))
             continue
-        weights, context = _engine_parts(bundle, picked, found.network)
+        weights, context = engine_parts(bundle, picked, found.network)
         parts += [weights, context]
         further += context.nbytes
     if on_gpu:
@@ -153,7 +153,7 @@ def memory_plan(
     return MemoryPlan(tuple(part for part in parts if part.nbytes), further, contexts)
 
 
-def _engine_parts(bundle: Bundle, picked: Picked, network: Network | None) -> tuple[Part, Part]:
+def engine_parts(bundle: Bundle, picked: Picked, network: Network | None) -> tuple[Part, Part]:
     """An engine's weights, and one execution context of it."""
     told = picked.record.get(RECORDED) or {}
     name, size = picked.segment, picked.nbytes(bundle)

@@ -277,6 +277,8 @@ def run(
                 "cuda_graphs": cuda_graphs,
                 "build": not no_build,
                 "rebuild": rebuild,
+                "verify": verify,
+                "check_memory": not no_memory_check,
             }
             if torch is None:
                 from .run_session import SessionSubject
@@ -290,9 +292,7 @@ def run(
                     line,
                     strict=strict,
                     imports=imports,
-                    verify=verify,
                     start=start,
-                    check_memory=not no_memory_check,
                     **options,
                 )
         report = run_steps(subject, settings, watch, facts, time.perf_counter() - began, say)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..bundle import Bundle
 from ..clocks import Clock
@@ -48,6 +48,8 @@ class SessionSubject:
         trust: bool = False,
         build: bool = True,
         rebuild: bool = False,
+        verify: Literal["lazy", "full"] = "lazy",
+        check_memory: bool = True,
     ) -> SessionSubject:
         """Opens a session; ``methods`` are all of the bundle's where none is named.
 
@@ -73,6 +75,8 @@ class SessionSubject:
                 trust=trust,
                 build=build,
                 rebuild=rebuild,
+                verify=verify,
+                check_memory=check_memory,
                 on_progress=on_progress,
             )
         except BundleError as error:
@@ -110,8 +114,9 @@ class SessionSubject:
 
     @property
     def start(self) -> Mapping[str, Any]:
-        """How long the phases of the start took."""
-        return {"seconds": self.session.times.to_json(), "memory": None}
+        """How long the phases of the start took, and what memory was expected."""
+        session = self.session
+        return {"seconds": session.times.to_json(), "memory": session.memory.to_json()}
 
     @property
     def clock(self) -> Clock:

@@ -90,6 +90,12 @@ class Cuda:
         """Memory of the GPU, aligned to 256 bytes."""
         return int(self._call("cudaMalloc", nbytes, of=f"{nbytes} bytes of GPU memory"))
 
+    def free_bytes(self) -> int:
+        """How much of the GPU's memory nobody has."""
+        code, free, _ = self._api.cudaMemGetInfo()
+        self._succeed((code,), "see what memory is free")
+        return int(free)
+
     def free(self, address: int) -> None:
         """Gives it back, when the GPU is done with it."""
         self._call("cudaFree", address)

@@ -77,6 +77,8 @@ class Library:
         for name, (answer, takes) in _ANSWERS.items():
             setattr(self, name, self._answering(name, answer, takes))
         self._end = _typed(library, "cudaStreamEndCapture", (_ADDRESS, ctypes.POINTER(_ADDRESS)))
+        sizes = (ctypes.POINTER(_SIZE), ctypes.POINTER(_SIZE))
+        self._sizes = _typed(library, "cudaMemGetInfo", sizes)
         self._texts = {}
         for name in ("cudaGetErrorName", "cudaGetErrorString"):
             self._texts[name] = _typed(library, name, (ctypes.c_int,), ctypes.c_char_p)
@@ -85,6 +87,12 @@ class Library:
         """The graph is written to the last parameter."""
         graph = _ADDRESS()
         return self._end(stream, ctypes.byref(graph)), graph.value or 0
+
+    def cudaMemGetInfo(self) -> tuple[int, int, int]:
+        """The memory that is free, and all there is."""
+        free, total = _SIZE(), _SIZE()
+        code = self._sizes(ctypes.byref(free), ctypes.byref(total))
+        return code, free.value, total.value
 
     def cudaGetErrorName(self, code: int) -> tuple[int, bytes]:
         """The error's name."""

@@ -14,6 +14,7 @@ from ..bundle import Bundle
 from ..errors import ConfigError, DeviceError
 from ..finish import Finished
 from ..manifest import TensorSpec
+from ..memory_plan import MemoryPlan
 from ..phases import LoadTimes
 from ..progress import OnProgress
 from ..resolve import Choice
@@ -55,6 +56,8 @@ class Session:
         target: str | None = None,
         build: bool = True,
         rebuild: bool = False,
+        verify: Literal["lazy", "full"] = "lazy",
+        check_memory: bool = True,
         stream: int | None = None,
         shapes: int = 8,
         in_flight: int = 2,
@@ -76,6 +79,9 @@ class Session:
             target: take this variant instead of the best one.
             build: build engines that the bundle leaves to this device.
             rebuild: build every engine that this device can build anew.
+            verify: compare every digest of the bundle first ("full"), or those of the parts that
+                are used ("lazy").
+            check_memory: refuse what surely does not fit into the memory that is free.
             stream: a stream of the caller's to work on, by its address. Inputs on the GPU have to
                 be ready in its order and to stay until it is done with them, and ``run`` with
                 ``copy=False`` does not wait. Without it the session has a stream of its own.
@@ -103,7 +109,9 @@ class Session:
         if min(shapes, in_flight) < 1:
             raise ConfigError("shapes and in_flight are 1 at least", hint="leave them out")
         methods = (method,) if isinstance(method, str) else tuple(method)
-        options = Options(device, methods, target, trust, build, rebuild, on_progress)
+        options = Options(
+            device, methods, target, trust, build, rebuild, verify, check_memory, on_progress
+        )
         self._inputs: Inputs = inputs
         self._how = graphs, shapes, in_flight, stream
         self._begin(opened(path, options), {})
@@ -184,6 +192,11 @@ class Session:
     def times(self) -> LoadTimes:
         """How long the phases of the start took."""
         return self._opened.times
+
+    @property
+    def memory(self) -> MemoryPlan:
+        """What its engines were predicted to take of the GPU's memory."""
+        return self._opened.memory
 
     @property
     def device(self) -> int:

@@ -7,29 +7,23 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from .. import dims, network, program, wiring
 from ..bundle import Bundle, open_bundle
 from ..choosing import chosen
 from ..device import facts
 from ..device_builds import DeviceBuilds
-from ..dtypes import by_safetensors
-from ..engine_file import UnreadableEngineError, own_blob
-from ..engines import _find, _load, _refit, tensorrt_module
-from ..errors import BundleError, ConfigError, DeviceError
+from ..errors import ConfigError, DeviceError
 from ..finish import Finished, Stores, Workshop
-from ..layers import KINDS
-from ..ledger import carries_code
+from ..memory_plan import MemoryPlan
 from ..phases import LoadTimes, phase
-from ..program import Program, Segment
 from ..progress import OnProgress
 from ..resolve import Choice
 from ..segments import TENSORRT_KINDS
 from .cuda import Cuda, api
-from .engine import SegmentEngine
-from .route import Route, route
-from .stored import stored
+from .loader import Loader, program_of, segments_of
+from .room import checked, planned
+from .route import Route
 
 _SHOWN = 3
 """Operators named of a segment that needs PyTorch."""
@@ -45,6 +39,8 @@ class Options:
     trust: bool = False
     build: bool = True
     rebuild: bool = False
+    verify: Literal["lazy", "full"] = "lazy"
+    check_memory: bool = True
     on_progress: OnProgress | None = None
 
 
@@ -58,6 +54,7 @@ class Opened:
     trt: Any
     routes: Mapping[str, Route]
     times: LoadTimes
+    memory: MemoryPlan
     cuda: Cuda
 
 
@@ -73,7 +70,7 @@ def opened(path: Any, options: Options) -> Opened:
     times = LoadTimes()
     with times.measuring():
         with phase("open"):
-            bundle = open_bundle(path)
+            bundle = open_bundle(path, verify=options.verify)
         for name in options.methods:
             if name not in bundle.manifest.methods:
                 has = ", ".join(bundle.manifest.methods)
@@ -95,11 +92,18 @@ def opened(path: Any, options: Options) -> Opened:
             choice = _without_torch(bundle, choice, options)
             cuda = Cuda(api(), options.device)  # TensorRT loads engines for the GPU that it took
 
+        plan = MemoryPlan(())
+
         def made(
             now: Choice, own: Mapping[str, Finished], failed: Mapping[str, str]
         ) -> tuple[Choice, Mapping[str, Finished], Any, Mapping[str, Route]]:
-            loader = _Loader(bundle, now, own, options.trust)
-            routes = {method: loader.route(method) for method in options.methods}
+            loader = Loader(bundle, now, own, options.trust)
+            programs = [program_of(bundle, now.variant, method) for method in options.methods]
+            nonlocal plan
+            plan = planned(bundle, map(loader.picked, segments_of(programs)))
+            if options.check_memory:
+                plan = checked(plan, cuda, here, now.variant)
+            routes = {steps.method: loader.route(steps) for steps in programs}
             return now, dict(own), loader.trt, routes
 
         with tempfile.TemporaryDirectory(prefix="trtpack-", ignore_cleanup_errors=True) as scratch:
@@ -108,7 +112,7 @@ def opened(path: Any, options: Options) -> Opened:
             now, own, trt, routes = builds.load(
                 choice, made, build=options.build, rebuild=options.rebuild
             )
-    return Opened(bundle, now, own, trt, routes, times, cuda)
+    return Opened(bundle, now, own, trt, routes, times, plan, cuda)
 
 
 def _facts(device: int) -> dict[str, Any]:
@@ -142,7 +146,7 @@ def _needs_torch(bundle: Bundle, variant: str, methods: Sequence[str]) -> str | 
     """The first segment that only PyTorch runs, and why."""
     described = bundle.manifest.variants[variant]
     for method in methods:
-        for segment in _program(bundle, variant, method).segments:
+        for segment in program_of(bundle, variant, method).segments:
             if segment.graph is not None:
                 ops = dict.fromkeys(str(n.get("op")) for n in segment.graph.get("nodes", ()))
                 named = ", ".join(list(ops)[:_SHOWN]) + (", ..." if len(ops) > _SHOWN else "")
@@ -152,83 +156,3 @@ def _needs_torch(bundle: Bundle, variant: str, methods: Sequence[str]) -> str | 
             if kind not in TENSORRT_KINDS:
                 return f"segment {segment.name} of {variant} needs PyTorch: its kind is {kind}"
     return None
-
-
-def _program(bundle: Bundle, variant: str, method: str) -> Program:
-    return program.from_json(bundle.json(bundle.manifest.variants[variant].programs[method]))
-
-
-class _Loader:
-    """Loads the engines of one variant."""
-
-    def __init__(
-        self, bundle: Bundle, choice: Choice, own: Mapping[str, Finished], trust: bool
-    ) -> None:
-        self._bundle, self._choice, self._own, self._trust = bundle, choice, own, trust
-        self._refs = bundle.manifest.variants[choice.variant].engines
-        self.trt: Any = None
-
-    def route(self, method: str) -> Route:
-        """A method's route, with its engines."""
-        manifest, described = self._bundle.manifest, self._bundle.manifest.methods[method]
-        steps = _program(self._bundle, self._choice.variant, method)
-        wiring.check(steps, self._bundle.weights)
-        tensors = [name for name in steps.inputs if name is not None]
-        types = {n: s.dtype for n, s in zip(tensors, described.inputs, strict=True)}
-        slots = {slot.name: slot.dtype for slot in manifest.state}
-        types |= {slot.input: slots[slot.slot] for slot in steps.state}
-        for name, constant in (steps.constants or {}).items():
-            types[name] = by_safetensors(stored(self._bundle, constant).dtype).name
-        loaded = []
-        for segment in steps.segments:
-            assert segment.network is not None
-            portable = network.from_bytes(self._bundle.member(segment.network))
-            inputs, outputs = wiring.order(segment, portable)
-            for name in outputs:
-                types[segment.outputs[name]] = portable.tensors[name].dtype
-            loaded.append(self._engine(segment, portable, tuple(inputs), tuple(outputs)))
-        return route(steps, described, loaded, types)
-
-    def _engine(
-        self,
-        segment: Segment,
-        portable: network.Network,
-        inputs: tuple[str, ...],
-        outputs: tuple[str, ...],
-    ) -> SegmentEngine:
-        own, ref = self._own.get(segment.name), self._refs[segment.name]
-        with phase("map"):
-            if own is not None:
-                plan, record, trust = own_blob(segment.name, own), own.record, True
-            elif ref.member is not None:
-                plan, record = self._bundle.member(ref.member), ref.record
-                trust = self._trust or carries_code(ref)
-            else:
-                raise DeviceError(
-                    f"segment {segment.name} has no engine here",
-                    hint="let this device build it, trtpack finish does",
-                )
-        kind = ref.kind if own is None else own.kind
-        self.trt = _find.imported(tensorrt_module(kind))
-        try:
-            with phase("deserialise"):
-                runtime, engine, log = _load.deserialized(self.trt, plan, record, trust=trust)
-                if record.get("refit"):
-                    _refit.refit(self.trt, engine, log, self._bundle.weights)
-            return SegmentEngine(
-                segment.name,
-                runtime,
-                engine,
-                log,
-                inputs,
-                outputs,
-                portable.outputs_by_data(),
-                {t.name: t.shape for t in portable.inputs if dims.is_static(t.shape)},
-                self.trt,
-                own_scratch=kind != "tensorrt",
-                capturable=not any(KINDS[layer.kind].sized_by_data for layer in portable.layers),
-            )
-        except BundleError as error:
-            if own is None:
-                raise
-            raise UnreadableEngineError(segment.name, error) from error

@@ -134,6 +134,10 @@ class CudaDouble:
         self.allocations += 1
         return code, None if code else _taken(self.device_memory, size)
 
+    def cudaMemGetInfo(self) -> tuple[Any, ...]:
+        taken = sum(map(len, self.device_memory.values()))
+        return self._code("cudaMemGetInfo"), max(0, self.free_bytes - taken), self.free_bytes
+
     def cudaFree(self, address: int) -> tuple[Any, ...]:
         return (self._code("cudaFree") or self._given_back(self.device_memory, address),)
 

@@ -27,11 +27,10 @@ class Function:
         self._double, self._name = double, name
 
     def __call__(self, *arguments: Any) -> Any:
-        given = []
-        pointer = None
+        given, pointers = [], []
         for kind, argument in zip(self.argtypes, arguments, strict=True):
             if issubclass(kind, ctypes._Pointer):
-                pointer = argument._obj
+                pointers.append(argument._obj)
                 continue
             value = kind(argument).value or 0
             handle = self._double.handles.get(value) if kind is ctypes.c_void_p else None
@@ -43,13 +42,10 @@ class Function:
         code, *rest = getattr(self._double, self._name)(*given)
         if self.restype is ctypes.c_char_p:
             return rest[0]
-        if pointer is not None and rest[0] is not None:
-            pointer.value = rest[0] if self.restype is float else _number(rest[0])
+        for pointer, value in zip(pointers, rest, strict=True):
+            if value is not None:
+                pointer.value = value if isinstance(value, float) else int(value)
         return int(code)
-
-
-def _number(value: Any) -> Any:
-    return value if isinstance(value, float) else int(value)
 
 
 class Shared:
@@ -100,7 +96,7 @@ def test_a_session_runs_on_the_library_alone(lab: Lab, graphs: str) -> None:
 @pytest.mark.usefixtures("shared")
 def test_errors_have_cudas_words(lab: Lab) -> None:
     path = lab.bundle(NETS, {"forward": CHAIN})
-    lab.cuda.free_bytes = 0
+    lab.cuda.fails["cudaMalloc"] = Error.cudaErrorMemoryAllocation
     message = "out of memory: cudaMalloc failed.*: cudaErrorMemoryAllocation, in words"
     with pytest.raises(DeviceError, match=message), Session(path) as session:
         session.run([some()])

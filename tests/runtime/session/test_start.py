@@ -4,14 +4,22 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 
+import numpy
 import pytest
 
 from tests.runtime.session.bundles import FACTS, Made
 from tests.runtime.session.conftest import Lab
 from tests.runtime.session.cuda_double import Error
 from tests.runtime.session.nets import CHAIN, DOUBLE, NETS, some
+from trtpack_runtime import device_builds
+from trtpack_runtime.bundle import open_bundle
 from trtpack_runtime.errors import BundleError, ConfigError, DeviceError
+from trtpack_runtime.finish import Finished
+from trtpack_runtime.manifest import EngineRef
+from trtpack_runtime.rewrite import rewrite
 from trtpack_runtime.session import Session, start
 
 HEAD = {
@@ -126,3 +134,41 @@ def test_a_call_without_room_leaves_the_session_usable(lab: Lab) -> None:
     assert session.run([some(1)])["sum"].shape == (1, 3)
     lab.cuda.free_bytes = 1 << 30
     assert session.run([some(4)])["sum"].shape == (4, 3)
+
+
+def test_too_little_memory_is_told_before_anything_is_loaded(lab: Lab) -> None:
+    lab.machine(NETS)
+    path = lab.bundle(NETS, {"forward": CHAIN})
+    lab.cuda.free_bytes = 20
+    message = r"orin wants \d+ bytes of GPU memory, 20 bytes are free"
+    with pytest.raises(DeviceError, match=message):
+        Session(path)
+    assert not lab.trt.engines
+    session = lab.kept(Session(path, check_memory=False))
+    parts = {part.what: part.nbytes for part in session.memory.parts}
+    assert set(parts) == {f"engine forward_{i}" for i in range(3)} | {"scratch memory"}
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_engines_that_this_machine_builds(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readable: bool
+) -> None:
+    lab.machine(NETS)
+    path = lab.bundle(NETS, {"forward": DOUBLE})
+    bundle = open_bundle(path)
+    ref = EngineRef("tensorrt", deferred="the device builds it")
+    orin = replace(bundle.manifest.variants["orin"], engines={"forward_0": ref})
+    rewrite(bundle, path, manifest=replace(bundle.manifest, variants={"orin": orin}))
+    plan = tmp_path / "forward_0.plan"
+    plan.write_bytes(b"plan double" if readable else b"plan broken")
+    record = {"tensorrt": "10.3.0", "options": {}}
+    done = Finished("forward_0", "tensorrt", plan, record, False, 3.0, 0.0, "key")
+    monkeypatch.setattr(device_builds, "finish_variant", lambda *args, **options: [done])
+    if readable:
+        session = lab.kept(Session(path))
+        assert numpy.array_equal(session.run([some()])["y"], 2 * some())
+        assert session.own_engines == {"forward_0": done}
+        assert session.choice.chosen.verdict.reason == "built here in 3.0 s"
+    else:
+        with pytest.raises(BundleError, match="segment forward_0: TensorRT cannot read the engine"):
+            Session(path)
