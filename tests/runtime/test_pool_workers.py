@@ -93,11 +93,11 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def worker(module: Module) -> tuple[ModuleWorker, Arrival]:
-    staff = ModuleStaff(module, None, fresh_state=True)
+    staff = ModuleStaff(module, None, fresh_state=True)  # type: ignore[arg-type]
     arrival = staff.arrive()
     assert arrival is not None
     made = staff.worker()
-    assert made._module.outputs == "fresh"  # type: ignore[attr-defined]
+    assert made._module.outputs == "fresh"
     return made, arrival
 
 
