@@ -54,7 +54,6 @@ class Gpu(_streams.Streams):
         super().__init__(CPU)
         self.journal: list[str] = []
         self.under_capture = False
-        self.capturing_now: Graph | None = None
         self.fails: str | None = None
         """A capture raises this as CUDA does."""
         self.recorded: list[tuple[int, str]] = []
@@ -76,6 +75,15 @@ class Gpu(_streams.Streams):
         notes = [note for note in self.journal if note in ("runs", "captured", "replays")]
         del self.journal[:]
         return notes
+
+    @property
+    def capturing_now(self) -> Graph | None:
+        """What this thread captures into."""
+        return getattr(self._threads, "graph", None)
+
+    @capturing_now.setter
+    def capturing_now(self, graph: Graph | None) -> None:
+        self._threads.graph = graph
 
     def _now(self) -> Stream:
         return getattr(self._threads, "stream", self._named["the caller"])

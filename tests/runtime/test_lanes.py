@@ -6,6 +6,7 @@ The double's engine runs on the host, so a thread that is held within a run hold
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -166,12 +167,24 @@ def test_weights_are_exchanged_between_calls(gpu: Gpu, monkeypatch: pytest.Monke
     doubles(run)
 
 
-def test_many_threads_and_shapes_are_all_right(gpu: Gpu) -> None:
-    run = runner(Trt(gpu), kind=GraphRunner, limit=3, graphs=2)
+@pytest.mark.parametrize("kind", [EngineRunner, GraphRunner])
+def test_many_threads_and_shapes_are_all_right(gpu: Gpu, kind: Callable[..., Any]) -> None:
+    """Also where they share lanes, memory stays or moves, and outputs are the caller's."""
+    run = runner(Trt(gpu, "abz"), kind=kind, limit=3)
+    stays = torch.rand(3, 3)
 
     def many(seed: int) -> None:
-        for i in range(40):
-            doubles(run, 1 + (seed + i * i) % 4)
+        gpu.caller_on(f"stream {seed}")
+        chosen = random.Random(seed)
+        for _ in range(150):
+            a = stays if chosen.random() < 0.3 else torch.rand(chosen.randint(1, 4), 3)
+            b = torch.rand(3, len(a)).t() if chosen.random() < 0.1 else torch.rand(len(a), 3)
+            z = torch.empty(len(a), 3)
+            if chosen.random() < 0.5:
+                (z,) = run([a, b])
+            else:
+                run.run_into([a, b], [z])
+            assert torch.equal(z, 2 * (a + b))
 
     with ThreadPoolExecutor(6) as pool:
         for done in [pool.submit(many, seed) for seed in range(6)]:
