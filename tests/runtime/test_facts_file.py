@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
-from tests.runtime.bundles import write_tiny
-from tests.runtime.command import trtpack
 from tests.runtime.machines import MACHINES, install
 from trtpack_runtime import device
-from trtpack_runtime.errors import ConfigError
+from trtpack_runtime.cli.resolve import resolve
+from trtpack_runtime.errors import BundleError, ConfigError
 from trtpack_runtime.facts_file import facts_from, read_facts
 
+FLEET = Path(__file__).parents[1] / "fixtures/bundles/1-first.tar"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "device-facts.md"
 ORIN: dict[str, Any] = {
     "schema": "trtpack.facts/1",
@@ -89,12 +90,30 @@ def test_a_missing_file(tmp_path: Path) -> None:
         read_facts(tmp_path / "none.json")
 
 
-def test_resolve_takes_them(tmp_path: Path) -> None:
-    bundle = write_tiny(tmp_path / "tiny.tar")
-    done = trtpack("resolve", bundle, "--facts", written(tmp_path, ORIN), "--json")
-    found = json.loads(done.out)
-    assert {v["variant"] for v in found["variants"]} == {"cpu", "orin"}
-    assert all(v["fit"] and v["reason"] for v in found["variants"])
+def test_resolve_takes_those_of_a_whole_fleet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for name in ("orin-jetpack-6.2", "desktop"):
+        install(name, tmp_path / name, monkeypatch)
+        files.append(tmp_path / f"{name}.json")
+        facts = {**device.look(tmp_path / name).to_json(), "torch": None}
+        files[-1].write_text(json.dumps(facts))
+        monkeypatch.undo()
+
+    def called(*arguments: str) -> Result:
+        given = [word for file in files for word in ("--facts", str(file))]
+        return CliRunner().invoke(resolve, [str(FLEET), *given, *arguments])
+
+    orin, desktop = json.loads(called("--json").stdout)
+    assert (orin["facts"], orin["chosen"], orin["error"]) == (str(files[0]), "orin", None)
+    assert [v["fit"] for v in orin["variants"]] == ["builds"]
+    assert desktop["chosen"] is None
+    assert desktop["error"].startswith("no variant fits this machine: orin: needs an NVIDIA GPU")
+    done = called()
+    assert done.output.startswith(f"{files[0]}\n  ✓  orin  builds ")
+    assert isinstance(done.exception, BundleError)
+    assert done.exception.message.startswith(f"{files[1]}: no variant fits")
 
 
 def test_every_key_is_documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
