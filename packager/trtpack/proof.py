@@ -42,7 +42,8 @@ def prove(
     A bundle whose engines are wrong is moved to ``failed``, to be debugged.
 
     Raises:
-        CompileError: an output is outside its tolerance; it names the output and the figures.
+        CompileError: an engine does not load, or an output is outside its tolerance; it names the
+            output and the figures.
     """
     device = runs_engines(target, engines, facts)
     with warnings.catch_warnings():
@@ -52,6 +53,12 @@ def prove(
             target=target.name,
             device="cpu" if device is None else "cuda",
             build=False,
+        )
+    for segment, reason in loaded.failed_engines.items():
+        bundle.replace(failed)
+        raise CompileError(
+            f"the engine of {segment} for {target.name} does not load: {reason}",
+            hint=f"look at the bundle with: trtpack inspect {failed}",
         )
     if loaded.degraded:
         device = None  # nothing it says is of the engines

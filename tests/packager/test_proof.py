@@ -29,13 +29,17 @@ class Loaded:
     def __init__(self, failure: str | None, *, degraded: bool = False) -> None:
         self.failure, self.degraded, self.asked = failure, degraded, dict[str, Any]()
 
+        self.failed_engines: dict[str, str] = {}
+
     def load(self, path: Path, **asked: Any) -> Loaded:
         self.asked = asked
         return self
 
     def smoke(self) -> Any:
         worst = SimpleNamespace(output="logits", sample="golden/0", failure=self.failure)
-        return SimpleNamespace(passed=self.failure is None, worst=worst)
+        guilty = SimpleNamespace(told="segment 1 of 2 is the first that departs")
+        departures = () if self.failure is None else (guilty,)
+        return SimpleNamespace(passed=self.failure is None, worst=worst, departures=departures)
 
 
 @pytest.fixture
@@ -59,6 +63,17 @@ def test_engines_built_here_run_on_the_gpu(
     done = prove(bundle, NATIVE, [BUILT], facts(), tmp_path / "failed.tar")
     assert done.device == "NVIDIA H200"
     assert loaded.asked == {"target": "native", "device": "cuda", "build": False}
+
+
+def test_an_engine_that_does_not_load_proves_nothing(
+    cuda: None, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = Loaded(None, degraded=True)
+    loaded.failed_engines["forward_0"] = "TensorRT cannot read the engine"
+    monkeypatch.setattr(proof, "load", loaded.load)
+    with pytest.raises(CompileError, match=r"forward_0 for native does not load: TensorRT cannot"):
+        prove(bundle, NATIVE, [BUILT], facts(), tmp_path / "failed.tar")
+    assert (tmp_path / "failed.tar").exists()
 
 
 def test_what_did_not_run_in_its_engines_does_not_prove_them(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.runtime import deferred, starts
 from trtpack_runtime import free_memory
@@ -136,6 +137,6 @@ def test_what_is_free(
     monkeypatch: pytest.MonkeyPatch, device: str, gpus: list[Any], free: int | None
 ) -> None:
     monkeypatch.setattr(free_memory, "memory", lambda: Memory(8192, 4096))
-    monkeypatch.setattr(free_memory.torch, "cuda", _Cuda())
-    found = free_memory.free_bytes(free_memory.torch.device(device), {"gpus": gpus})
+    monkeypatch.setattr(torch, "cuda", _Cuda())
+    found = free_memory.free_bytes(torch.device(device), {"gpus": gpus})
     assert found == free

@@ -24,7 +24,7 @@ from trtpack_runtime.borders import noting
 from trtpack_runtime.bundle import Bundle, Member, open_bundle
 from trtpack_runtime.engine_store import content_of
 from trtpack_runtime.engines import Verdict
-from trtpack_runtime.errors import ConfigError
+from trtpack_runtime.errors import BundleError, ConfigError
 from trtpack_runtime.execution import Segments
 from trtpack_runtime.loading import DegradedWarning, load
 from trtpack_runtime.manifest import Border, EngineRef, Golden, Manifest, Method, Variant
@@ -309,6 +309,7 @@ def _proved(path: Path, *, trust: bool, imports: Sequence[str]) -> dict[str, Smo
     """Every variant's golden samples, on the engines that fit this machine.
 
     Raises:
+        BundleError: an engine that fits this machine does not load.
         SmokeFailure: an output is outside its tolerance.
     """
     manifest = open_bundle(path, verify="full").manifest
@@ -317,6 +318,11 @@ def _proved(path: Path, *, trust: bool, imports: Sequence[str]) -> dict[str, Smo
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DegradedWarning)  # this machine need not be the device
             loaded = load(path, target=name, build=False, trust=trust, imports=imports)
+        for segment, reason in loaded.failed_engines.items():
+            raise BundleError(
+                f"the engine of {segment} of {name} does not load with these weights: {reason}",
+                hint="build the bundle again",
+            )
         reports[name] = loaded.smoke()
         reports[name].raise_for_failure()
     return reports
