@@ -17,7 +17,7 @@ from .execution import Placed, Segments
 from .finish import Finished
 from .input_check import InputPolicy
 from .method_call import CallOptions, MethodCall, OutputPolicy
-from .module_weights import destination, is_same, register_state, register_weights
+from .module_weights import destination, is_same, register_state, register_weights, state_buffer
 from .resolve import Choice
 from .segment_loading import in_pytorch, load_segments
 from .signatures import with_signature
@@ -93,6 +93,7 @@ class LoadedModule(torch.nn.Module):
         host = torch.device("cpu")
         self._loaded = Loaded(Segments({}), stored, host, {})
         self._state = self._new_state()
+        self.register_load_state_dict_post_hook(_keep_state)
         self.eval()
         if device == host:
             self._engage(self._load_segments(host, stored), stored, host)
@@ -148,6 +149,7 @@ class LoadedModule(torch.nn.Module):
             twin.__dict__[name] = self.__dict__[name]
         twin._options, twin._avoided = dict(self._options), dict(self._avoided)
         twin._state = twin._new_state()
+        twin.register_load_state_dict_post_hook(_keep_state)
         twin.eval()
         twin._loaded = twin._compiled(self._loaded.segments)
         twin._register()
@@ -297,3 +299,13 @@ class LoadedModule(torch.nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         refuse_copies(str(self._bundle.path))
+
+
+def _keep_state(module: torch.nn.Module, incompatible: Any) -> None:
+    """Takes over state that ``load_state_dict(assign=True)`` put in place of the module's."""
+    state: StateSlots = module.__dict__["_state"]
+    with state.lock, torch.no_grad():
+        for name, value in list(state.values.items()):
+            given = state_buffer(module, name)
+            if given is not value:
+                state.replace(name, given.detach().clone())

@@ -53,7 +53,7 @@ class StateSlots:
             if old.shape == value.shape and writable:
                 old.copy_(value)
             else:
-                self._replace(name, value.clone())
+                self.replace(name, value.clone())
 
     def reset(self) -> None:
         """Puts every slot back to its first value."""
@@ -69,7 +69,8 @@ class StateSlots:
             self._initial = {name: value.to(device) for name, value in self._initial.items()}
             self._device, self._last_stream = device, None
 
-    def _replace(self, name: str, value: torch.Tensor) -> None:
+    def replace(self, name: str, value: torch.Tensor) -> None:
+        """Puts another tensor in a slot's place; ``lock`` is held."""
         self.values[name] = value
         tell = self._on_replaced()
         if tell is not None:

@@ -27,6 +27,7 @@ from .call_plan import CallPlan
 from .engines._captured import copy
 from .engines._graph import ATTEMPTS
 from .engines._streams import CAPTURES, Streams
+from .errors import DeviceError
 from .execution import Segments
 from .given_outputs import run_into
 from .program import Program
@@ -148,7 +149,7 @@ class WholeGraphs:
                 # memory made in inference mode could not be written to outside of it
                 with CAPTURES, torch.inference_mode(False), torch.no_grad():
                     seen.graph = self._captured(seen, inputs, states, out)
-            except RuntimeError as error:
+            except (RuntimeError, DeviceError) as error:
                 self._refuse(error)
                 return None
         return self._replayed(seen.graph, inputs, out, lend)
@@ -213,6 +214,7 @@ class WholeGraphs:
 
         Raises:
             RuntimeError: CUDA or TensorRT cannot.
+            DeviceError: there is no memory for contexts of the graph's own.
         """
         found = _Graph(self._streams.graph(), refits=self._refits())
         found.fixed, found.writes_out = seen.stays(inputs), seen.out_stays(out)
@@ -271,7 +273,7 @@ class WholeGraphs:
             self._streams.of(self._last).synchronize()
         seen.graph = None
 
-    def _refuse(self, error: RuntimeError) -> None:
+    def _refuse(self, error: Exception) -> None:
         self._attempts -= 1
         if self._attempts:
             return

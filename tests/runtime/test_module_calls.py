@@ -258,6 +258,20 @@ def test_an_answer_is_no_part_of_the_state(counter: BundleModule) -> None:
     assert not torch.equal(counter.states["total"], first)
 
 
+@pytest.mark.parametrize("assign", [False, True])
+def test_loaded_state_goes_on_from_there(tmp_path: Path, assign: bool) -> None:
+    path = handmade.write(tmp_path / "b.tar")
+    module, x, scale = load(path, target="cpu"), torch.ones(2, 4), torch.ones(1)
+    for _ in range(3):
+        module(x, scale)
+    saved = {name: value.clone() for name, value in module.state_dict().items()}
+    for other in (load(path, target="cpu"), module.twin()):
+        other.load_state_dict(saved, assign=assign)
+        other(x, scale)
+        assert other.states["calls"] == other.state_dict()["calls"] == 4
+    assert module.states["calls"] == saved["calls"] == 3
+
+
 def test_instances_do_not_share_state(counter: BundleModule) -> None:
     x = torch.ones(2, 4)
     counter(x)

@@ -23,6 +23,7 @@ from tests.runtime.running import Trt, runner
 from trtpack_runtime import load
 from trtpack_runtime.engines._execute import EngineRunner
 from trtpack_runtime.engines._graph import GraphRunner
+from trtpack_runtime.errors import DeviceError
 from trtpack_runtime.execution import LoadedSegment, Segments
 from trtpack_runtime.module import BundleModule
 from trtpack_runtime.program import Program, Segment
@@ -250,7 +251,7 @@ def test_state_in_new_memory_is_captured_anew(stateful: BundleModule, gpu: Gpu) 
     x = torch.randn(2, 4)
     for _ in range(3):
         stateful(x)
-    stateful._state._replace("total", torch.ones(2, 4))
+    stateful._state.replace("total", torch.ones(2, 4))
     gpu.told()
     torch.testing.assert_close(stateful(x), chains.doubled(x, torch.ones(2, 4), times=2))
     assert gpu.told() == ["captured", "replays"]
@@ -379,6 +380,18 @@ def test_other_weights_are_captured_anew(module: BundleModule, gpu: Gpu) -> None
     for want in (["captured", "replays"], ["replays"]):
         module(*given)
         assert gpu.told() == want
+
+
+def test_without_memory_for_more_contexts_it_runs_on(module: BundleModule, gpu: Gpu) -> None:
+    def full() -> str:
+        raise DeviceError("TensorRT has no room", hint="free some memory")
+
+    runner: Any = module.segments()[1].run
+    runner.lane = full
+    for _ in range(5):
+        given = some()
+        torch.testing.assert_close(module(*given), chains.doubled(*given, times=3))
+    assert gpu.told() == ["runs"] * 15
 
 
 def test_an_engine_alone_is_left_to_its_own_graphs(tmp_path: Path, gpu: Gpu) -> None:

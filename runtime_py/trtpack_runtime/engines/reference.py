@@ -23,10 +23,14 @@ def check(record: Mapping[str, Any], facts: Mapping[str, Any]) -> Verdict:
 
 
 def load(blob: memoryview | Path | None, context: LoadContext) -> Runner:
-    """The segment as PyTorch operations; ``blob`` is not used."""
-    if context.segment.kind == "aten":
-        return _aten(context)
-    return _network(context)
+    """The segment as PyTorch operations; ``blob`` is not used.
+
+    On a GPU its work may be captured; where an operation has to wait for the GPU, a capture fails.
+    """
+    run: Any = _aten(context) if context.segment.kind == "aten" else _network(context)
+    run.capturable = context.device.type == "cuda"
+    runner: Runner = run
+    return runner
 
 
 def _aten(context: LoadContext) -> Runner:
