@@ -123,6 +123,8 @@ def _problems(options: Options, target: Target, alone: bool) -> Iterator[tuple[s
     ``alone``: no other target has the full TensorRT, so what TensorRT-RTX leaves out has no use.
     """
     rtx = kind_for(options, target) == "tensorrt-rtx"
+    if rtx and target.rtx_capability is None:
+        yield "--engine tensorrt-rtx", _rtx_problem(target), "choose a target that it serves"
     version = ".".join(map(str, target.tensorrt or ()))
     has = f"{target.stack or target.name} has {version}" if version else "its own is not known"
 
@@ -176,14 +178,18 @@ def _dla_problem(target: Target) -> str:
     if target.dla_cores:
         last = target.dla_cores - 1
         return f"it has DLA cores 0 to {last}" if last else "it has DLA core 0 only"
-    from .target import catalogue
+    from .target import catalogue, no_dla
+
+    known = catalogue()
+    return no_dla(target, known).told(known.sources)
+
+
+def _rtx_problem(target: Target) -> str:
+    from .target import catalogue, why_not
 
     known = catalogue()
     device = known.devices.get(target.key.partition("@")[0])
-    if device is not None and device.dla_cores:
-        stacks = [name for name in device.stacks if known.stacks[name].dla]
-        return f"TensorRT of {target.stack} cannot use its DLA" + (
-            f", that of {', '.join(stacks)} can" if stacks else ""
-        )
-    having = sorted(min((d.id, *d.aliases), key=len) for d in known.devices.values() if d.dla_cores)
-    return f"it has no DLA, which {', '.join(having)} have"
+    for stack in known.stacks.values():
+        if stack.kind == "tensorrt-rtx" and device and (why := why_not(device, stack)):
+            return f"not {stack.title}: {why.told(known.sources)}"
+    return f"it does not serve SM {target.sm}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -174,17 +175,17 @@ def folder(tmp_path: Path) -> Path:
             '"tensorrt-10.16"',
             '"jetpack-6.2"',
             "stacks",
-            "jetpack-6.2 is for jetson devices",
+            "not jetpack-6.2: it is for jetson devices",
         ),
         (
             "rtx-4090.toml",
             '"tensorrt-10.16"',
             '"inductor"',
             "stacks",
-            "inductor is for cpu devices",
+            "not inductor: it is for cpu devices",
         ),
-        ("h100-sxm.toml", '"tensorrt-10.16"', '"tensorrt-rtx-1.7"', "stacks", "serves sm 7.5"),
-        ("gb200.toml", '"tensorrt-10.13"', '"tensorrt-10.16"', "stacks", "is for x86_64"),
+        ("h100-sxm.toml", '"tensorrt-10.16"', '"tensorrt-rtx-1.7"', "stacks", "it serves SM 7.5"),
+        ("gb200.toml", '"tensorrt-10.13"', '"tensorrt-10.16"', "stacks", "it is for x86_64"),
         (
             "rtx-4090.toml",
             "family =",
@@ -194,7 +195,7 @@ def folder(tmp_path: Path) -> Path:
         ),
         ("h100-sxm.toml", '["x86_64", "aarch64"]', '["riscv"]', "arch", "riscv"),
         ("jetson-xavier-nx.toml", "unsupported =", "# unsupported =", "stacks", "does not say why"),
-        ("rtx-4090.toml", "fp8_tflops = 330.3", "fp7_tflops = 1", "fp7_tflops", "unknown key"),
+        ("rtx-4090.toml", "fp8_tflops = 330.3", "fp7_tflops = 1", "peak.fp7_tflops", "unknown key"),
         ("stacks/jetpack-6.2.toml", '"10.3.0.30"', '"ten"', "tensorrt", "numbers and dots"),
         ("stacks/jetpack-6.2.toml", '"10.3.0.30"', '"8.5.2"', "tensorrt", "8.6 or newer"),
         ("stacks/jetpack-6.2.toml", '"tensorrt"', '"onnx"', "kind", "wanted one of tensorrt"),
@@ -209,14 +210,14 @@ def test_a_malformed_file_is_named_with_its_key(
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(ConfigError) as caught:
         read_catalogue(folder)
-    assert str(caught.value).startswith(f"{path}: {key}: ")
+    assert re.match(rf"{re.escape(str(path))}:\d+:\d+: {key}: ", str(caught.value))
     assert reason in str(caught.value)
-    assert key in (caught.value.hint or "")
+    assert f"trtpack targets check {path}" in (caught.value.hint or "")
 
 
 def test_a_file_that_is_not_toml_is_named(folder: Path) -> None:
     (folder / "broken.toml").write_text("device = \n")
-    with pytest.raises(ConfigError, match=r"cannot read .*broken\.toml"):
+    with pytest.raises(ConfigError, match=r"broken\.toml:1:10: Invalid value"):
         read_catalogue(folder)
 
 

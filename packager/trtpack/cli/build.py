@@ -67,9 +67,9 @@ def _complete_model(
 def _complete_target(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[str]:
-    from ..target import NATIVE, catalogue
+    from ..target import AUTO, NATIVE, catalogue
 
-    known = (NATIVE, *catalogue().spellings)
+    known = (AUTO, NATIVE, *catalogue().spellings)
     return sorted(name for name in known if name.startswith(incomplete))
 
 
@@ -93,8 +93,9 @@ def model_options(command: Command) -> Command:
                 multiple=True,
                 shell_complete=_complete_target,
                 metavar="NAME",
-                help="A device to build for, also NAME@STACK, or native for this machine's own "
-                "GPU; repeat for more. See: trtpack targets",
+                help="A device to build for, also NAME@STACK, a file of your own, native for this "
+                "machine's own GPU, or auto for that or its CPU; repeat for more. See: trtpack "
+                "targets",
             ),
             click.option(
                 "-i",
@@ -304,22 +305,29 @@ def check_writable(path: Path, option: str) -> None:
 
 
 def _targets(names: tuple[str, ...], engine: str | None) -> tuple[str, ...]:
-    """The names without repetition, each checked.
+    """The names without repetition, each checked; a file's as it was given.
 
     Raises:
-        ConfigError: an unknown target, or two names of one target.
+        ConfigError: an unknown target, two names of one target, or one name of two.
     """
-    from ..target import find_target
+    from ..target import find_target, is_user_file
 
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, str]] = {}
     for name in names:
         target = find_target(name, engine)
-        if found.setdefault(target.key, target.name) != target.name:
+        asked = name.strip() if is_user_file(name.partition("@")[0]) else target.name
+        if found.setdefault(target.key, (asked, target.name)) != (asked, target.name):
             raise ConfigError(
-                f"{found[target.key]} and {target.name} are one target",
-                hint=f"keep -t {found[target.key]}",
+                f"{found[target.key][0]} and {asked} are one target",
+                hint=f"keep -t {found[target.key][0]}",
             )
-    return tuple(found.values())
+    called = [name for _, name in found.values()]
+    for name in called:
+        if called.count(name) > 1:
+            raise ConfigError(
+                f"two targets are called {name}", hint="give one of the files another name"
+            )
+    return tuple(asked for asked, _ in found.values())
 
 
 def _tell(report: BuildReport, options: Options, quiet: bool) -> None:

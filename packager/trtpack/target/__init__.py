@@ -4,7 +4,8 @@
 A target is a *device* (the hardware, ``targets/NAME.toml``) with one of its *stacks* (the software
 on it, ``targets/stacks/NAME.toml``). ``orin`` is a device with its default stack,
 ``orin@jetpack-7.2`` names another. Every fact in those files gives its source;
-``targets/sources.toml`` says where that is. ``native`` is the machine itself.
+``targets/sources.toml`` says where that is. ``native`` is the machine itself, ``auto`` that or its
+CPU, and ``FILE.toml`` a device of the user's own.
 """
 
 from __future__ import annotations
@@ -17,26 +18,40 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trtpack_runtime.errors import ConfigError
+from trtpack_runtime.errors import ConfigError, DeviceError
 
 from .files import Device, EngineKind, Peak, Stack, Table, read_device, read_stack
 from .model import Target
 from .native import NAME as NATIVE
 from .native import native_target
+from .possible import NEEDS, check_need, check_stacks, no_dla, unmet, why_not
+from .sources import Source, cite, read_sources
+from .user_file import is_user_file, read_user_file
 
 __all__ = [
     "Target",
     "Catalogue",
     "EngineKind",
+    "AUTO",
     "NATIVE",
     "Peak",
     "find_target",
     "all_targets",
     "catalogue",
     "read_catalogue",
+    "NEEDS",
+    "check_need",
+    "unmet",
+    "no_dla",
+    "why_not",
+    "Source",
+    "cite",
+    "is_user_file",
+    "read_user_file",
 ]
 
 GIB = 1 << 30
+AUTO, CPU = "auto", "cpu"
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,8 @@ class Catalogue:
     devices: Mapping[str, Device]
     stacks: Mapping[str, Stack]
     spellings: Mapping[str, str]  # id or alias -> id
+    sources: Mapping[str, Source]
+    folder: Path
 
     def find(self, name: str) -> Target:
         """The target called ``DEVICE`` or ``DEVICE@STACK``.
@@ -55,13 +72,13 @@ class Catalogue:
         """
         asked = name.strip().lower()
         device_name, at, stack_name = asked.partition("@")
-        if device_name == NATIVE:
+        if device_name in (NATIVE, AUTO):
             raise ConfigError(
-                f"{NATIVE} has no stack {stack_name!r}: it has the one of this machine",
-                hint=f"write -t {NATIVE}",
+                f"{device_name} has no stack {stack_name!r}: it has the one of this machine",
+                hint=f"write -t {device_name}",
             )
         if device_name not in self.spellings:
-            known = (NATIVE, *self.spellings)
+            known = (NATIVE, AUTO, *self.spellings)
             raise _unknown("target", device_name, known, "see all with: trtpack targets")
         device = self.devices[self.spellings[device_name]]
         if device.unsupported:
@@ -73,18 +90,19 @@ class Catalogue:
             known = device.stacks
             raise _unknown("stack", stack_name, known, f"{device_name} has: {', '.join(known)}")
         if at and stack_name not in device.stacks:
+            stack = self.stacks[stack_name]
+            why = why_not(device, stack)
+            reason = f": {why.told(self.sources)}" if why else ", as far as is known"
             raise ConfigError(
-                f"{device.device} cannot have {self.stacks[stack_name].title}",
+                f"{device.device} cannot have {stack.title}{reason}",
                 hint=f"choose one of its stacks: {', '.join(device.stacks)}",
             )
-        return self._target(asked, device, self.stacks[stack_name if at else device.stacks[0]])
+        return self.target(asked, device, self.stacks[stack_name if at else device.stacks[0]])
 
     def all(self) -> tuple[Target, ...]:
         """Every device with its default stack, sorted by name; those without support too."""
         return tuple(
-            self._target(
-                device.id, device, self.stacks[device.stacks[0]] if device.stacks else None
-            )
+            self.target(device.id, device, self.stacks[device.stacks[0]] if device.stacks else None)
             for _, device in sorted(self.devices.items())
         )
 
@@ -98,7 +116,8 @@ class Catalogue:
         device = self.devices.get(target.key.partition("@")[0])
         return device.aliases if device else ()
 
-    def _target(self, name: str, device: Device, stack: Stack | None) -> Target:
+    def target(self, name: str, device: Device, stack: Stack | None) -> Target:
+        """``device`` with ``stack``, called ``name``."""
         arches = [a for a in device.arch if stack is None or a in stack.arch]
         host = platform.machine()
         local = device.family == "cpu" and host in arches  # compiled by this host's own compiler
@@ -130,24 +149,40 @@ class Catalogue:
 
 
 def find_target(name: str, engine: str | None = None) -> Target:
-    """The target called ``name``: ``native``, or one from the files that come with trtpack.
+    """The target called ``name``: ``native``, ``auto``, a file of the user's own, ``my.toml`` or
+    ``my.toml@STACK``, or one from the files that come with trtpack.
 
     ``engine`` is the kind of engine that is asked for in the place of the target's own; with
     ``inductor`` PyTorch compiles all of the model, for the target's GPU where it has one.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: an unknown name, or a file that says something wrong.
         DeviceError: ``native`` where there is no GPU, or no TensorRT though its engines need it.
     """
-    if name.strip().lower() == NATIVE:
-        from trtpack_runtime.device import facts
-
-        known = catalogue()
-        return native_target(facts(), known.devices.values(), known.stacks.values(), engine)
-    target = catalogue().find(name)
+    asked = name.strip()
+    if asked.lower() in (NATIVE, AUTO):
+        return _this_machine(asked.lower(), engine)
+    file, _, stack = asked.partition("@")
+    target = (
+        read_user_file(Path(file), catalogue()).target(stack, asked)
+        if is_user_file(file)
+        else catalogue().find(asked)
+    )
     if engine == "inductor":
         return dataclasses.replace(target, engine_kind="inductor", tensorrt=None)
     return target
+
+
+def _this_machine(name: str, engine: str | None) -> Target:
+    from trtpack_runtime.device import facts
+
+    known = catalogue()
+    try:
+        return native_target(facts(), known.devices.values(), known.stacks.values(), engine)
+    except DeviceError:
+        if name == NATIVE:
+            raise
+        return known.find(CPU)
 
 
 def all_targets() -> tuple[Target, ...]:
@@ -169,41 +204,29 @@ def read_catalogue(folder: Path) -> Catalogue:
     Errors: ConfigError naming the file and key of anything missing, unknown, of the wrong type,
     without a source, or at odds with another file.
     """
-    sources = frozenset(Table.read(folder / "sources.toml").content)
-    stacks = {
-        path.stem: read_stack(Table.read(path), sources)
-        for path in sorted((folder / "stacks").glob("*.toml"))
-    }
+    sources = read_sources(Table.read(folder / "sources.toml"))
+    ids = frozenset(sources)
+    stacks: dict[str, Stack] = {}
+    for path in sorted((folder / "stacks").glob("*.toml")):
+        table = Table.read(path)
+        stacks[path.stem] = read_stack(table, ids)
+        table.refuse()
     devices: dict[str, Device] = {}
     spellings: dict[str, str] = {}
     for path in sorted(folder.glob("*.toml")):
         if path.name == "sources.toml":
             continue
         table = Table.read(path)
-        device = devices[path.stem] = read_device(table, sources)
-        for spelling in (device.id, *device.aliases):
+        device = devices[path.stem] = read_device(table, ids)
+        for index, spelling in enumerate((device.id, *device.aliases)):
             if spellings.setdefault(spelling, device.id) != device.id:
-                raise table.wrong("aliases", f"{spelling!r} already names {spellings[spelling]}")
-        for stack in device.stacks:
-            if stack not in stacks:
-                raise table.wrong("stacks", f"there is no stacks/{stack}.toml")
-            if reason := _mismatch(device, stacks[stack]):
-                raise table.wrong("stacks", f"{stack} {reason}")
+                reason = f"{spelling!r} already names {spellings[spelling]}"
+                table.wrong(("aliases", index - 1), reason)
+        check_stacks(table, device, stacks, sources)
+        table.refuse()
     if not devices:
         raise ConfigError(f"no targets in {folder}", hint="reinstall trtpack")
-    return Catalogue(devices, stacks, spellings)
-
-
-def _mismatch(device: Device, stack: Stack) -> str | None:
-    if not set(device.arch) & set(stack.arch):
-        return f"is for {', '.join(stack.arch)}, the device is {', '.join(device.arch)}"
-    if device.family not in stack.families:
-        return f"is for {', '.join(stack.families)} devices, this is one of {device.family}"
-    if stack.sms is not None and device.sm not in stack.sms:
-        return f"serves sm {', '.join(stack.sms)}, the device is {device.sm}"
-    if stack.kind == "tensorrt-rtx" and device.rtx_capability is None:
-        return "needs an rtx_capability"
-    return None
+    return Catalogue(devices, stacks, spellings, sources, folder)
 
 
 def _unknown(what: str, name: str, known: Iterable[str], otherwise: str) -> ConfigError:

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from trtpack_runtime.errors import ConfigError
+from ..toml_places import Document, FileError, Key
 
 EngineKind = Literal["tensorrt", "tensorrt-rtx", "inductor"]
 ENGINE_KINDS: tuple[EngineKind, ...] = ("tensorrt", "tensorrt-rtx", "inductor")
@@ -46,6 +46,8 @@ class Device:
     unsupported: str | None
     notes: str | None
     peak: Peak
+    sources: Mapping[str, tuple[str, ...]]  # of each fact: ids
+    like: str | None = None  # the device that a user's own file is based on
 
 
 @dataclass(frozen=True)
@@ -60,43 +62,77 @@ class Stack:
     os: str | None
     arch: tuple[str, ...]
     dla: bool
-    sms: tuple[str, ...] | None
+    sms: tuple[str, ...] | None  # that it serves
+    not_sms: tuple[str, ...]  # that it is known not to serve
+    devices: tuple[str, ...] | None  # that the vendor names, where it names them
     notes: str | None
+    sources: Mapping[str, tuple[str, ...]]
 
 
 class Table:
-    """One TOML file whose keys are taken one by one, so that a leftover key is an unknown key."""
+    """A table whose keys are taken one by one, so that a leftover key is an unknown key.
 
-    def __init__(self, path: Path, content: dict[str, Any]) -> None:
-        self.path, self.content = path, content
-        self.cited = set[str]()
+    What is wrong is collected in ``problems``, for all of a file to be told at once.
+    """
+
+    def __init__(
+        self,
+        document: Document,
+        content: dict[str, Any],
+        key: Key = (),
+        problems: list[str] | None = None,
+    ) -> None:
+        self.document, self.content, self.key = document, content, key
+        self.problems: list[str] = [] if problems is None else problems
+        self.known = set[str]()
 
     @classmethod
     def read(cls, path: Path) -> Table:
-        try:
-            return cls(path, tomllib.loads(path.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(
-                f"cannot read {path}: {error}", hint="mend the file or reinstall trtpack"
-            ) from error
+        """Reads a file. Errors: FileError with line and column where it is not TOML."""
+        document = Document.read(path)
+        return cls(document, document.content)
 
-    def wrong(self, key: str, reason: str) -> ConfigError:
-        return ConfigError(f"{self.path}: {key}: {reason}", hint=f"correct {key} in that file")
+    @property
+    def path(self) -> Path:
+        return self.document.path
+
+    def part(self, name: str) -> Table:
+        """The table ``name`` within this one; empty where there is none."""
+        content = self.take(name, lambda v: isinstance(v, dict), "a table", None) or {}
+        return Table(self.document, content, (*self.key, name), self.problems)
+
+    def wrong(
+        self, name: str | Key, reason: str, *, of_key: bool = False, at: Key | None = None
+    ) -> None:
+        """Notes that a value, or its key, is wrong; ``at`` is its place where it is elsewhere."""
+        key: Key = (*self.key, *((name,) if isinstance(name, str) else name))
+        place = self.document.at(key if at is None else (*self.key, *at), of_key=of_key)
+        told = ".".join(part for part in key if isinstance(part, str))
+        self.problems.append(f"{place}: {told}: {reason}")
+
+    def refuse(self) -> None:
+        """Errors: FileError where something was wrong."""
+        if self.problems:
+            hint = f"correct {self.path}, see all of it with: trtpack targets check {self.path}"
+            raise FileError(self.problems, hint=hint)
 
     def take(
         self, key: str, is_right: Callable[[Any], bool], wanted: str, default: Any = ...
     ) -> Any:
+        self.known.add(key)
         if key not in self.content:
             if default is ...:
-                raise self.wrong(key, f"missing, wanted {wanted}")
+                self.wrong(key, f"missing, wanted {wanted}")
+                return None
             return default
         value = self.content.pop(key)
         if not is_right(value):
-            raise self.wrong(key, f"wanted {wanted}, got {value!r}")
+            self.wrong(key, f"wanted {wanted}, got {value!r}")
+            return None if default is ... else default
         return value
 
     def text(self, key: str) -> str:
-        return cast(str, self.take(key, _is_text, "text"))
+        return cast(str, self.take(key, _is_text, "text") or "")
 
     def text_or_none(self, key: str) -> str | None:
         return cast("str | None", self.take(key, _is_text, "text", None))
@@ -106,9 +142,12 @@ class Table:
 
     def texts(self, key: str, default: Any = ...) -> tuple[str, ...]:
         wanted = "a list of texts"
-        return tuple(
-            self.take(key, lambda v: isinstance(v, list) and all(map(_is_text, v)), wanted, default)
-        )
+        value = self.take(key, lambda v: isinstance(v, list), wanted, default)
+        for index, item in enumerate(value or ()):
+            if not _is_text(item):
+                self.wrong((key, index), f"wanted {wanted}, got {item!r} in it")
+                return ()
+        return tuple(value or ())
 
     def version(self, key: str, default: Any = ...) -> tuple[int, ...] | None:
         def is_version(value: Any) -> bool:
@@ -117,22 +156,36 @@ class Table:
         text = self.take(key, is_version, "numbers and dots", default)
         return None if text is None else tuple(int(part) for part in text.split("."))
 
-    def finish(self, sources: frozenset[str], facts: Iterable[str]) -> None:
-        """Check that each of ``facts`` has a known source and that nothing is left over."""
+    def finish(
+        self, sources: frozenset[str] | None, facts: Iterable[str]
+    ) -> dict[str, tuple[str, ...]]:
+        """The sources of each of ``facts``; notes what has none, and every key that is left.
+
+        ``sources`` are the ids that there are; None, for a user's own file: any text, or none.
+        """
         cited = self.take("sources", lambda v: isinstance(v, dict), "a table of sources", {})
+        found: dict[str, tuple[str, ...]] = {}
         for fact in facts:
             ids = cited.pop(fact, None)
-            if not isinstance(ids, list) or not ids:
-                raise self.wrong(
-                    f"sources.{fact}", "missing, wanted the ids of this fact's sources"
-                )
-            for source in ids:
-                if source not in sources:
-                    raise self.wrong(f"sources.{fact}", f"{source!r} is not in sources.toml")
+            if ids is None and sources is None:
+                continue
+            if not isinstance(ids, list) or not ids or not all(map(_is_text, ids)):
+                reason = "missing, wanted the ids of this fact's sources"
+                at = ("sources", fact) if ids is not None else tuple(fact.split("."))
+                self.wrong(("sources", fact), reason, of_key=True, at=at)
+                continue
+            for index, source in enumerate(ids):
+                if sources is not None and source not in sources:
+                    reason = f"{source!r} is not in sources.toml"
+                    self.wrong(("sources", fact, index), reason)
+            found[fact] = tuple(ids)
         for key in cited:
-            raise self.wrong(f"sources.{key}", "the file states no such fact")
+            self.wrong(("sources", key), "the file states no such fact", of_key=True)
         for key in self.content:
-            raise self.wrong(key, "unknown key")
+            near = difflib.get_close_matches(key, self.known, n=1)
+            did = f", did you mean {near[0]}?" if near else ""
+            self.wrong(key, f"unknown key{did}", of_key=True)
+        return found
 
 
 _WITHOUT_SOURCE = frozenset(
@@ -154,22 +207,28 @@ _WITHOUT_SOURCE = frozenset(
 def _facts(table: Table) -> list[str]:
     """The keys of ``table`` that must name a source."""
     facts = [key for key in table.content if key not in _WITHOUT_SOURCE]
-    if "stacks" in table.content.get("sources", {}):
-        facts.append("stacks")
+    cited = table.content.get("sources", {})
+    facts += [key for key in ("families", "stacks") if isinstance(cited, dict) and key in cited]
     peak = table.content.get("peak", {})
     return facts + [f"peak.{key}" for key in peak] if isinstance(peak, dict) else facts
 
 
-def read_device(table: Table, sources: frozenset[str]) -> Device:
+def read_device(
+    table: Table, sources: frozenset[str] | None, *, id: str | None = None, like: str | None = None
+) -> Device:
+    """The device that a file describes.
+
+    Errors: none raised; ``table.problems`` has what is wrong, and then the device is of no use.
+    """
     facts = _facts(table)
-    peak = Table(table.path, table.take("peak", lambda v: isinstance(v, dict), "a table", {}))
+    peak = table.part("peak")
     rates = {
         field: peak.take(field, _is_positive, "a positive number", None)
         for field in Peak.__dataclass_fields__
     }
     peak.finish(sources, ())
     device = Device(
-        id=table.path.stem,
+        id=id or table.path.stem,
         device=table.text("device"),
         aliases=table.texts("aliases", ()),
         family=table.text("family"),
@@ -186,22 +245,24 @@ def read_device(table: Table, sources: frozenset[str]) -> Device:
         unsupported=table.text_or_none("unsupported"),
         notes=table.text_or_none("notes"),
         peak=Peak(**rates),
+        sources={},
+        like=like,
     )
     table.take("architecture", _is_text, "text", None)  # for people: Ampere, Blackwell
-    if not device.stacks and device.unsupported is None:
-        raise table.wrong("stacks", "empty, and unsupported does not say why")
-    table.finish(sources, facts)
-    return device
+    if not device.stacks and device.unsupported is None and not table.problems:
+        table.wrong("stacks", "empty, and unsupported does not say why")
+    return replace(device, sources=table.finish(sources, facts))
 
 
-def read_stack(table: Table, sources: frozenset[str]) -> Stack:
+def read_stack(table: Table, sources: frozenset[str] | None, *, id: str | None = None) -> Stack:
+    """The stack that a file, or a part of it, describes. Errors: as ``read_device``."""
     facts = _facts(table)
     kind = table.take("kind", lambda v: v in ENGINE_KINDS, f"one of {', '.join(ENGINE_KINDS)}")
     version = table.version("tensorrt", None if kind == "inductor" else ...)
     if kind == "tensorrt" and version is not None and version < OLDEST_TENSORRT:
-        raise table.wrong("tensorrt", "wanted 8.6 or newer")
+        table.wrong("tensorrt", "wanted 8.6 or newer")
     stack = Stack(
-        id=table.path.stem,
+        id=id or table.path.stem,
         title=table.text("title"),
         kind=kind,
         families=table.texts("families"),
@@ -212,18 +273,20 @@ def read_stack(table: Table, sources: frozenset[str]) -> Stack:
         arch=_arch(table),
         dla=table.flag("dla", False),
         sms=table.texts("sms", ()) or None,
+        not_sms=table.texts("not_sms", ()),
+        devices=table.texts("devices", ()) or None,
         notes=table.text_or_none("notes"),
+        sources={},
     )
     table.text_or_none("cudnn")
     table.text_or_none("l4t")
-    table.finish(sources, facts)
-    return stack
+    return replace(stack, sources=table.finish(sources, facts))
 
 
 def _arch(table: Table) -> tuple[str, ...]:
     names = table.texts("arch")
-    if not names or not set(names) <= {"x86_64", "aarch64"}:
-        raise table.wrong("arch", f"wanted x86_64 or aarch64, got {list(names)}")
+    if (names and not set(names) <= {"x86_64", "aarch64"}) or (not names and not table.problems):
+        table.wrong("arch", f"wanted x86_64 or aarch64, got {list(names)}")
     return names
 
 
