@@ -330,7 +330,7 @@ def _staff(
         from .loading import load
 
         model = load(model)
-    if "torch" in sys.modules:
+    if sys.modules.get("torch") is not None:
         from .module import BundleModule
 
         if isinstance(model, BundleModule):

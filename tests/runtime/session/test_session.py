@@ -18,8 +18,9 @@ EVERY_WAY = pytest.mark.parametrize("graphs", ["off", "auto"])
 
 
 @EVERY_WAY
-def test_numbers_of_several_shapes(lab: Lab, graphs: str) -> None:
-    session = lab.session(NETS, DOUBLE, cuda_graphs=graphs)
+@pytest.mark.parametrize("old", [False, True])
+def test_numbers_of_several_shapes(lab: Lab, graphs: str, old: bool) -> None:
+    session = lab.session(NETS, DOUBLE, cuda_graphs=graphs, narrow=old)
     for seed, batch in enumerate((1, 4, 2, 2, 2, 4, 1, 1, 4)):
         x = some(batch, seed)
         assert numpy.array_equal(session.run({"x": x})["y"], 2 * x)

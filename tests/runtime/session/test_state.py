@@ -122,8 +122,9 @@ def test_stored_tensors_are_read(lab: Lab) -> None:
         assert (found["y"].tolist(), found["kept"].tolist()) == ([7, 7, 7], [7, 7, 7])
 
 
-def test_outputs_that_the_data_sizes(lab: Lab) -> None:
-    session = lab.session(NETS, NONZERO)
+@pytest.mark.parametrize("old", [False, True])
+def test_outputs_that_the_data_sizes(lab: Lab, old: bool) -> None:
+    session = lab.session(NETS, NONZERO, narrow=old)
     for seed in range(8):
         x = some(1 + seed % 4, seed) * (some(1 + seed % 4, seed + 1) > 0.2 * (seed % 6))
         want = numpy.stack(numpy.nonzero(x))

@@ -124,6 +124,27 @@ class Context:
         }
 
 
+class OldContext(Context):
+    """One of release 8.6: its memory is a property, and outputs sized by data are asked for by
+    another method."""
+
+    set_device_memory = property()  # type: ignore[assignment]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "device_memory":
+            name, value = "scratch", (value, self.engine.net.scratch)
+        super().__setattr__(name, value)
+
+    def set_output_allocator(self, name: str, allocator: Any) -> bool:
+        self.allocator = SimpleNamespace(
+            notify_shape=allocator.notify_shape,
+            reallocate_output_async=lambda name, memory, size, alignment, stream: (
+                allocator.reallocate_output(name, memory, size, alignment)
+            ),
+        )
+        return True
+
+
 class Engine:
     """A deserialised engine."""
 
@@ -131,10 +152,6 @@ class Engine:
         self.trt, self.name, self.log, self.net = trt, name, log, trt.nets[name]
         self.contexts = 0
         self.broken = False
-
-    @property
-    def device_memory_size_v2(self) -> int:
-        return self.net.scratch
 
     @property
     def num_io_tensors(self) -> int:
@@ -161,11 +178,6 @@ class Engine:
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[Shape]:
         return list(self.net.profiles[profile][name])
 
-    def create_execution_context(self, strategy: str = "STATIC") -> Context:
-        assert strategy == "USER_MANAGED", "scratch memory is to be shared"
-        self.contexts += 1
-        return Context(self)
-
     def array(self, address: int, dtype: str, shape: Shape) -> Any:
         kind = numpy.dtype(NUMPY[dtype])
         count = int(numpy.prod(shape))
@@ -174,11 +186,36 @@ class Engine:
         return numpy.frombuffer(memory, kind).reshape(shape)
 
 
+class NewEngine(Engine):
+    """One of release 10.3 and later."""
+
+    @property
+    def device_memory_size_v2(self) -> int:
+        return self.net.scratch
+
+    def create_execution_context(self, strategy: str = "STATIC") -> Context:
+        assert strategy == "USER_MANAGED", "scratch memory is to be shared"
+        self.contexts += 1
+        return Context(self)
+
+
+class OldEngine(Engine):
+    """One of release 8.6."""
+
+    @property
+    def device_memory_size(self) -> int:
+        return self.net.scratch
+
+    def create_execution_context_without_device_memory(self) -> Context:
+        self.contexts += 1
+        return OldContext(self)
+
+
 class TrtDouble:
-    """As much of a TensorRT module as running engines takes. With ``narrow`` it has no INT64."""
+    """As much of a TensorRT module as running engines takes: of release 10.3, with ``narrow`` of
+    release 8.6, which has no INT64."""
 
     __version__ = "10.3.0"
-    ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="USER_MANAGED")
 
     class ILogger:
         pass
@@ -190,6 +227,8 @@ class TrtDouble:
         self.cuda, self.nets, self.narrow = cuda, nets, narrow
         self.engines: dict[str, Engine] = {}
         self.told: list[tuple[str, Shape]] = []
+        if not narrow:
+            self.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="USER_MANAGED")
 
     def Runtime(self, logger: Any) -> Any:
         def say(severity: str, text: str) -> None:
@@ -200,7 +239,7 @@ class TrtDouble:
             if name not in self.nets:
                 say("ERROR", "magic tag does not match")
                 return None
-            self.engines[name] = Engine(self, name, say)
+            self.engines[name] = (OldEngine if self.narrow else NewEngine)(self, name, say)
             return self.engines[name]
 
         return SimpleNamespace(deserialize_cuda_engine=deserialize)
