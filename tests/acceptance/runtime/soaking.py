@@ -27,6 +27,7 @@ COMPARED = 100
 WARM, WINDOWS = 0.2, 4
 """The part of all calls after which memory has to stay as it is, and in how many parts the others
 are looked at."""
+_C = ctypes.CDLL(None)
 PATIENCE_S, GIVEN_UP_AFTER_S = 60.0, 1e-4
 READ_EVERY_S = 0.1
 
@@ -109,7 +110,7 @@ class Tally:
 def _own_bytes() -> int:
     """Memory that this process holds: neither pages of mapped files, which come and go with the
     system's cache, nor what the allocator keeps although it is free."""
-    ctypes.CDLL(None).malloc_trim(0)
+    _C.malloc_trim(0)
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith("RssAnon")))
 

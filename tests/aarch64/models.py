@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bundles that go to the emulated machine: ``python -m tests.aarch64.models MODEL FILE``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import trtpack
+from tests.zoo import MODELS
+from trtpack.livening import liven
+
+KEPT_IN_PYTORCH = {
+    "dlrm": ("aten.bmm",),
+    "gcn_scatter": (),
+    "lstm_net": (),
+    "opacus_cifar10": ("aten.relu",),
+    "pyhpc_turbulent_kinetic_energy": ("aten.where",),
+}
+"""Models of the zoo that an emulated machine runs in seconds, and the operators that are kept in
+PyTorch, so that TensorRT's segments and PyTorch's take turns."""
+
+
+def build(name: str, path: Path) -> None:
+    """The model for the CPU of this machine and for Orin, whose engines only it can build."""
+    module, args, _ = MODELS[name]()
+    liven(module, args, seed=0)
+    options = trtpack.Options(
+        targets=("cpu", "orin"),
+        output=path,
+        torch_ops=KEPT_IN_PYTORCH[name],
+        min_block_size=1,
+    )
+    trtpack.build((module, args), options)
+
+
+if __name__ == "__main__":
+    build(sys.argv[1], Path(sys.argv[2]))
