@@ -159,9 +159,14 @@ class LoadedModule(torch.nn.Module):
         """Runs on another one's engines from the next call on; a call that runs meanwhile ends on
         the old ones. The state stays."""
         self._choice, self._own, self._failed = other._choice, other._own, other._failed
-        self._avoided, self._options = other._avoided, other._options
+        mine = {"inputs": self._call_options.inputs, "outputs": self._call_options.outputs}
+        self._avoided, self._options = other._avoided, {**other._options, **mine}
+        self._call_options = CallOptions.of(self._options)
         self._loaded = other._loaded
+        if self._call_options != other._call_options:  # it was configured meanwhile
+            self._loaded = self._compiled(other._loaded.segments)
         self._register()
+        attach(self)
 
     def give_up(self, problem: TrtpackError, *, strict: bool) -> None:
         """Stays in PyTorch, since its engines could not be loaded; strict: refuses every call."""
@@ -240,6 +245,7 @@ class LoadedModule(torch.nn.Module):
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         """Moves to another device; everything else that ``fn`` may do is refused."""
+        self.startup.wait()  # engines that are still to come are for the present device
         loaded = self._loaded
         device = destination(fn, loaded.stored.values(), loaded.device)
         if device == loaded.device:

@@ -30,6 +30,7 @@ class ModuleStaff:
     def __init__(self, module: BundleModule, method: str | None, *, fresh_state: bool) -> None:
         self._module, self._method = module, method or "forward"
         module.method(self._method)  # refuses one that is not there
+        module.wait_ready()  # twins keep the engines they begin with
         _check_state(module.states, fresh_state)
 
     def arrive(self) -> Arrival | None:

@@ -13,7 +13,7 @@ import torch
 
 from tests.runtime import starts
 from tests.runtime.starts import Engines, X
-from trtpack_runtime import free_memory, load, phases
+from trtpack_runtime import Pool, free_memory, load, phases
 from trtpack_runtime.errors import BundleError, DeviceError, DeviceLostError
 from trtpack_runtime.free_memory import TrimmedWarning, fitted
 from trtpack_runtime.loading import DegradedWarning
@@ -176,6 +176,23 @@ def test_calls_go_on_while_it_switches(bundle: Path, engines: Engines) -> None:
         kinds.add(module.segments()[0].kind)
         torch.testing.assert_close(module(X), starts.wanted())
     assert kinds == {"reference", "tensorrt"}
+
+
+def test_what_was_configured_meanwhile_stays(bundle: Path, engines: Engines) -> None:
+    go = threading.Event()
+    engines.during = lambda: go.wait(10) and None
+    module = load(bundle, start="fast").configured(outputs="reused")
+    go.set()
+    assert module.wait_ready(10)
+    assert module(X).data_ptr() == module(X).data_ptr()
+    assert [s.kind for s in module.segments()] == ["tensorrt", "tensorrt"]
+
+
+def test_a_pool_waits_for_the_engines(bundle: Path, engines: Engines) -> None:
+    engines.seconds = 0.1
+    with Pool(load(bundle, start="fast"), workers=2, queue=2) as pool:
+        assert engines.loaded == ["forward_0", "forward_1"]
+        torch.testing.assert_close(pool.submit(X).result(10), starts.wanted())
 
 
 def test_a_failed_background_stays_in_pytorch(bundle: Path, engines: Engines) -> None:
