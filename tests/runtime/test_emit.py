@@ -39,7 +39,11 @@ def test_the_enums_are_tensorrts() -> None:
 
 @pytest.mark.parametrize(
     ("case", "dtype", "dynamic"),
-    [(*variant, dynamic) for variant in VARIANTS for dynamic in {False, bool(variant[0].dynamic)}],
+    [
+        pytest.param(case, dtype, dynamic, marks=[pytest.mark.slow] * (dtype in ("HALF", "BF16")))
+        for case, dtype in VARIANTS
+        for dynamic in {False, bool(case.dynamic)}
+    ],
     ids=str,
 )
 def test_tensorrt_builds(case: Case, dtype: str, dynamic: bool) -> None:

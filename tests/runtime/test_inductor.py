@@ -24,6 +24,9 @@ from trtpack_runtime.network import Profile, Tensor
 from trtpack_runtime.safetensors import open_safetensors, write_safetensors
 from trtpack_runtime.samples import StoredTensor
 
+pytestmark = pytest.mark.slow
+"""Each compiles C++, or starts what does."""
+
 
 @dataclass
 class Built:
