@@ -3,7 +3,7 @@
 
 It is ``$XDG_CACHE_HOME/trtpack``, by default ``~/.cache/trtpack``. Where that cannot be written, as
 on a read-only root file system, what is there is still read, and what is new goes to
-``/var/tmp/trtpack-<user>``, else to the folder for temporary files, which often is memory.
+``trtpack-<user>`` in ``$TMPDIR``, ``/var/tmp`` or ``/tmp``, the last of which often is memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LIMIT_BYTES = 20 << 30
 LIMIT_VARIABLE = "TRTPACK_STORE_LIMIT"
 """The environment variable that says otherwise, such as ``2G``."""
 
-SPARE_PARENTS = (Path("/var/tmp"), Path(os.environ.get("TMPDIR") or "/tmp"))
+SPARE_PARENTS = tuple(map(Path, filter(None, (os.environ.get("TMPDIR"), "/var/tmp", "/tmp"))))
 """Where the spare folder may be."""
 
 _SHARE = 0.5

@@ -22,7 +22,9 @@ KEY = {"tensorrt": "10.16.1", "sm": "9.0", "device": "NVIDIA H200", "sm_count": 
 
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
-    return {"XDG_CACHE_HOME": str(tmp_path / "cache"), "XDG_DATA_HOME": str(tmp_path / "data")}
+    names = {"XDG_CACHE_HOME": "cache", "XDG_DATA_HOME": "data", "TMPDIR": "tmp"}
+    (tmp_path / "tmp").mkdir()
+    return {name: str(tmp_path / folder) for name, folder in names.items()}
 
 
 @pytest.fixture
