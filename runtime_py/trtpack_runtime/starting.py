@@ -14,7 +14,7 @@ import torch
 
 from .bundle import Bundle
 from .device_builds import DeviceBuilds
-from .device_faults import device_fault
+from .device_faults import device_fault, naming_faults
 from .engines._child import end_children
 from .errors import BuildCancelled, TrtpackError
 from .finish import Finished, Stores, Workshop
@@ -98,7 +98,7 @@ class Start:
                 plan, options = within_memory(
                     self.bundle, choice, own, avoided or {}, self.device, self.facts, options
                 )
-        with phase("map"):
+        with phase("map"), naming_faults():
             module = BundleModule(
                 self.bundle,
                 choice,

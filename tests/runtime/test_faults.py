@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from tests.runtime import deferred, starts
 from tests.runtime.starts import Engines, X
 from trtpack_runtime import load, scratch
 from trtpack_runtime.device_faults import LASTING, device_fault, lost
+from trtpack_runtime.engines import reference, tensorrt
 from trtpack_runtime.engines._cuda import device_error
 from trtpack_runtime.errors import BundleError, DeviceError, DeviceLostError
 from trtpack_runtime.loading import DegradedWarning
@@ -71,6 +73,19 @@ def test_a_fault_that_lasts_is_known_by_number_and_by_text(number: int) -> None:
         assert "start the process again" in fault.hint
         assert isinstance(device_error([words, "then nothing more"]), DeviceLostError)
     assert lost("CUDA error 7001") is None
+
+
+def test_no_room_even_for_pytorch(
+    bundle: Path, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(blob: object, context: object) -> NoReturn:
+        raise RuntimeError(MEMORY)
+
+    monkeypatch.setattr(tensorrt, "load", full)
+    monkeypatch.setattr(reference, "load", full)
+    with pytest.raises(DeviceError, match=r"out of memory: 2\.00 GiB more") as caught:
+        load(bundle)
+    assert caught.value.exit_code == 6
 
 
 # --- while it runs -------------------------------------------------------------------------------
