@@ -78,7 +78,7 @@ class Borders:
                     f"got {_spelled(tensor.dtype)} on {tensor.device}",
                     hint="convert the input before the call",
                 )
-        return [tensor.detach().contiguous() for tensor in inputs]
+        return [tensor.contiguous() for tensor in inputs]
 
     def narrow(self, given: Sequence[T]) -> list[T]:
         """What ``ready`` answered, in the engine's types."""

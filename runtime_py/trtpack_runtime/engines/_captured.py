@@ -32,9 +32,9 @@ class Graph:
 
     ``into`` says whether the outputs are the caller's. ``at`` are the addresses of the inputs and
     then of these outputs; None where it has a place of its own. ``places`` are those of the inputs
-    numbered ``moved``; ``results`` are where it writes, ``returned`` the numbers of those that are
-    its own, and copied to the caller. ``alike`` knows tensors it was called with, ``kept`` is what
-    has to live as long.
+    numbered ``moved``; ``results`` are its own places of the outputs numbered ``returned``, which
+    are copied to the caller. ``alike`` knows tensors it was called with, ``kept`` is what has to
+    live as long.
     """
 
     replay: Callable[[], None]
@@ -45,8 +45,8 @@ class Graph:
     at: tuple[int | None, ...]
     moved: tuple[int, ...]
     places: list[T]
-    results: list[T]
     returned: tuple[int, ...]
+    results: list[T]
     alike: Alike
     kept: Any
 
@@ -85,12 +85,7 @@ class Graph:
 
     def memory(self) -> list[T]:
         """The tensors of its own, which the allocator has to know where they are used."""
-        return [*self.places, *self.own_results]
-
-    @property
-    def own_results(self) -> list[T]:
-        """Where it writes what is copied to the caller."""
-        return [self.results[i] for i in self.returned]
+        return [*self.places, *self.results]
 
 
 def copy(places: list[T], tensors: list[T]) -> None:
@@ -165,8 +160,8 @@ def _captured(
         tuple(at),
         numbers,
         [here[i] for i in numbers],
-        results,
         returned,
+        [results[i] for i in returned],
         Alike(),
         graph,
     )

@@ -116,10 +116,13 @@ class GraphRunner(EngineRunner):
             graphs = lane.graphs = _Graphs(self._limit)
         graph = graphs.last
         if graph is None or not graph.takes(inputs, outputs, self.borders):
-            inputs = self.borders.ready(inputs)
-            graph = self._graph_for(lane, graphs, inputs, outputs)
-            if graph is None:
-                return super().run(lane, inputs, outputs)
+            key = tuple([tensor.shape for tensor in inputs]), outputs is None
+            graph = graphs.last = graphs.by_key.get(key)
+            if graph is None or not graph.takes(inputs, outputs, self.borders):
+                inputs = self.borders.ready(inputs)
+                graph = self._graph_for(lane, graphs, inputs, outputs)
+                if graph is None:
+                    return super().run(lane, inputs, outputs)
         graphs.before = None
         if handle != lane.last:
             self.follow(lane, handle)
@@ -148,7 +151,7 @@ class GraphRunner(EngineRunner):
             empty, dtypes = self._empty, borders.answered
             planned = zip(graph.plan.outputs, dtypes, strict=True)
             results = own = [empty(size, steps, dtype) for (size, steps, _), dtype in planned]
-        self._copy(own, graph.own_results)
+        self._copy(own, graph.results)
         if check is not None:
             check.wait()
         return results

@@ -6,7 +6,6 @@ last. Needs no PyTorch.
 from __future__ import annotations
 
 from collections import OrderedDict
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -43,8 +42,10 @@ class Recent(Generic[V]):
         """The value, which now was used last."""
         value = self._values.get(key)
         if value is not None:
-            with suppress(KeyError):  # another thread just dropped it
+            try:
                 self._values.move_to_end(key)
+            except KeyError:  # another thread just dropped it
+                return value
         return value
 
     def put(self, key: Any, value: V) -> None:
