@@ -143,17 +143,7 @@ def linspace(ctx: Context, start: Operand, end: Operand, steps: int, **_: Any) -
     if not isinstance(start, Tensor | Expr) and not isinstance(end, Tensor | Expr):
         torch_dtype = getattr(torch, DTYPES[dtype].torch)
         return ctx.constant(torch.linspace(start, end, steps, dtype=torch_dtype), "range")
-    first, last = (ctx.operand(value, dtype, 1) for value in (start, end))
-    step = ctx.elementwise("DIV", ctx.elementwise("SUB", last, first), max(steps - 1, 1))
-    places = (
-        ctx.ramp((steps,), (1,), dtype=dtype),
-        ctx.ramp((steps,), (-1,), steps - 1, dtype=dtype),
-    )
-    early, late = (ctx.elementwise("PROD", step, place) for place in places)
-    is_early = ctx.constant(torch.arange(steps) < max(steps // 2, 1), "first half")
-    return ctx.select(
-        is_early, ctx.elementwise("SUM", first, early), ctx.elementwise("SUB", last, late)
-    )
+    return _between(ctx, start, end, steps, dtype)
 
 
 @converter(
@@ -174,13 +164,28 @@ def logspace(
     logspace.Tensor_Scalar(Tensor start, Scalar end, ...) -> Tensor
     logspace.Scalar_Tensor(Scalar start, Tensor end, ...) -> Tensor
 
-    ``base`` to the power of ``linspace`` in the result's type.
+    ``base`` to the power of ``linspace`` in float32.
     """
     if not isinstance(start, Tensor | Expr) and not isinstance(end, Tensor | Expr):
         torch_dtype = getattr(torch, DTYPES[ctx.result.dtype].torch)
         return ctx.constant(torch.logspace(start, end, steps, base, dtype=torch_dtype), "range")
-    exponents = linspace(ctx, start, end, steps)
-    return ctx.in_float32(exponents, lambda x: ctx.elementwise("POW", base, x))
+    powers = ctx.elementwise("POW", base, _between(ctx, start, end, steps, "FLOAT"))
+    return ctx.cast(powers, ctx.result.dtype)
+
+
+def _between(ctx: Context, start: Operand, end: Operand, steps: int, dtype: str) -> Tensor:
+    """Even steps, as ``dtype`` has them: half counted from ``start``, half from ``end``."""
+    first, last = (ctx.operand(value, dtype, 1) for value in (start, end))
+    step = ctx.elementwise("DIV", ctx.elementwise("SUB", last, first), max(steps - 1, 1))
+    places = (
+        ctx.ramp((steps,), (1,), dtype=dtype),
+        ctx.ramp((steps,), (-1,), steps - 1, dtype=dtype),
+    )
+    early, late = (ctx.elementwise("PROD", step, place) for place in places)
+    is_early = ctx.constant(torch.arange(steps) < max(steps // 2, 1), "first half")
+    return ctx.select(
+        is_early, ctx.elementwise("SUM", first, early), ctx.elementwise("SUB", last, late)
+    )
 
 
 @converter(aten.eye.default, aten.eye.m)
