@@ -27,6 +27,8 @@ from trtpack_runtime.engines._execute import EngineRunner
 from trtpack_runtime.engines._graph import GraphRunner
 from trtpack_runtime.errors import DeviceError
 
+PAGE = Path(__file__).parents[1] / "docs/benchmarks/runtime.md"
+
 
 def fast(name: str = "one") -> Row:
     return Row(name, {"call, µs": 12.345}, (at_most(f"{name}: call", 12.345, 15, "µs"),))
@@ -141,6 +143,12 @@ def test_the_page_tells_what_was_measured_and_what_was_not() -> None:
         "",
         "Not measured yet.",
     ]
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="no GPU has measured it yet")
+def test_the_page_is_written_from_the_stored_figures() -> None:
+    kept = Results.read(PAGE.with_suffix(".json"))
+    assert page.markdown(kept, PARTS) == PAGE.read_text(), "run scripts/gpu_runtime_bench --write"
 
 
 # the parts: what they make of their measurements
