@@ -128,9 +128,10 @@ def fetched(work: Work, array: DeviceArray) -> numpy.ndarray[Any, Any]:
 
     found = numpy.empty(array.shape, numpy_dtype(array.dtype))
     if array.nbytes:
-        work.cuda.use()
-        work.cuda.copy_out(found.ctypes.data, array.address, array.nbytes, work.stream)
-        work.cuda.wait(work.stream)
+        with work.lock:
+            work.cuda.use()
+            work.cuda.copy_out(found.ctypes.data, array.address, array.nbytes, work.stream)
+            work.cuda.wait(work.stream)
     return found
 
 

@@ -112,4 +112,5 @@ def array_at(
         steps = zip(shape, strides, strict=True)
         nbytes = kind.itemsize + sum((size - 1) * stride for size, stride in steps)
     memory = (ctypes.c_char * nbytes).from_address(address)
-    return numpy.ndarray(shape, kind, memory, 0, strides)
+    array: numpy.ndarray[Any, Any] = numpy.ndarray(shape, kind, memory, 0, strides)
+    return array

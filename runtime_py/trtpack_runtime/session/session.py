@@ -157,6 +157,7 @@ class Session:
             str(graphs),
             shapes,
             in_flight,
+            lock=self._lock,
         )
         self._end = weakref.finalize(self, work.close)
         try:

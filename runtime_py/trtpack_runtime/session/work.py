@@ -6,6 +6,7 @@ All of it is here, apart from the session, so that it can be given back without 
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -56,6 +57,8 @@ class Work:
     contexts: dict[Any, Context] = field(default_factory=dict)
     closed: bool = False
     again: Again | None = None
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    """Held by whoever gives the stream something."""
 
     def __post_init__(self) -> None:
         """Makes what is small; scratch and pinned memory are taken when they are needed."""
@@ -108,17 +111,18 @@ class Work:
 
     def order(self, stream: int | None) -> None:
         """Has another stream wait for this one; None is the default one of old."""
-        if stream != self.handle and not self.closed:
-            self.cuda.use()
-            self._between = self._between or self.cuda.new_event()
-            self.cuda.record(self._between, self.stream)
-            self.cuda.order(stream or 1, self._between)
+        with self.lock:
+            if stream != self.handle and not self.closed:
+                self.cuda.use()
+                self._between = self._between or self.cuda.new_event()
+                self.cuda.record(self._between, self.stream)
+                self.cuda.order(stream or 1, self._between)
 
     def close(self) -> None:
         """Gives everything back once the GPU is done with it; again does nothing."""
         if self.closed:
             return
-        self.closed = True
+        self.closed, self.again = True, None
         cuda = self.cuda
         ends = [cuda.use, self.staging.settle, lambda: cuda.wait(self.stream)]
         ends += [lambda plan=plan: plan.drop(cuda) for plan in self.plans.values()]  # type: ignore[misc]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 
 import numpy
 import pytest
@@ -147,6 +148,26 @@ def test_what_others_took_outlives_the_session(lab: Lab) -> None:
         found.numpy()
     with pytest.raises(DeviceError, match="this array's memory is gone"):
         found.__dlpack__()
+
+
+def test_arrays_are_fetched_while_others_call(lab: Lab) -> None:
+    """Copies of another thread must not get into a graph that is being captured."""
+    session = lab.session(NETS, DOUBLE)
+    found = {b: session.run([some(b)], copy=False)["y"] for b in (1, 2, 3)}
+    wrong: list[int] = []
+
+    def fetch() -> None:
+        for _ in range(20):
+            if not numpy.array_equal(found[1].numpy(), 2 * some(1)):
+                wrong.append(1)
+
+    thread = threading.Thread(target=fetch)
+    thread.start()
+    for seed in range(20):
+        batch = 2 + seed % 3
+        assert numpy.array_equal(session.run([some(batch, seed)])["y"], 2 * some(batch, seed))
+    thread.join()
+    assert not wrong
 
 
 def test_outputs_of_a_call_under_way_stay_too(lab: Lab) -> None:
