@@ -79,8 +79,8 @@ def _by_pool(
 ) -> float:
     """Calls by a pool, which leaves neither threads nor requests behind."""
     like = samples[0].inputs[0]
-    wrong = ((like[0],), (like.repeat(99, 1, 1, 1),), (like.int(),), ())
-    malformed = [ask(Sample(values, ())) if values else () for values in wrong]
+    wrong = ((like[0],), (like.repeat(99, 1, 1, 1),), (like.to(torch.complex64),), ())
+    malformed = [ask(Sample(values, ())) for values in wrong]
     with Pool(model, WORKERS, QUEUE) as pool:
         seconds = call_by_pool(pool, samples, malformed, tally, device, CALLERS, ask)
     left = [t.name for t in threading.enumerate() if t.name.startswith("trtpack-pool")]
