@@ -14,6 +14,7 @@ from . import network as networks
 from . import program as programs
 from .borders import bound_of, departure
 from .engines import Runner
+from .errors import DeviceError, DeviceLostError
 from .execution import LoadedSegment
 from .program import Program, Segment
 from .segment_loading import PORTABLE
@@ -43,8 +44,13 @@ def blamed(
         found.append(first)
         if first.kind == PORTABLE:
             break
-        module.put_in_pytorch(first.segment, first.reason)
-        now = replay()
+        try:
+            module.put_in_pytorch(first.segment, first.reason)
+            now = replay()
+        except DeviceLostError:
+            raise
+        except DeviceError:  # there is no room to try it
+            break
     if now.passed:
         found = [replace(one, passes_in_pytorch=True) for one in found]
     if now.passed and degrade:

@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -141,6 +142,21 @@ def test_a_segment_that_computes_something_else_is_left_to_pytorch_on_request(
     assert [s.kind for s in module.segments()] == ["reference", "tensorrt"]
     assert "of its size" in module.failed_engines["forward_0"]
     assert module.smoke().passed
+
+
+def test_without_room_for_pytorch_the_engine_is_named_all_the_same(
+    bundle: Path, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines.error["forward_0"] = 0.5
+    module = load(bundle)
+
+    def full(segment: str, reason: str) -> NoReturn:
+        raise DeviceError("the GPU is out of memory")
+
+    monkeypatch.setattr(module, "put_in_pytorch", full)
+    (found,) = module.smoke(degrade=True).departures
+    assert (found.segment, found.passes_in_pytorch) == ("forward_0", False)
+    assert [s.kind for s in module.segments()] == ["tensorrt", "tensorrt"]
 
 
 def test_two_engines_to_blame_are_both_named(bundle: Path, engines: Engines) -> None:
