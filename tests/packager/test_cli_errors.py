@@ -81,7 +81,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
     lines = [
         line
         for line in output.err.splitlines()
-        if not re.match(r"[\w :.]+( \.\.\.|: (failed after )?[\d.]+ s)$", line)
+        if not re.match(r"[\w :.-]+( \.\.\.|: (failed after )?[\d.]+ s)$", line)
     ]
     assert "Traceback" not in output.err
     error, hint = lines[0], lines[-1]
