@@ -135,7 +135,9 @@ def lowered(name: str) -> Lowered:
     return lower(capture(model.eval(), inputs, dynamic_shapes=dynamic))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "bert")) for n in MODELS]
+)
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_model_becomes_an_engine(release: str, name: str) -> None:
     made, target, trt = lowered(name), find_target(RELEASES[release]), double(release)

@@ -221,6 +221,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert {e["name"] for e in events} >= {"forward_0", "blocks.0/linear", "call 1"}
 
 
+@pytest.mark.slow
 def test_the_command_for_programs(tmp_path: Path) -> None:
     path = planned.write_deep(tmp_path / "deep.tar")
     done = trtpack("profile", path, "--target", "other", "--iterations", "2", "--json")
@@ -232,6 +233,7 @@ def test_the_command_for_programs(tmp_path: Path) -> None:
     assert found["modules"][0]["module"] == ""
 
 
+@pytest.mark.slow
 def test_a_missing_variant(tmp_path: Path) -> None:
     done = trtpack("profile", planned.write_deep(tmp_path / "deep.tar"), "--target", "nowhere")
     assert (done.code, done.out) == (2, "")

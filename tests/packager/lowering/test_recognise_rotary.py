@@ -67,7 +67,9 @@ def test_rotary_embedding_in_every_form(turn: Turn, dtype: torch.dtype, target: 
         assert result.layers["elementwise"] == 3
 
 
-@pytest.mark.parametrize("turn", FORMS[:4])
+@pytest.mark.parametrize(
+    "turn", [*FORMS[:2], *(pytest.param(form, marks=pytest.mark.slow) for form in FORMS[2:4])]
+)
 @pytest.mark.parametrize("target", ["rtx-4090", OLD])
 def test_rotary_embedding_of_open_sizes(turn: Turn, target: str) -> None:
     """Heads behind the positions, which are an input."""
