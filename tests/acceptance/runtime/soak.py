@@ -14,7 +14,14 @@ from torch import nn
 
 import trtpack
 from tests.acceptance.runtime.row import Figure, Row, Settings, at_most
-from tests.acceptance.runtime.soaking import Ask, Sample, Tally, call_by_pool, call_directly
+from tests.acceptance.runtime.soaking import (
+    Ask,
+    Sample,
+    Tally,
+    call_by_pool,
+    call_directly,
+    share_one_arena,
+)
 from tests.acceptance.table import Bar
 from trtpack.inputs import parse_inputs
 from trtpack_runtime import Pool, load
@@ -43,6 +50,7 @@ class Mixed(nn.Module):
 
 def rows(settings: Settings) -> Iterator[Row]:
     """A row for each way of calling."""
+    share_one_arena()
     torch.set_num_threads(1)
     device = torch.device(settings.device)
     total = CALLS[settings.device] // (10 if settings.quick else 1)
