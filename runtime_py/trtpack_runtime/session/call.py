@@ -223,7 +223,8 @@ def _run(work: Work, plan: Plan, given: Sequence[Given], addresses: list[int]) -
         work.cuda.launch(graph, work.stream)
     else:
         _enqueue(work, plan, work.graph_contexts(plan), addresses)
-        _capture(work, plan, addresses)
+        if plan.captures < 2 * _CAPTURES:
+            _capture(work, plan, addresses)
     return addresses
 
 
@@ -232,7 +233,7 @@ def _copied_in(work: Work, plan: Plan, given: Sequence[Given], addresses: list[i
     places = plan.input_places(work.cuda)
     for i, (value, one) in enumerate(zip(plan.route.inputs, given, strict=True)):
         if one.array is None:
-            if plan.nbytes[value]:
+            if plan.nbytes[value] and one.address != places[i]:
                 work.cuda.copy_within(places[i], one.address, plan.nbytes[value], work.stream)
             addresses[value] = places[i]
     return addresses

@@ -154,6 +154,8 @@ class CudaDouble:
         """A copy from or to memory that is not pinned does not wait for the stream, as in CUDA."""
         if code := self._code("cudaMemcpyAsync"):
             return (code,)
+        if to == source:
+            self.wrong.append(f"a copy of {to:#x} to itself")
         to_gpu = kind is not _Kind.cudaMemcpyDeviceToHost
         from_gpu = kind is not _Kind.cudaMemcpyHostToDevice
         if not self._right(to, count, to_gpu) or not self._right(source, count, from_gpu):

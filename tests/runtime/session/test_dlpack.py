@@ -134,6 +134,16 @@ def test_outputs_may_stay_on_the_gpu(lab: Lab, graphs: str) -> None:
         assert not numpy.array_equal(total.numpy(), 4 * x + x), "it was overwritten"
 
 
+def test_an_output_may_be_the_next_input(lab: Lab) -> None:
+    """Again and again, under graphs too: it lies where the next output is written."""
+    session = lab.session(NETS, DOUBLE)
+    y = session.run([some()], copy=False)["y"]
+    for step in range(2, 10):
+        y = session.run([y], copy=False)["y"]
+        assert numpy.array_equal(y.numpy(), some() * 2.0**step)
+    assert "graph" in lab.cuda.journal
+
+
 def test_what_others_took_outlives_the_session(lab: Lab) -> None:
     session = lab.session(NETS, DOUBLE)
     found = session.run([some()], copy=False)["y"]
