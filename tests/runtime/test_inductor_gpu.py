@@ -32,6 +32,8 @@ FACTS = {
         ({}, "exact", "built for PyTorch 2.11.0 on SM 9.0"),
         ({"gpus": [{"sm": "9.0"}, {"sm": "8.9"}]}, "exact", "on SM 9.0"),
         ({"gpus": [{"sm": "8.9"}]}, "rebuild", "built for SM 9.0, this machine has SM 8.9"),
+        ({"torch_cuda": "13.2"}, "exact", "on SM 9.0"),
+        ({"torch_cuda": "12.8"}, "rebuild", "built for CUDA 13.0, PyTorch here is for 12.8"),
         ({"gpus": []}, "impossible", "needs an NVIDIA GPU of SM 9.0, this machine has none"),
         ({"gpus": [], "problems": ["no driver"]}, "impossible", "SM 9.0, no driver"),
         ({"torch": "2.6.0"}, "rebuild", "built for PyTorch 2.11.0, this machine has 2.6.0"),

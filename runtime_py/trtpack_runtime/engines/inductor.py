@@ -69,6 +69,9 @@ def _against_gpus(gpu: Mapping[str, Any], facts: Mapping[str, Any]) -> Verdict |
         return Verdict("impossible", f"needs an NVIDIA GPU of SM {gpu['sm']}, {found}")
     if has[0] != gpu["sm"]:
         return Verdict("rebuild", f"built for SM {gpu['sm']}, this machine has SM {has[0]}")
+    cuda = facts.get("torch_cuda")
+    if cuda is not None and _major(cuda) != _major(gpu["cuda"]):
+        return Verdict("rebuild", f"built for CUDA {gpu['cuda']}, PyTorch here is for {cuda}")
     return None
 
 
@@ -163,11 +166,15 @@ def _check_device(context: LoadContext, on_gpu: bool) -> None:
     import torch
 
     has = str(torch.version.cuda)
-    if has.partition(".")[0] != str(gpu["cuda"]).partition(".")[0]:
+    if _major(has) != _major(gpu["cuda"]):
         raise BundleError(
             f"segment {name} is compiled for CUDA {gpu['cuda']}, PyTorch here is for {has}",
             hint="build the bundle again on this machine",
         )
+
+
+def _major(cuda: object) -> str:
+    return str(cuda).partition(".")[0]
 
 
 def _index(device: torch.device) -> int:
