@@ -12,7 +12,7 @@ from typing import NoReturn
 import pytest
 import torch
 
-from tests.runtime import starts
+from tests.runtime import running, starts
 from tests.runtime.starts import Engines, X
 from trtpack_runtime import Pool, free_memory, load, phases
 from trtpack_runtime.errors import BundleError, DeviceError, DeviceLostError
@@ -59,6 +59,13 @@ def test_a_start_tells_its_phases(bundle: Path, engines: Engines) -> None:
     assert module.times.seconds["deserialise"] >= 0.04
     assert module.ready
     assert not module.degraded
+
+
+def test_making_room_to_run_is_a_phase_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    trt, times = running.Trt(gpu_of(monkeypatch)), LoadTimes()
+    with times.measuring(), phase("deserialise"):
+        running.runner(trt)
+    assert [*times.seconds] == ["deserialise", "context"]
 
 
 def test_full_verification_refuses_what_lazy_leaves_to_pytorch(
