@@ -153,6 +153,7 @@ class LoadedModule(torch.nn.Module):
         twin.eval()
         twin._loaded = twin._compiled(self._loaded.segments)
         twin._register()
+        attach(cast("BundleModule", twin))
         return twin
 
     def take_over(self, other: LoadedModule) -> None:

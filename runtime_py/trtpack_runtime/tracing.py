@@ -30,9 +30,9 @@ SEGMENT = "segment "
 """What a part that is a segment begins with; others are methods."""
 
 _PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
-_attached: weakref.WeakValueDictionary[tuple[str, str, str], BundleModule] = (
-    weakref.WeakValueDictionary()
-)
+_attached: dict[tuple[str, str], weakref.WeakSet[BundleModule]] = {}
+"""What is loaded, by digest and variant."""
+
 _loaded: dict[tuple[str, str, str], BundleModule] = {}
 """What the operator loaded itself; nobody else keeps it."""
 
@@ -81,15 +81,21 @@ def attach(module: BundleModule) -> None:
 
     Loading a bundle does it; the module is not kept alive by it.
     """
-    _attached[module.bundle.digest, module.variant, str(module.device)] = module
+    key = module.bundle.digest, module.variant
+    _attached.setdefault(key, weakref.WeakSet()).add(module)
 
 
 def _found(path: str, digest: str, variant: str, device: str) -> BundleModule:
-    key = digest, variant, device
-    module = _attached.get(key) or _loaded.get(key)
+    module = _known(digest, variant, device)
     if module is None:
-        module = _loaded[key] = _load(path, digest, variant, device)
+        module = _loaded[digest, variant, device] = _load(path, digest, variant, device)
     return module
+
+
+def _known(digest: str, variant: str, device: str) -> BundleModule | None:
+    """A module of this process that is loaded already."""
+    modules = _attached.get((digest, variant), ())
+    return next((module for module in list(modules) if str(module.device) == device), None)
 
 
 def _load(path: str, digest: str, variant: str, device: str) -> BundleModule:
@@ -155,7 +161,7 @@ def _shapes(
     """What the operator answers, without values; sizes may be symbols."""
     from .traced_shapes import method_outputs, segment_outputs
 
-    module = _attached.get((digest, variant, device))
+    module = _known(digest, variant, device)
     if module is not None:
         bundle = module.bundle
     else:

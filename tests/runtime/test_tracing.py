@@ -201,6 +201,17 @@ def test_a_program_finds_its_bundle_again_and_says_where_it_is_missing(tmp_path:
     torch.testing.assert_close(traced(X, X), kept(X, X))
 
 
+def test_a_program_finds_any_instance_that_is_left(chain: BundleModule) -> None:
+    shapes = {"x0": {0: ROWS}, "x1": {0: ROWS}}
+    traced = torch.export.export(chain, (X, X), dynamic_shapes=shapes).module()
+    key = chain.bundle.digest, chain.variant
+    twin = chain.twin()
+    chain.to("meta")
+    torch.testing.assert_close(traced(TWICE, TWICE), chains.doubled(TWICE, TWICE, times=3))
+    assert {chain, twin} <= set(tracing._attached[key])
+    assert not tracing._loaded
+
+
 LOADS = """
 import sys, torch, trtpack_runtime.tracing
 x, scale = torch.ones(5, 4), torch.ones(1)
