@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.runtime import running, starts
+from tests.runtime.gpu_double import gpu_of
 from tests.runtime.starts import Engines, X
 from trtpack_runtime import Pool, free_memory, load, phases
 from trtpack_runtime.errors import BundleError, DeviceError, DeviceLostError
