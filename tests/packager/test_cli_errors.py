@@ -224,7 +224,10 @@ def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize(
     ("number", "code", "said"),
-    [(signal.SIGINT, 130, "aborted"), (signal.SIGTERM, 143, "terminated")],
+    [
+        (signal.SIGINT, 130, "aborted"),
+        pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_while_the_model_loads(
     folder: Path, number: signal.Signals, code: int, said: str

@@ -23,7 +23,7 @@ from trtpack_runtime.errors import ConfigError
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(params=["8.6", "10.3", "10.16"])
+@pytest.fixture(params=["8.6", pytest.param("10.3", marks=pytest.mark.slow), "10.16"])
 def release(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Makes this an H200 with a double of that release, here and in the child process."""
     release: str = request.param

@@ -119,7 +119,9 @@ def test_without_the_cache_a_build_begins_anew(tmp_path: Path, tensorrt: TensorR
     assert TacticStore().entries() == []
 
 
-@pytest.mark.parametrize("named", ["timing.cache", "timing.lock.json", "b.tar"])
+@pytest.mark.parametrize(
+    "named", ["timing.cache", "timing.lock.json", pytest.param("b.tar", marks=pytest.mark.slow)]
+)
 def test_tactics_are_taken_from_a_file(named: str, tmp_path: Path, tensorrt: TensorRT) -> None:
     made(tmp_path / "b.tar", cache=False)
     (tmp_path / "timing.cache").write_bytes(b"cache+")
