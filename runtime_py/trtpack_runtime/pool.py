@@ -67,7 +67,9 @@ class Pool:
 
     Args:
         model: a ``BundleModule`` or a ``Session``, which stays its owner's and is not called
-            itself, or the path of a bundle, which is loaded with ``load``.
+            itself, or the path of a bundle, which is loaded with ``load``. A module's engines run
+            as many calls at a time as it was loaded with ``options={"contexts": N}``, 4 unless
+            given; a path's as there are workers.
         workers: how many requests run at a time.
         queue: how many more may wait, twice the workers unless given.
         method: which method runs, a module's ``forward`` or a session's first unless given.
@@ -92,7 +94,7 @@ class Pool:
         for count, what in ((workers, "worker"), (room, "request that may wait")):
             if count < 1:
                 raise ConfigError(f"a pool needs at least one {what}, not {count}")
-        self._staff = _staff(model, method, fresh_state)
+        self._staff = _staff(model, workers, method, fresh_state)
         self._line = _Line(room)
         with ExitStack() as undo:
             made = []
@@ -322,14 +324,17 @@ def _end_all() -> None:
 
 
 def _staff(
-    model: str | os.PathLike[str] | BundleModule | Session, method: str | None, fresh_state: bool
+    model: str | os.PathLike[str] | BundleModule | Session,
+    workers: int,
+    method: str | None,
+    fresh_state: bool,
 ) -> Staff:
     from .pool_workers import ModuleStaff, SessionStaff
 
     if isinstance(model, str | os.PathLike):
         from .loading import load
 
-        model = load(model)
+        model = load(model, options={"contexts": workers})
     if sys.modules.get("torch") is not None:
         from .module import BundleModule
 

@@ -208,6 +208,20 @@ def test_a_module_is_called_like_the_original(bundle: Path) -> None:
     assert module.states["calls"] == 0
 
 
+def test_a_path_is_loaded_with_a_context_for_each_worker(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    def loaded(path: Path, options: Any) -> Desk:
+        told.append((path, options))
+        return Desk()
+
+    monkeypatch.setattr("trtpack_runtime.loading.load", loaded)
+    Pool(bundle, 7).close()
+    assert told == [(bundle, {"contexts": 7})]
+
+
 def test_a_bundle_is_loaded_by_its_path(bundle: Path) -> None:
     x, scale = torch.randn(2, 4), torch.ones(1)
     with Pool(bundle, fresh_state=True) as pool:
