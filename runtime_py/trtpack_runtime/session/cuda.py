@@ -172,7 +172,9 @@ class Cuda:
         try:
             work()
         except BaseException:
-            self._api.cudaStreamEndCapture(stream)
+            code, graph = self._api.cudaStreamEndCapture(stream)
+            if not code:
+                self._api.cudaGraphDestroy(graph)
             self._api.cudaGetLastError()  # what the broken capture left there
             raise
         graph = self._call("cudaStreamEndCapture", stream)

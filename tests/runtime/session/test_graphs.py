@@ -130,6 +130,19 @@ def test_where_there_is_no_graph_it_runs_without(lab: Lab, name: str, graphs: st
     assert all("without a CUDA graph: " in text and name in text for text in words)
 
 
+def test_an_engine_that_cannot_be_captured_runs_without(lab: Lab) -> None:
+    session = lab.session(NETS, CHAIN, cuda_graphs="on")
+    lab.trt.engines["next"].refuses_capture = True
+    x = some(3)
+    assert numpy.array_equal(session.run([x])["sum"], 5 * x)
+    with pytest.warns(UserWarning, match="without a CUDA graph: .*out of everything"):
+        session.run([x])
+    for seed in range(3):
+        x = some(3, seed)
+        assert numpy.array_equal(session.run([x])["sum"], 4 * x + x)
+    assert "graph" not in did(lab)
+
+
 def test_what_the_data_sizes_is_in_no_graph(lab: Lab) -> None:
     session = lab.session(NETS, NONZERO, cuda_graphs="on")
     with pytest.warns(UserWarning, match="sizes within it depend on data"):

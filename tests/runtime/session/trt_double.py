@@ -86,11 +86,12 @@ class Context:
 
     def execute_async_v3(self, stream: int) -> bool:
         engine, cuda = self.engine, self.engine.trt.cuda
-        if engine.broken:
+        captures = cuda.handles[stream].captured is not None
+        if engine.broken or (captures and engine.refuses_capture):
             engine.log("ERROR", "out of everything")
             return False
         assert not self.spoilt, "a graph of this context would read other shapes"
-        self.captured |= cuda.handles[stream].captured is not None
+        self.captured |= captures
         shapes = {name: self.get_tensor_shape(name) for name in (*engine.net.inputs,)}
         places, by_data = dict(self.addresses), engine.net.by_data()
         if by_data:  # TensorRT waits for the data itself
@@ -151,7 +152,7 @@ class Engine:
     def __init__(self, trt: TrtDouble, name: str, log: Callable[[str, str], None]) -> None:
         self.trt, self.name, self.log, self.net = trt, name, log, trt.nets[name]
         self.contexts = 0
-        self.broken = False
+        self.broken = self.refuses_capture = False
 
     @property
     def num_io_tensors(self) -> int:
