@@ -27,7 +27,7 @@ from trtpack_runtime.execution import LoadedSegment
 from trtpack_runtime.loading import load
 from trtpack_runtime.module import BundleModule
 
-ROUNDS = 7
+ROUNDS = 60
 LIMITS_US = {"1 input": 15.0, "8 inputs": 15.0, "3 segments": 40.0}
 """What a call may cost over bare enqueues, engines' own bookkeeping included."""
 
@@ -99,7 +99,7 @@ def main() -> None:
     """Prints a table; exits 1 where the module alone takes more than it may with its engines."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    calls = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
+    calls = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     with tempfile.TemporaryDirectory() as folder:
         found = costs(Path(folder), calls)
     print("µs".ljust(12), *(part.rjust(9) for part in found[0].parts), "added".rjust(9))
