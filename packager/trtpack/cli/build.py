@@ -214,15 +214,39 @@ def build(model: str, **arguments: Any) -> None:
 
 
 def run_build(
-    model: str,
+    model: str, *, verbose: int, quiet: bool, log_file: str | None, **arguments: Any
+) -> None:
+    """Checks everything that can be checked at once, builds, prints the report.
+
+    Raises:
+        TrtpackError: what is wrong, before any file is written.
+    """
+    options = options_of(**arguments)
+    if not options.dry_run:
+        check_writable(options.output, "--output")
+    if options.report is not None:
+        check_writable(options.report, "--report")
+
+    from .logs import logging_to
+    from .progress import LiveProgress, progress_for
+
+    progress = progress_for(quiet=quiet)
+    say = progress.say if isinstance(progress, LiveProgress) else None
+    with logging_to(-1 if quiet else verbose, Path(log_file) if log_file else None, say):
+        with progress.step("start PyTorch"):
+            from ..pipeline import build as build_bundle
+
+        made = build_bundle(model, options, progress)
+        made = dataclasses.replace(made, steps=tuple(progress.times))
+    _tell(made, options, quiet)
+
+
+def options_of(
     *,
     targets: tuple[str, ...],
     inputs: tuple[str, ...],
     weights: str | None,
     torch_ops: tuple[str, ...],
-    verbose: int,
-    quiet: bool,
-    log_file: str | None,
     output: str = "bundle.tar",
     workspace: str | None = None,
     profiles: tuple[str, ...] = (),
@@ -230,11 +254,11 @@ def run_build(
     meta: tuple[str, ...] = (),
     report: str | None = None,
     **settings: Any,
-) -> None:
-    """Checks everything that can be checked at once, builds, prints the report.
+) -> Options:
+    """The settings of a build from what the command line gave, each checked.
 
     Raises:
-        TrtpackError: what is wrong, before any file is written.
+        ConfigError: what is wrong.
     """
     if not targets:
         raise ConfigError(
@@ -261,23 +285,7 @@ def run_build(
         raise ConfigError(
             f"there is no file {options.tactics}", hint="check the path after --tactics"
         )
-    if not options.dry_run:
-        check_writable(options.output, "--output")
-    if options.report is not None:
-        check_writable(options.report, "--report")
-
-    from .logs import logging_to
-    from .progress import LiveProgress, progress_for
-
-    progress = progress_for(quiet=quiet)
-    say = progress.say if isinstance(progress, LiveProgress) else None
-    with logging_to(-1 if quiet else verbose, Path(log_file) if log_file else None, say):
-        with progress.step("start PyTorch"):
-            from ..pipeline import build as build_bundle
-
-        made = build_bundle(model, options, progress)
-        made = dataclasses.replace(made, steps=tuple(progress.times))
-    _tell(made, options, quiet)
+    return options
 
 
 def check_writable(path: Path, option: str) -> None:

@@ -24,7 +24,7 @@ from .files import Device, EngineKind, Peak, Stack, Table, read_device, read_sta
 from .model import Target
 from .native import NAME as NATIVE
 from .native import native_target
-from .possible import NEEDS, check_need, check_stacks, no_dla, unmet, why_not
+from .possible import NEEDS, ImpossibleTarget, check_need, check_stacks, no_dla, unmet, why_not
 from .sources import Source, cite, read_sources
 from .user_file import is_user_file, read_user_file
 
@@ -82,7 +82,7 @@ class Catalogue:
             raise _unknown("target", device_name, known, "see all with: trtpack targets")
         device = self.devices[self.spellings[device_name]]
         if device.unsupported:
-            raise ConfigError(
+            raise ImpossibleTarget(
                 f"cannot build for {device.device}: {device.unsupported}",
                 hint="choose another target, see: trtpack targets",
             )
@@ -93,7 +93,7 @@ class Catalogue:
             stack = self.stacks[stack_name]
             why = why_not(device, stack)
             reason = f": {why.told(self.sources)}" if why else ", as far as is known"
-            raise ConfigError(
+            raise ImpossibleTarget(
                 f"{device.device} cannot have {stack.title}{reason}",
                 hint=f"choose one of its stacks: {', '.join(device.stacks)}",
             )

@@ -110,11 +110,18 @@ class Table:
         told = ".".join(part for part in key if isinstance(part, str))
         self.problems.append(f"{place}: {told}: {reason}")
 
-    def refuse(self) -> None:
+    def refuse(self, hint: str | None = None) -> None:
         """Errors: FileError where something was wrong."""
         if self.problems:
-            hint = f"correct {self.path}, see all of it with: trtpack targets check {self.path}"
-            raise FileError(self.problems, hint=hint)
+            check = f"correct {self.path}, see all of it with: trtpack targets check {self.path}"
+            raise FileError(self.problems, hint=hint or check)
+
+    def leftover(self) -> None:
+        """Notes every key that was not taken."""
+        for key in self.content:
+            near = difflib.get_close_matches(key, self.known, n=1)
+            did = f", did you mean {near[0]}?" if near else ""
+            self.wrong(key, f"unknown key{did}", of_key=True)
 
     def take(
         self, key: str, is_right: Callable[[Any], bool], wanted: str, default: Any = ...
@@ -181,10 +188,7 @@ class Table:
             found[fact] = tuple(ids)
         for key in cited:
             self.wrong(("sources", key), "the file states no such fact", of_key=True)
-        for key in self.content:
-            near = difflib.get_close_matches(key, self.known, n=1)
-            did = f", did you mean {near[0]}?" if near else ""
-            self.wrong(key, f"unknown key{did}", of_key=True)
+        self.leftover()
         return found
 
 

@@ -24,6 +24,10 @@ NEEDS = ("fp8", "fp4", "dla", "tensorrt>=10.8", "memory>=16")
 _NEED = re.compile(r"fp8|fp4|dla|tensorrt>=(\d+(?:\.\d+)*)|memory>=(\d+(?:\.\d+)?)")
 
 
+class ImpossibleTarget(ConfigError):
+    """A device that nothing can be built for, or a stack that it cannot have."""
+
+
 @dataclass(frozen=True)
 class Impossible:
     """Why something cannot be: the fact, and the ids of its sources."""

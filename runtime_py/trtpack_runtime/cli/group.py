@@ -83,6 +83,9 @@ ELSEWHERE: Mapping[str, Elsewhere] = {
     "build": Elsewhere("trtpack", HOST, "Build a model into a bundle for one or more targets."),
     "explain": Elsewhere("trtpack", HOST, "Say why operators go to TensorRT or stay in PyTorch."),
     "targets": Elsewhere("trtpack", HOST, "List the devices a bundle can be built for."),
+    "matrix": Elsewhere(
+        "trtpack", HOST, "Say which of many models and targets to build, for CI to run."
+    ),
     "ops": Elsewhere("trtpack", HOST, "List the operators that TensorRT can have, and why not."),
     "cache": Elsewhere(
         "trtpack-tools",
