@@ -124,8 +124,11 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     import numpy
 
     try:
-        with replaced(path) as file:
-            numpy.savez(file, allow_pickle=False, **arrays)
+        # numpy.savez takes some names for its own arguments, others in each release
+        with replaced(path) as file, zipfile.ZipFile(file, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    numpy.lib.format.write_array(member, numpy.asarray(array), allow_pickle=False)
     except OSError as error:
         raise cannot_write(path, error) from error
 

@@ -127,7 +127,7 @@ class Desk:
     states = {}
     def twin(self): return Desk()
     def run(self, seconds, method): time.sleep(seconds)
-    def close(self): print("closed")
+    def close(self): sys.stdout.write("closed\\n")
 pool = Pool(Desk(), workers=2, queue=50)
 futures = [pool.submit(0.1) for _ in range(52)]
 while pool.waiting == 52:

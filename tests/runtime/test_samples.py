@@ -19,6 +19,14 @@ TWO = [Wanted("ids", "INT64", (1, 3)), Wanted("mask", "BOOL", (1, 3))]
 IDS, MASK = torch.tensor([[1, 2, 3]]), torch.tensor([[True, False, True]])
 
 
+def test_arrays_keep_their_names_whatever_numpy_calls_its_arguments(tmp_path: Path) -> None:
+    wanted = {"file": torch.ones(2), "allow_pickle": torch.tensor(3), "a.b/c": torch.zeros(0, 2)}
+    samples.write_outputs(tmp_path / "y.npz", wanted)
+    found = samples.read_tensors(tmp_path / "y.npz")
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
 def test_files_give_inputs_by_name(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"both{suffix}"
