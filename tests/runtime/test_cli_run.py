@@ -41,7 +41,7 @@ def test_a_run_proves_and_measures(bundle: Path, trtpack: Any) -> None:
     assert "orin  impossible  needs an NVIDIA GPU of SM 8.7, this machine has none" in out
     assert "smoke test: passed" in out
     assert "latency of forward(x 2x4, scale 1) on cpu" in out
-    assert re.search(r"calls/s, .* items/s  \(300 calls after \d+ to warm up\)", out)
+    assert re.search(r"calls/s, .* items/s  \(\d+ calls after \d+ to warm up\)", out)
     assert "most memory: main memory " in out
     assert out.endswith("\n✓ outputs are right\n")
 
