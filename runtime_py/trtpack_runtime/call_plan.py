@@ -80,6 +80,11 @@ class CallPlan:
             replace(s, wanted=tuple(numbers.get(s.first + i) for i in range(s.count)))
             for s in steps
         )
+        self._into = tuple(_into(step) for step in self.steps)
+        self.is_direct = {n for step in self._into if step[2] for n in step[-1]} == {
+            *range(len(self.tensors))
+        }
+        """Whether engines write every output, and can write it where they are told."""
         self.kept = tuple(slots[slot.output] for slot in program.state)
         """The slot of each state's next value."""
         self.risky = self._may_alias(steps)
@@ -113,6 +118,21 @@ class CallPlan:
                 values[slot] = None
         return values
 
+    def run_direct(self, values: Values, out: Sequence[torch.Tensor]) -> Values:
+        """As ``run``, with the outputs in ``out``, contiguous tensors of the right types and
+        shapes; for a plan that ``is_direct``."""
+        for run, reads, into, done, wanted in self._into:
+            inputs = [values[slot] for slot in reads]
+            if into is None:
+                values += run(inputs)
+            else:
+                room = [out[number] for number in wanted]
+                into(inputs, room)
+                values += room
+            for slot in done:
+                values[slot] = None
+        return values
+
     def outputs(self, values: Values) -> list[torch.Tensor]:
         """The tensors among the outputs, in order."""
         return [values[slot] for slot in self.tensors]
@@ -125,6 +145,14 @@ class CallPlan:
             return tensors
         found, others = iter(tensors), iter(self._others)
         return [next(others)(inputs) if s is None else next(found) for s in self.results]
+
+
+def _into(step: Step) -> tuple[Any, tuple[int, ...], Any, tuple[int, ...], tuple[int, ...]]:
+    """What ``run_direct`` needs of a step: ``run_into`` where all that it answers is wanted."""
+    wanted = tuple(number for number in step.wanted if number is not None)
+    run: Any = step.segment.run
+    into = getattr(run, "run_into", None) if wanted and len(wanted) == step.count else None
+    return run, step.reads, into, step.done, wanted
 
 
 def _constants(

@@ -30,24 +30,32 @@ class OutputCheck:
         self, wanted: Sequence[TensorSpec], inputs: Sequence[str], device: torch.device
     ) -> None:
         self._wanted, self._inputs, self._device = wanted, inputs, device
-        self._alike = Alike()
+        self._alike, self._learnt = Alike(), 0
         self._at: list[int] = []
 
-    def __call__(self, inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> None:
-        """Checks outputs for inputs that are right.
+    def again(self, inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> bool:
+        """Whether inputs and outputs are those of the last call in all that is checked, memory and
+        contiguity of the outputs too."""
+        both = [*inputs, *out]
+        if len(both) != self._learnt or not self._alike.check(*both):
+            return False
+        return [tensor.data_ptr() for tensor in both] == self._at
+
+    def __call__(self, inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> bool:
+        """Checks outputs for inputs that are right; whether all are contiguous.
 
         Raises:
             InputMismatchError: one of another type, shape or device, or in the memory of an input
                 or of another output.
         """
         both = [*inputs, *out]
-        is_alike = len(out) == len(self._wanted) and self._alike.check(*both)
-        if not is_alike:
+        is_contiguous = True
+        if len(both) != self._learnt or not self._alike.check(*both):
             self._check(inputs, out)
-            self._alike.learn(both)
-        at = [tensor.data_ptr() for tensor in both]
-        if is_alike and at == self._at:
-            return
+            is_contiguous = all(tensor.is_contiguous() for tensor in out)
+            if is_contiguous:
+                self._alike.learn(both)
+                self._learnt = len(both)
         taken = {tensor.untyped_storage().data_ptr() for tensor in inputs if tensor.numel()}
         for spec, tensor in zip(self._wanted, out, strict=True):
             memory = tensor.untyped_storage().data_ptr()
@@ -56,7 +64,9 @@ class OutputCheck:
                     f"output {spec.name}: it lies in the memory of an input or of another output"
                 )
             taken.add(memory)
-        self._at = at
+        if is_contiguous and self._alike.check(*both):
+            self._at = [tensor.data_ptr() for tensor in both]
+        return is_contiguous
 
     def _check(self, inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> None:
         if len(out) != len(self._wanted):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import is_
 from typing import Any, Literal, get_args
 
 import torch
@@ -131,13 +132,32 @@ class MethodCall:
                 )
         return [*self.plan.outputs(values), *after]
 
+    def flat(
+        self,
+        inputs: Sequence[torch.Tensor],
+        state: StateSlots,
+        out: Sequence[torch.Tensor] | None,
+    ) -> list[torch.Tensor]:
+        """The flat outputs to flat inputs, in ``out`` where that is given; InputMismatchError where
+        either do not fit."""
+        if out is None:
+            return self.run(self.check(inputs), state)
+        if self.check_out.again(inputs, out):
+            return self.run(inputs, state, out)
+        inputs = self.check(inputs)
+        return self.run(inputs, state, out, is_plain=self.check_out(inputs, out))
+
     def run(
         self,
         inputs: Sequence[torch.Tensor],
         state: StateSlots,
         out: Sequence[torch.Tensor] | None = None,
+        *,
+        is_plain: bool = True,
     ) -> list[torch.Tensor]:
-        """The outputs to inputs that were checked; they never need a gradient.
+        """The outputs to inputs that were checked, as ``out`` was; they never need a gradient.
+
+        ``is_plain`` says whether the tensors of ``out`` are contiguous.
 
         Raises:
             DeviceError: the device has too little memory, after which the next call may go well;
@@ -147,7 +167,7 @@ class MethodCall:
         if with_grad:
             torch._C._set_grad_enabled(False)  # what torch.no_grad() does, without its object
         try:
-            return self._run(inputs, state, out)
+            return self._run(inputs, state, out, is_plain)
         except (RuntimeError, MemoryError) as error:
             raise_fault(error)
         finally:
@@ -159,33 +179,25 @@ class MethodCall:
         inputs: Sequence[torch.Tensor],
         state: StateSlots,
         out: Sequence[torch.Tensor] | None,
+        is_plain: bool,
     ) -> list[torch.Tensor]:
-        if out is not None:
-            self.check_out(inputs, out)
+        if out is None and self.reuses and self.graphs is None:
+            out = self._held.get(_key(inputs))
         if not self.slots:
-            return self._computed(inputs, (), out)
+            outputs = self._replayed(inputs, (), out)
+            if outputs is None:
+                values = self._values(inputs, (), out, is_plain)
+                outputs = self._placed(values, inputs, out)
+            return outputs
         with state.lock:
             states = state.tensors(self.slots)
             outputs = self._replayed(inputs, states, out)
             if outputs is None:
-                values = self._values(inputs, states, out)
+                values = self._values(inputs, states, out, is_plain)
                 unaliased(values, self.plan.risky, states)
                 state.keep(self.slots, [values[slot] for slot in self.plan.kept])
                 outputs = self._placed(values, inputs, out)
             return outputs
-
-    def _computed(
-        self,
-        inputs: Sequence[torch.Tensor],
-        states: Sequence[torch.Tensor],
-        out: Sequence[torch.Tensor] | None,
-    ) -> list[torch.Tensor]:
-        if self.graphs is None and out is None and not self.reuses:
-            return self.plan.outputs(self.plan.run(self.plan.values(inputs)))
-        outputs = self._replayed(inputs, states, out)
-        if outputs is None:
-            outputs = self._placed(self._values(inputs, states, out), inputs, out)
-        return outputs
 
     def _replayed(
         self,
@@ -203,10 +215,15 @@ class MethodCall:
         inputs: Sequence[torch.Tensor],
         states: Sequence[torch.Tensor],
         out: Sequence[torch.Tensor] | None,
+        is_plain: bool,
     ) -> list[Any]:
-        values = self.plan.values(inputs, states)
-        held = out if out is not None else self._held.get(_key(inputs)) if self.reuses else None
-        return self.plan.run(values) if held is None else run_into(self.plan, values, held)
+        plan = self.plan
+        values = plan.values(inputs, states)
+        if out is None:
+            return plan.run(values)
+        if is_plain and plan.is_direct:
+            return plan.run_direct(values, out)
+        return run_into(plan, values, out)
 
     def _placed(
         self,
@@ -216,28 +233,33 @@ class MethodCall:
     ) -> list[torch.Tensor]:
         """The outputs where the caller wants them."""
         outputs = self.plan.outputs(values)
-        if out is not None:
-            copy_out(outputs, out)
+        if out is None:
+            return self._kept(outputs, inputs) if self.reuses else outputs
+        if all(map(is_, outputs, out)):
             return list(out)
-        return self._reused(_key(inputs), outputs, inputs) if self.reuses else outputs
+        is_own = self.reuses and out is self._held.get(_key(inputs))
+        if is_own and any(a.shape != b.shape for a, b in zip(outputs, out, strict=True)):
+            return self._kept(outputs, inputs)  # the data told another size
+        copy_out(outputs, out)
+        return list(out)
 
-    def _reused(
-        self, key: Any, outputs: list[torch.Tensor], inputs: Sequence[torch.Tensor]
+    def _kept(
+        self, outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]
     ) -> list[torch.Tensor]:
-        """The outputs of the last call with these shapes, overwritten; those of the first call."""
-        held = self._held.get(key)
-        if held is None or any(a.shape != b.shape for a, b in zip(held, outputs, strict=True)):
-            taken = {tensor.untyped_storage().data_ptr() for tensor in inputs}
-            with torch.inference_mode(False):  # else they could not be written to outside of it
-                held = self._held[key] = [
-                    t.clone() if t.is_inference() or t.untyped_storage().data_ptr() in taken else t
-                    for t in outputs
-                ]
-            if len(self._held) > _KEPT_OUTPUTS:
-                self._held.popitem(last=False)
-        else:
-            self._held.move_to_end(key)
-            copy_out(outputs, held)
+        """Keeps outputs for the next call with inputs of these shapes, as memory to write to."""
+        taken = {tensor.untyped_storage().data_ptr() for tensor in inputs}
+        with torch.inference_mode(False):  # else they could not be written to outside of it
+            held = [
+                output
+                if output.is_contiguous()
+                and not output.is_inference()
+                and output.untyped_storage().data_ptr() not in taken
+                else output.clone(memory_format=torch.contiguous_format)
+                for output in outputs
+            ]
+        self._held[_key(inputs)] = held
+        if len(self._held) > _KEPT_OUTPUTS:
+            self._held.popitem(last=False)
         return list(held)
 
 

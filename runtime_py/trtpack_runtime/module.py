@@ -172,7 +172,7 @@ class BundleModule(LoadedModule):
                     hint="leave out= away while the program is traced",
                 )
             return call.traced(inputs, self)
-        return call.run(call.check(inputs), self._state, out)
+        return call.flat(inputs, self._state, out)
 
     def run_on(
         self, method: str, inputs: Sequence[torch.Tensor], states: Sequence[torch.Tensor]

@@ -203,6 +203,43 @@ def test_given_outputs_are_written_and_answered(module: BundleModule, is_direct:
     torch.testing.assert_close(out, chains.doubled(*given, times=3))
 
 
+def test_engines_write_reused_outputs_themselves(module: BundleModule) -> None:
+    told: list[int] = []
+    module.configured(outputs="reused")
+    with module.watching(lambda segment: Direct(segment, told)):
+        for number in range(4):
+            given = some()
+            answer = module(*given)
+            torch.testing.assert_close(answer, chains.doubled(*given, times=3))
+            assert told == [answer.data_ptr()] * number
+
+
+def test_reused_outputs_take_the_size_that_the_data_tells(tmp_path: Path) -> None:
+    module = load(chains.write(tmp_path / "b.tar"), outputs="reused")
+
+    def grows(segment: LoadedSegment) -> Callable[..., list[torch.Tensor]]:
+        sizes = iter((2, 3, 3, 1))
+        return lambda inputs: [torch.full((next(sizes), 4), 7.0)]
+
+    with module.watching(grows):
+        answers = [module(*some(inputs=1)) for _ in range(4)]
+    assert [len(answer) for answer in answers] == [2, 3, 3, 1]
+    assert answers[1] is answers[2]
+
+
+def test_outputs_given_in_turns_are_written(module: BundleModule) -> None:
+    told: list[int] = []
+    turns = [torch.empty(2, 4), torch.empty(2, 4), torch.empty(4, 2).t()]
+    with module.watching(lambda segment: Direct(segment, told)):
+        for number in range(9):
+            given, out = some(), turns[number % 3]
+            module.run("forward", given, out=[out])
+            torch.testing.assert_close(out, chains.doubled(*given, times=3))
+            with pytest.raises(InputMismatchError, match="in the memory of an input"):
+                module.run("forward", [given[0], out], out=[out])
+    assert told == [turns[0].data_ptr(), turns[1].data_ptr()] * 3
+
+
 def test_given_outputs_may_be_views(module: BundleModule) -> None:
     told: list[int] = []
     given, room = some(), torch.zeros(4, 4)
