@@ -54,6 +54,7 @@ class _Stream(_Handle):
         super().__init__(number)
         self.work: list[Callable[[], None]] = []
         self.captured: list[Callable[[], None]] | None = None
+        self.thread = 0
 
 
 class _Event(_Handle):
@@ -129,13 +130,13 @@ class CudaDouble:
     # --- memory ----------------------------------------------------------------------------------
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:
         code = self._code("cudaMalloc") or self._not_in_capture("cudaMalloc")
-        if not code and sum(map(len, self.device_memory.values())) + size > self.free_bytes:
+        if not code and sum(map(len, [*self.device_memory.values()])) + size > self.free_bytes:
             code = Error.cudaErrorMemoryAllocation
         self.allocations += 1
         return code, None if code else _taken(self.device_memory, size)
 
     def cudaMemGetInfo(self) -> tuple[Any, ...]:
-        taken = sum(map(len, self.device_memory.values()))
+        taken = sum(map(len, [*self.device_memory.values()]))
         return self._code("cudaMemGetInfo"), max(0, self.free_bytes - taken), self.free_bytes
 
     def cudaFree(self, address: int) -> tuple[Any, ...]:
@@ -219,7 +220,9 @@ class CudaDouble:
     # --- graphs ----------------------------------------------------------------------------------
     def cudaStreamBeginCapture(self, stream: Any, mode: _Mode) -> tuple[Any, ...]:
         code = self._code("cudaStreamBeginCapture")
-        self._stream(stream).captured = None if code else []
+        assert mode == _Mode.cudaStreamCaptureModeThreadLocal, "others may allocate meanwhile"
+        held = self._stream(stream)
+        held.captured, held.thread = None if code else [], threading.get_ident()
         return (code,)
 
     def cudaStreamEndCapture(self, stream: Any) -> tuple[Any, ...]:
@@ -261,8 +264,10 @@ class CudaDouble:
         return held
 
     def _not_in_capture(self, name: str) -> Error:
-        streams = [handle for handle in self.handles.values() if isinstance(handle, _Stream)]
-        if any(stream.captured is not None for stream in streams):
+        """A thread that captures may not; others may, in the mode that is asked for."""
+        streams = [handle for handle in [*self.handles.values()] if isinstance(handle, _Stream)]
+        here = threading.get_ident()
+        if any(stream.captured is not None and stream.thread == here for stream in streams):
             self.wrong.append(f"{name} while a graph is captured")
             return Error.cudaErrorStreamCaptureUnsupported
         return Error.cudaSuccess
@@ -328,4 +333,5 @@ class _Sized:
 
 
 def _within(memory: dict[int, Any], address: int, nbytes: int) -> bool:
-    return any(at <= address and address + nbytes <= at + len(m) for at, m in memory.items())
+    known = list(memory.items())  # other threads allocate meanwhile
+    return any(at <= address and address + nbytes <= at + len(m) for at, m in known)
