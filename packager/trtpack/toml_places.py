@@ -111,15 +111,16 @@ class _Scanner:
     def _header(self) -> Key:
         many = self.text.startswith("[[", self.offset)
         self.offset += 2 if many else 1
-        start = self._skip()
+        self._skip()
         names = self._names()
         self._skip()
         self.offset += 2 if many else 1
         key: Key = ()
-        for name in names[:-1]:
+        for name, start in names[:-1]:
             key = self._last((*key, name))
             self.places.setdefault(key, Place(start, start))
-        key = (*key, names[-1])
+        name, start = names[-1]
+        key = (*key, name)
         self.places.setdefault(key, Place(start, start))
         if many:
             self.counts[key] = self.counts.get(key, -1) + 1
@@ -130,12 +131,14 @@ class _Scanner:
     def _last(self, key: Key) -> Key:
         return (*key, self.counts[key]) if key in self.counts else key
 
-    def _names(self) -> list[str]:
-        names = [self._name()]
+    def _names(self) -> list[tuple[str, int]]:
+        """The names of a dotted key, each with where it begins."""
+        start = self.offset
+        names = [(self._name(), start)]
         while self._skip() < len(self.text) and self.text[self.offset] == ".":
             self.offset += 1
-            self._skip()
-            names.append(self._name())
+            start = self._skip()
+            names.append((self._name(), start))
         return names
 
     def _name(self) -> str:
@@ -152,9 +155,8 @@ class _Scanner:
         return match[0]
 
     def _assignment(self, table: Key) -> None:
-        start = self.offset
         key = table
-        for name in self._names():
+        for name, start in self._names():
             key = (*key, name)
             self.places.setdefault(key, Place(start, start))
         self.offset += 1  # =

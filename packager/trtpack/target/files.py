@@ -208,11 +208,14 @@ _WITHOUT_SOURCE = frozenset(
 )
 
 
+_MAY_HAVE_A_SOURCE = ("families", "kind", "stacks")
+
+
 def _facts(table: Table) -> list[str]:
     """The keys of ``table`` that must name a source."""
     facts = [key for key in table.content if key not in _WITHOUT_SOURCE]
-    cited = table.content.get("sources", {})
-    facts += [key for key in ("families", "stacks") if isinstance(cited, dict) and key in cited]
+    cited = table.content.get("sources")
+    facts += [key for key in _MAY_HAVE_A_SOURCE if isinstance(cited, dict) and key in cited]
     peak = table.content.get("peak", {})
     return facts + [f"peak.{key}" for key in peak] if isinstance(peak, dict) else facts
 

@@ -115,11 +115,11 @@ def _unmet(target: Target, need: str, known: Catalogue) -> Impossible | None:
     if release := match[1]:
         if target.tensorrt_at_least(release):
             return None
-        version = ".".join(map(str, target.tensorrt or ()))
-        fact = f"{target.stack} has {f'TensorRT {version}' if version else 'no TensorRT'}"
-        return Impossible(
-            f"{fact}, older than {release}" if version else fact, of_stack("tensorrt")
-        )
+        if not target.tensorrt:
+            return Impossible(f"{target.stack} has no TensorRT", of_stack("kind"))
+        version = ".".join(map(str, target.tensorrt))
+        fact = f"{target.stack} has TensorRT {version}, older than {release}"
+        return Impossible(fact, of_stack("tensorrt"))
     if target.memory_bytes is None or target.memory_bytes >= float(match[2]) * GIB:
         return None
     has_gib = f"{target.memory_bytes / GIB:g} GiB"
