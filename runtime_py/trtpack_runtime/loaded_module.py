@@ -153,7 +153,6 @@ class LoadedModule(torch.nn.Module):
         twin.eval()
         twin._loaded = twin._compiled(self._loaded.segments)
         twin._register()
-        attach(cast("BundleModule", twin))
         return twin
 
     def take_over(self, other: LoadedModule) -> None:
@@ -167,7 +166,6 @@ class LoadedModule(torch.nn.Module):
         if self._call_options != other._call_options:  # it was configured meanwhile
             self._loaded = self._compiled(other._loaded.segments)
         self._register()
-        attach(self)
 
     def give_up(self, problem: TrtpackError, *, strict: bool) -> None:
         """Stays in PyTorch, since its engines could not be loaded; strict: refuses every call."""
@@ -215,7 +213,8 @@ class LoadedModule(torch.nn.Module):
         register_state(self, self._bundle.manifest.weights, slot, value)
 
     def _register(self) -> None:
-        """Registers the original's weights, and every segment below ``engines``."""
+        """Registers the original's weights, every segment below ``engines``, and the module itself
+        where traced programs look for it."""
         loaded, weights = self._loaded, self._bundle.manifest.weights
         register_weights(self, weights, loaded.stored, self._state.values)
         engines = self._modules.setdefault("engines", torch.nn.Module().eval())
@@ -224,6 +223,7 @@ class LoadedModule(torch.nn.Module):
             for segment in segments:
                 origin = self._origin(SEGMENT + segment.name, loaded.device)
                 engines._modules[segment.name] = EngineModule(segment, origin, loaded.device)
+        attach(cast("BundleModule", self))
 
     def _origin(self, part: str, device: torch.device) -> Origin:
         path, digest = self._bundle.path.absolute(), self._bundle.digest
@@ -267,7 +267,6 @@ class LoadedModule(torch.nn.Module):
         self._loaded = Loaded(segments, stored, device, {})
         self._loaded = self._compiled(segments)
         self._register()
-        attach(cast("BundleModule", self))
 
     def _compiled(self, segments: Segments, options: CallOptions | None = None) -> Loaded:
         """These segments with every method ready to be called."""
