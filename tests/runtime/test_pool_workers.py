@@ -60,6 +60,9 @@ class Module:
         self.told, self.answer, self.states = told, answer, states
         self.outputs = "reused"
 
+    def wait_ready(self) -> None:
+        return
+
     def method(self, name: str) -> Callable[..., Any]:
         return self.answer
 
