@@ -83,6 +83,7 @@ def test_an_exported_bundle_answers_for_other_sizes_and_keeps_state(module: Bund
     assert traced.get_buffer("calls") == 2
 
 
+@pytest.mark.slow
 def test_its_state_is_an_explicit_part_of_the_exported_graph(module: BundleModule) -> None:
     program = exported(module).run_decompositions({})
     assert list(program.graph_signature.buffers_to_mutate.values()) == ["calls"]
