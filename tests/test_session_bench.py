@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy
 import pytest
 import torch
 
+import trtpack
 from tests.acceptance.runtime import session
 from tests.acceptance.runtime.row import Row, Settings
 from tests.acceptance.runtime.soaking import Tally
-from tests.acceptance.runtime.taken import of_process
 
 
 def failed(row: Row) -> list[str]:
@@ -49,18 +48,24 @@ def test_a_process_without_torch_takes_less() -> None:
     assert len(failed(session.processes("a process", heavy, light))) == 2
 
 
-def test_nvidia_smis_table() -> None:
-    table = "12, 300\n1234, 512\n77, [N/A]\n"
-    assert [of_process(table, pid) for pid in (1234, 77, 5)] == [512 << 20, 0, 0]
+@pytest.mark.parametrize("without", [True, False])
+def test_the_script_of_a_process_is_python(without: bool) -> None:
+    compile(
+        session.CHILD.format(without=without, inputs="x", bundle="b", device="cuda"),
+        "child",
+        "exec",
+    )
 
 
-def test_the_script_of_a_process_is_python() -> None:
-    for without in (True, False):
-        script = session.CHILD.format(
-            without=without, home="session", name="Session", inputs="x", bundle="b"
-        )
-        compile(script, "child", "exec")
-    assert sys.modules["torch"] is torch
+@pytest.mark.slow
+def test_a_process_answers_and_tells_what_it_took(tmp_path: Path) -> None:
+    """With PyTorch on the CPU; the other way needs a GPU."""
+    options = trtpack.Options(targets=("cpu",), output=tmp_path / "b.tar", engine="reference")
+    trtpack.build((session.Conv().eval(), (session._images(1),)), options)
+    numpy.save(tmp_path / "x.npy", session._images(1).numpy())
+    told = session.child(tmp_path / "b.tar", tmp_path / "x.npy", without=False, device="cpu")
+    assert set(told) == {"s", "host", "free"}
+    assert told["host"] > 50e6
 
 
 def test_models_run_and_their_inputs_are_within_their_ranges() -> None:
