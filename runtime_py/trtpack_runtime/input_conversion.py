@@ -56,11 +56,11 @@ def converted(
     """The tensor on a device, of a type, and with dimensions of size 1 where it has none.
 
     What would lose something stays as it is: a type that cannot hold every number of the tensor's,
-    a rank that is not reached from a single element. A tensor that moves to a GPU is copied on the
-    caller's stream; from memory that is not pinned the host waits for it.
+    a rank that is not reached from a single element. A tensor of the host is read before this
+    returns, so that its owner may write to it again.
     """
     if value.device != device and value.device.type != "meta":
-        value = value.to(device, non_blocking=value.device.type == "cpu" and value.is_pinned())
+        value = value.to(device)
     if value.dtype != dtype and is_lossless(value.dtype, dtype):
         value = value.to(dtype)
     if value.dim() != rank and value.numel() == 1 and 0 in (value.dim(), rank):
