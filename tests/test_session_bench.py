@@ -50,11 +50,8 @@ def test_a_process_without_torch_takes_less() -> None:
 
 @pytest.mark.parametrize("without", [True, False])
 def test_the_script_of_a_process_is_python(without: bool) -> None:
-    compile(
-        session.CHILD.format(without=without, inputs="x", bundle="b", device="cuda"),
-        "child",
-        "exec",
-    )
+    script = session.CHILD.format(without=without, inputs="x", bundle="b", device="cuda")
+    compile(script, "child", "exec")
 
 
 @pytest.mark.slow
