@@ -25,6 +25,7 @@ from tests.acceptance.runtime.soaking import (
 from tests.acceptance.table import Bar
 from trtpack.inputs import parse_inputs
 from trtpack_runtime import Pool, load
+from trtpack_runtime.errors import DeviceError
 
 TITLE = "Soak"
 CALLS = {"cuda": 100_000, "cpu": 10_000}
@@ -72,7 +73,12 @@ def rows(settings: Settings) -> Iterator[Row]:
             return
         from trtpack_runtime import Session
 
-        with Session(_bundle(settings, hybrid=False)) as session:
+        try:
+            session = Session(_bundle(settings, hybrid=False))
+        except DeviceError as error:  # such as no binding of CUDA for Python
+            yield Row(name, bars=(Bar(f"{name}: runs", error.message, False),))
+            return
+        with session:
             tally = Tally(total)
             seconds = _by_pool(session, samples, tally, device, lambda s: (_arrays(s.inputs),))
         yield _row(name, tally, seconds, f"{name}: one TensorRT engine, arrays in and out.")
