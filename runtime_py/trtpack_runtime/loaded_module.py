@@ -310,7 +310,7 @@ class LoadedModule(torch.nn.Module):
 def _keep_state(module: torch.nn.Module, incompatible: Any) -> None:
     """Takes over state that ``load_state_dict(assign=True)`` put in place of the module's."""
     state: StateSlots = module.__dict__["_state"]
-    with state.lock, torch.no_grad():
+    with state.lock, torch.inference_mode(False), torch.no_grad():
         for name, value in list(state.values.items()):
             given = state_buffer(module, name)
             if given is not value:

@@ -31,7 +31,8 @@ class StateSlots:
         """
         self._initial, self._device = dict(initial), device
         self._on_replaced = weakref.WeakMethod(on_replaced)  # its owner owns this
-        self.values = {name: value.to(device, copy=True) for name, value in initial.items()}
+        with torch.inference_mode(False), torch.no_grad():  # to be written to outside of it, too
+            self.values = {name: value.to(device, copy=True) for name, value in initial.items()}
         self.lock = threading.RLock()
         self._last_stream: Any = None
 
@@ -49,11 +50,11 @@ class StateSlots:
         held."""
         for name, value in zip(names, values, strict=True):
             old = self.values[name]
-            writable = not old.is_inference() or torch.is_inference_mode_enabled()
-            if old.shape == value.shape and writable:
+            if old.shape == value.shape:
                 old.copy_(value)
             else:
-                self.replace(name, value.clone())
+                with torch.inference_mode(False), torch.no_grad():
+                    self.replace(name, value.clone())
 
     def reset(self) -> None:
         """Puts every slot back to its first value."""
@@ -64,7 +65,7 @@ class StateSlots:
 
     def move(self, move: Move, device: torch.device) -> None:
         """Moves every slot to a device."""
-        with self.lock:
+        with self.lock, torch.inference_mode(False), torch.no_grad():
             self.values = {name: move(value) for name, value in self.values.items()}
             self._initial = {name: value.to(device) for name, value in self._initial.items()}
             self._device, self._last_stream = device, None

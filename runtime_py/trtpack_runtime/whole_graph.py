@@ -17,7 +17,7 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,8 +146,7 @@ class WholeGraphs:
         if seen.graph is None or not self._fits(seen, seen.graph, inputs, states, out):
             self._drop(seen)
             try:
-                # memory made in inference mode could not be written to outside of it
-                with CAPTURES, torch.inference_mode(False), torch.no_grad():
+                with CAPTURES:
                     seen.graph = self._captured(seen, inputs, states, out)
             except (RuntimeError, DeviceError) as error:
                 self._refuse(error)
@@ -223,7 +222,7 @@ class WholeGraphs:
         if self._last is not None:
             stream.wait_stream(self._streams.of(self._last))
         with self._on_lanes(found):
-            with torch.cuda.stream(stream):
+            with torch.cuda.stream(stream), _lasting():
                 found.inputs = [
                     x if stays else x.clone(memory_format=torch.contiguous_format)
                     for stays, x in zip(found.fixed, inputs, strict=True)
@@ -231,10 +230,13 @@ class WholeGraphs:
                 self._plan.run(self._plan.values(found.inputs, states))  # state stays as it is
             stream.synchronize()
             self._pool = self._pool or torch.cuda.graph_pool_handle()
-            with torch.cuda.graph(
-                found.graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
+            given = out if found.writes_out else None
+            with (
+                torch.cuda.graph(
+                    found.graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
+                ),
+                _lasting() if given is None else nullcontext(),  # the caller's are of their mode
             ):
-                given = out if found.writes_out else None
                 found.outputs = self._body(found.inputs, states, given)
         caller.wait_stream(stream)
         found.states = [x.data_ptr() for x in states]
@@ -282,6 +284,14 @@ class WholeGraphs:
         self._lanes.clear()
         if self._loud:
             _warn(self.refused)
+
+
+@contextmanager
+def _lasting() -> Iterator[None]:
+    """Makes tensors that may be written to later, which those of inference mode may not be outside
+    of it."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def whole_graphs(

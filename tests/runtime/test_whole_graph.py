@@ -350,6 +350,30 @@ def test_what_inference_mode_captured_is_of_use_outside_of_it(module: BundleModu
     torch.testing.assert_close(module(*other), chains.doubled(*other, times=3))
 
 
+def test_outputs_given_in_inference_mode_are_written_in_place(module: BundleModule) -> None:
+    with torch.inference_mode():
+        given, out = some(), torch.empty(2, 4)
+        for _ in range(3):
+            module.run("forward", given, out=[out])
+            torch.testing.assert_close(out, chains.doubled(*given, times=3))
+            given[0] += 1
+    graphs = module._loaded.calls["forward"].graphs
+    assert graphs is not None
+    assert [seen.graph.writes_out for seen in graphs._seen.values() if seen.graph] == [True]
+
+
+def test_state_of_a_module_loaded_in_inference_mode_is_captured(tmp_path: Path, gpu: Gpu) -> None:
+    with torch.inference_mode():
+        module = graphed(load(chains.write(tmp_path / "s.tar", 1, 2, state=True)), gpu)
+    want = torch.zeros(2, 4)
+    for number in range(4):
+        x = torch.randn(2, 4)
+        want = chains.doubled(x, want, times=2)
+        with torch.inference_mode(number % 2 == 0):
+            torch.testing.assert_close(module(x), want)
+    assert gpu.told()[-1] == "replays"
+
+
 def test_twins_have_graphs_of_their_own(tmp_path: Path, gpu: Gpu) -> None:
     module = graphed(load(chains.write(tmp_path / "b.tar", 1, 2)), gpu)
     twin = module.twin()
