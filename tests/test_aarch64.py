@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.aarch64 import root
-from tests.aarch64.models import KEPT_IN_PYTORCH
+from tests.aarch64 import KEPT_IN_PYTORCH, root
 from tests.aarch64.root import MachineError, Root, check_machine
 
 SCRIPT = Path(__file__).parents[1] / "scripts/aarch64_smoke"

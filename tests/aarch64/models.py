@@ -7,18 +7,9 @@ import sys
 from pathlib import Path
 
 import trtpack
+from tests.aarch64 import KEPT_IN_PYTORCH
 from tests.zoo import MODELS
 from trtpack.livening import liven
-
-KEPT_IN_PYTORCH = {
-    "dlrm": ("aten.bmm",),
-    "gcn_scatter": (),
-    "lstm_net": (),
-    "opacus_cifar10": ("aten.relu",),
-    "pyhpc_turbulent_kinetic_energy": ("aten.where",),
-}
-"""Models of the zoo that an emulated machine runs in seconds, and the operators that are kept in
-PyTorch, so that TensorRT's segments and PyTorch's take turns."""
 
 
 def build(name: str, path: Path) -> None:
