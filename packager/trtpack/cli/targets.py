@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from ..errors import ConfigError
-from ..target import AUTO, NATIVE, Target, catalogue, find_target, is_user_file, read_user_file
+from ..target import AUTO, NATIVE, Target, catalogue, catalogue_for, find_target, read_user_file
 from ..target.native import SUMMARY
 from ..toml_places import FileError
 
@@ -132,12 +132,8 @@ _SOURCE_KEYS = ("fact", "noted", "source")
 
 def _sources(name: str, target: Target, *, whole: bool) -> list[tuple[str, ...]]:
     """A row for each fact of the device and of its stack: the fact, the dates, the addresses."""
-    known = catalogue()
-    file = name.strip().partition("@")[0]
+    known = catalogue_for(name)
     device = known.devices.get(_device(target))
-    if is_user_file(file):
-        own = read_user_file(Path(file), known)
-        device, known = own.device, own.known
     rows: list[tuple[str, ...]] = []
     for owner in (device, known.stacks.get(target.stack)):
         for fact, ids in owner.sources.items() if owner else ():

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ..engine_options import check_engine_options
 from ..errors import ConfigError
-from ..target import catalogue, unmet
+from ..target import catalogue_for, unmet
 from ..toml_places import FileError
 from .content_keys import content_key
 from .file import Column, Flags, Include, Matrix, Model, Rule, Settings
@@ -123,7 +123,7 @@ def _cell(
 
     if column.target is None:
         return impossible(column.impossible or "")
-    if reasons := list(unmet(column.target, model.needs, catalogue())):
+    if reasons := list(unmet(column.target, model.needs, catalogue_for(column.asked))):
         return impossible("; ".join(reasons))
     build: Settings = {**matrix.build, **model.build, **column.build}
     run: Settings = {**matrix.run, **model.run, **column.run}

@@ -38,6 +38,7 @@ __all__ = [
     "find_target",
     "all_targets",
     "catalogue",
+    "catalogue_for",
     "read_catalogue",
     "NEEDS",
     "check_need",
@@ -171,6 +172,16 @@ def find_target(name: str, engine: str | None = None) -> Target:
     if engine == "inductor":
         return dataclasses.replace(target, engine_kind="inductor", tensorrt=None)
     return target
+
+
+def catalogue_for(name: str) -> Catalogue:
+    """The catalogue that the target called ``name`` is in: that of trtpack, or with a user's file.
+
+    Raises:
+        ConfigError: a file that says something wrong.
+    """
+    file = name.strip().partition("@")[0]
+    return read_user_file(Path(file), catalogue()).known if is_user_file(file) else catalogue()
 
 
 def _this_machine(name: str, engine: str | None) -> Target:

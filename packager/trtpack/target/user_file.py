@@ -41,7 +41,7 @@ def is_user_file(name: str) -> bool:
 
 @dataclass(frozen=True)
 class UserDevice:
-    """What a user's file says; ``known`` has its own stack besides those of trtpack."""
+    """What a user's file says; ``known`` has it and its own stack besides those of trtpack."""
 
     device: Device
     known: Catalogue
@@ -89,7 +89,8 @@ def read_user_file(path: Path, known: Catalogue) -> UserDevice:
     if not table.problems:
         check_stacks(table, device, stacks, known.sources)
     table.refuse()
-    return UserDevice(device, replace(known, stacks=stacks))
+    devices = {**known.devices, id: device}
+    return UserDevice(device, replace(known, devices=devices, stacks=stacks))
 
 
 def _own_stack(part: Table, id: str, known: Catalogue) -> Stack:
