@@ -146,8 +146,11 @@ def test_a_name_that_picks_nothing(name: str, message: str, hint: str) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of targets/ to break."""
-    return Path(shutil.copytree(TARGETS, tmp_path / "targets"))
+    """A copy of a part of targets/ to break."""
+    shutil.copytree(TARGETS / "stacks", tmp_path / "targets/stacks")
+    for name in ("sources", "rtx-4090", "h100-sxm", "gb200", "cpu", "jetson-xavier-nx"):
+        shutil.copy(TARGETS / f"{name}.toml", tmp_path / "targets")
+    return tmp_path / "targets"
 
 
 @pytest.mark.parametrize(

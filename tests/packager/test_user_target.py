@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.packager.machines import without_gpu
+from trtpack.cli.build import _targets
 from trtpack.cli.targets import targets
 from trtpack.errors import ConfigError
 from trtpack.target import catalogue, find_target
@@ -136,6 +138,20 @@ def test_a_file_that_cannot_be_one(tmp_path: Path, name: str, message: str) -> N
     (tmp_path / "orin.toml").write_text(ROBOT)
     with pytest.raises(ConfigError, match=message):
         find_target(str(tmp_path / name))
+
+
+def test_a_file_is_built_for_beside_others(robot: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "rtx-4080.toml"
+    whole.write_text(WHOLE)
+    names = (f" {robot}", str(whole), f"{whole}@tensorrt-10.16", "orin")
+    assert _targets(names, None) == tuple(name.strip() for name in names)
+    (tmp_path / "other").mkdir()
+    copy = Path(shutil.copy(robot, tmp_path / "other"))
+    with pytest.raises(ConfigError, match=r"robot\.toml are one target"):
+        _targets((str(robot), str(copy)), None)
+    copy.write_text('like = "orin"\n')
+    with pytest.raises(ConfigError, match="two targets are called robot"):
+        _targets((str(robot), str(copy)), None)
 
 
 def test_show_says_where_facts_were_read(robot: Path) -> None:

@@ -57,7 +57,8 @@ class UserDevice:
                 hint=f"choose one of its stacks: {', '.join(self.device.stacks)}",
             )
         chosen = self.known.stacks[stack or self.device.stacks[0]]
-        return self.known.target(self.device.id, self.device, chosen)
+        name = f"{self.device.id}@{stack}" if stack else self.device.id
+        return self.known.target(name, self.device, chosen)
 
 
 def read_user_file(path: Path, known: Catalogue) -> UserDevice:
