@@ -173,15 +173,40 @@ def test_gitlab_plans_judges_and_keeps_a_release(project: dict[str, str], tmp_pa
     left(tmp_path, "net-rtx-4090")
     left(tmp_path, "net-cpu", passed=True)
     jobs = yaml.safe_load((CI / "trtpack-cells.gitlab-ci.yml").read_text())
-    (tmp_path / "bin/curl").write_text(
-        NO_CURL.replace("case", "case $* in *upload*) ;; *) exit 22;; esac\ncase")
-    )
     judged = sh("\n".join(jobs[".trtpack-verdict"]["script"]), project)
     assert judged.returncode == 0, judged.stderr
     assert "--upload-file release.tar" in (tmp_path / "calls").read_text()
     assert (tmp_path / "release.tar").is_file()
     left(tmp_path, "net-cpu", passed=False)
     assert sh("\n".join(jobs[".trtpack-verdict"]["script"]), project).returncode == 7
+    (tmp_path / "bin/curl").write_text(NO_CURL.replace("404", "503"))
+    stopped = sh("\n".join(plan), project)
+    assert (stopped.returncode, stopped.stderr) == (1, "the package registry answered 503\n")
+
+
+GH = """\
+#!/bin/sh
+case $* in
+    "release list"*) [ -n "$RELEASES" ] || exit 1; echo "$RELEASES" ;;
+    "release view"*) printf 'plan.json\\nnet-cpu.run.json\\n' ;;
+    "release download"*) cp plan.json previous/ ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("releases", "code", "fetched"), [("0", 0, False), ("1", 0, True), ("", 1, False)]
+)
+def test_github_fetches_the_last_release_or_stops(
+    project: dict[str, str], tmp_path: Path, releases: str, code: int, fetched: bool
+) -> None:
+    gh = tmp_path / "bin/gh"
+    gh.write_text(GH)
+    gh.chmod(0o755)
+    (tmp_path / "plan.json").write_text("{}")
+    script = step("plan", "Fetch the plan and the reports of the last release")
+    assert sh(script, {**project, "RELEASES": releases}).returncode == code
+    assert (tmp_path / "previous/plan.json").is_file() is fetched
 
 
 @pytest.mark.slow
