@@ -71,18 +71,13 @@ def test_everything_is_listed_and_shown(trtpack: Any, stores: Stores, engine: st
     stores.tactics.put(KEY, tactics("a", "b"))
     stores.tactics.put(ORIN, Tactics(ORIN, bytes(4000)))
     listed = trtpack("ls").out
-    lines = re.sub(r"\d+ seconds? ago", "just now", listed).splitlines()
-    assert lines[0] == "1 engine, 2 kB of 21.5 GB allowed"
-    assert lines[2].split("  ")[1:] == [
-        "3f2a00000000",
-        "2 kB",
-        "built just now",
-        "used just now",
-        "resnet18 forward_0 for h200: TensorRT 10.16.2 on NVIDIA H200",
-    ]
-    assert lines[3] == "2 timing caches, 4 kB"
-    assert f" opaque {ORIN}" in " ".join(listed.split())
-    assert f" 2 tactics {KEY}" in " ".join(listed.split())
+    assert listed.startswith("1 engine, 2 kB of 21.5 GB allowed\n")
+    assert "\n2 timing caches, 4 kB\n" in listed
+    words = re.sub(r"\d+ (seconds?|minutes?) ago", "just now", " ".join(listed.split()))
+    about = "resnet18 forward_0 for h200: TensorRT 10.16.2 on NVIDIA H200"
+    assert f" 3f2a00000000 2 kB built just now used just now {about} " in words
+    assert f" opaque {ORIN}" in words
+    assert f" 2 tactics {KEY}" in words
     value = json.loads(trtpack("ls", "--json").out)
     assert [entry["key"] for entry in value["engines"]] == [engine]
     assert {entry["key"]: entry["tactics"] for entry in value["tactics"]} == {
