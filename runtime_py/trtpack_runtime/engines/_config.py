@@ -123,7 +123,8 @@ def configure(
     if options.dla_core is not None:
         _use_dla(emitted, config, options.dla_core)
     _add_profiles(emitted, config, network)
-    if 8 <= major(trt) < 10 and any(profile.shapes for profile in network.profiles):
+    old = hasattr(trt.PreviewFeature, "PROFILE_SHARING_0806") and major(trt) < 10
+    if old and any(profile.shapes for profile in network.profiles):
         # later releases always do: a profile would serve one execution context, so one thread
         with _told(emitted, "profiles for several execution contexts"):
             config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
