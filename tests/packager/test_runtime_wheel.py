@@ -45,10 +45,13 @@ def empty() -> Manifest:
 
 def unpacked(bundle: Path, folder: Path) -> list[Path]:
     """As ``tar xf bundle.tar runtime`` does; the wheels."""
+    (folder / "runtime").mkdir(parents=True, exist_ok=True)
     with tarfile.open(bundle) as archive:
         for member in archive:
             if member.name.startswith("runtime/"):
-                archive.extract(member, folder, filter="data")
+                content = archive.extractfile(member)
+                assert content is not None
+                (folder / member.name).write_bytes(content.read())
     return sorted((folder / "runtime").iterdir())
 
 
