@@ -50,6 +50,7 @@ def metadata(wheel: Path, member: str = "METADATA") -> str:
 
 
 @pytest.mark.parametrize("package", ["trtpack_runtime", "trtpack_tools"])
+@pytest.mark.slow
 def test_what_a_device_gets_holds_one_package(package: str, wheels: dict[str, Path]) -> None:
     names = members(wheels[package])
     files = {n for n in names if ".dist-info/" not in n}

@@ -253,6 +253,7 @@ for target in ("cpu", "orin"):
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_unpickled(bundle: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", GUARDED, bundle], capture_output=True, text=True, check=False
@@ -273,6 +274,7 @@ print(json.dumps([anonymous() - before, sum(v.nbytes for v in module.parameters(
 """
 
 
+@pytest.mark.slow
 def test_loading_maps_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = handmade.write(tmp_path / "small.tar")
 

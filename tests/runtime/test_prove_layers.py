@@ -319,6 +319,7 @@ def test_an_engine_that_crashes_costs_no_other() -> None:
     assert results["activation-CLIP FLOAT dynamic"]["why"] == "the engine crashed"
 
 
+@pytest.mark.slow
 def test_converter_cases_are_trials_too() -> None:
     target = target_of("tensorrt", "8.6.0")
     trials, others = converter_trials(target, {"triangle", "join", "softmax"})

@@ -181,6 +181,7 @@ def test_an_answer_is_in_no_inputs_memory(tmp_path: Path) -> None:
     assert second is not same
 
 
+@pytest.mark.slow
 def test_a_program_finds_its_bundle_again_and_says_where_it_is_missing(tmp_path: Path) -> None:
     path = chains.write(tmp_path / "c.tar", 2, 4)  # no other test has it loaded
     module = load(path)

@@ -143,6 +143,7 @@ def test_inputs_that_stay_are_read_where_they_are(module: BundleModule, gpu: Gpu
     torch.testing.assert_close(module(kept, moving), chains.doubled(kept, moving, times=3))
 
 
+@pytest.mark.slow
 def test_memory_that_only_has_an_old_address_is_not_taken_for_fixed(module: BundleModule) -> None:
     for _ in range(3):
         given = some()

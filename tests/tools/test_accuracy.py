@@ -325,6 +325,7 @@ def test_found_in_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- the command ---------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_simulated(tmp_path: Path) -> None:
     path = planned.write_deep(tmp_path / "deep.tar")
     done = trtpack("debug", "accuracy", path, "--target", "here", "--simulate", "--all")
@@ -343,6 +344,7 @@ def test_simulated(tmp_path: Path) -> None:
     assert marked == ["blocks.3/linear"]
 
 
+@pytest.mark.slow
 def test_pinned_by_the_command(tmp_path: Path) -> None:
     path, to = planned.write_deep(tmp_path / "deep.tar"), tmp_path / "pinned.tar"
     arguments = ["--target", "here", "--simulate", "--pin", "-o", to]
@@ -415,6 +417,7 @@ def late(*values: Any) -> Any:
         ),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_be_debugged(
     arguments: Sequence[str], code: int, error: str, tmp_path: Path
 ) -> None:
@@ -453,6 +456,7 @@ def test_which_of_several(tmp_path: Path) -> None:
     assert choose_segment(bundle, "other", None).variant == "other"
 
 
+@pytest.mark.slow
 def test_without_a_gpu(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")

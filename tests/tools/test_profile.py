@@ -205,6 +205,7 @@ def test_golden_inputs(tmp_path: Path) -> None:
         sample_inputs(module, "forward", 1)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     path, trace = planned.write_deep(tmp_path / "deep.tar"), tmp_path / "trace.json"
     arguments = ["--target", "other", "--iterations", "2", "--trace", trace, "--top", "3"]
