@@ -16,7 +16,8 @@ from .sampling import corners, weighed
 def _fixed_kernel(
     *, input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, **_: object
 ) -> str | None:
-    fixed = dims.is_static(weight.shape) and isinstance(input.shape[1], int)
+    channels = [t.shape[1] for t in (input, offset, mask) if t.rank > 1]
+    fixed = dims.is_static((*weight.shape, *channels))
     return first_reason(
         unless_floats(input=input, weight=weight, offset=offset, mask=mask),
         None if fixed else "its kernel and channels have to be fixed",

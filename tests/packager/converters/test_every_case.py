@@ -60,6 +60,7 @@ _COUNT = "a running count of so many elements needs ICumulativeLayer of TensorRT
 _VOLUMES = "before TensorRT 11 images can be sampled, but no volumes"
 LACKING: Mapping[str, set[str]] = {
     "8.6": {
+        "TensorRT 8 takes int8 for scaled numbers only, never as they are",
         "TensorRT has bfloat16 from 10.0 on",
         "TensorRT computes this in floats only, got int64",
         "TensorRT raises whole numbers to powers since 10.0",
@@ -78,6 +79,7 @@ LACKING: Mapping[str, set[str]] = {
 
 NEVER_OPEN = {
     "a size times 0.7 rounds in floating point as no quotient of numbers does",
+    "its kernel and channels have to be fixed",
     "the number of channels or the kernel's size is dynamic",
     "the number of rows is dynamic, and with it which pairs there are",
     "the number of channels is dynamic",
