@@ -44,7 +44,7 @@ samples = 2
 
 [models.net]
 model = "net.py:make"
-build = { weights = "net.pt", input = ["1x3"] }
+build = { weights = "net.pt", input = ["1x3"], metric = "judge.py:best", max-drop = "1%" }
 files = ["config/**/*.yaml"]
 
 [targets.cpu]
@@ -73,6 +73,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "matrix.toml").write_text(SMALL)
     (tmp_path / "net.py").write_text("import parts.head\nfrom neck import Neck\n")
+    (tmp_path / "judge.py").write_text("")
     (tmp_path / "neck.py").write_text("import torch\n")
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/__init__.py").write_text("")
@@ -140,7 +141,13 @@ def test_github_gets_two_matrices(folder: Path) -> None:
     assert tested[0]["runner"] == ["ubuntu-24.04"]
     assert [cell["expected"] for cell in built] == ["failure", "success"]
     words = shlex.split(built[0]["build-arguments"])
-    assert words == ["--samples=2", "--weights=net.pt", "--input=1x3"]
+    assert words == [
+        "--samples=2",
+        "--weights=net.pt",
+        "--input=1x3",
+        "--metric=judge.py:best",
+        "--max-drop=1%",
+    ]
 
 
 def test_gitlab_gets_a_pipeline(folder: Path) -> None:
@@ -164,6 +171,7 @@ def test_what_is_left_out_is_told_beside_the_output() -> None:
         ("net.py", "# other", {"net-cpu", "net-rtx-4090"}),
         ("neck.py", "import numpy", {"net-cpu", "net-rtx-4090"}),
         ("parts/head.py", "x = 1", {"net-cpu", "net-rtx-4090"}),
+        ("judge.py", "x = 1", {"net-cpu", "net-rtx-4090"}),
         ("net.pt", "other weights", {"net-cpu", "net-rtx-4090"}),
         ("config/a/b.yaml", "x: 2", {"net-cpu", "net-rtx-4090"}),
         ("matrix.toml", SMALL.replace("samples = 2", "samples = 3"), {"net-cpu", "net-rtx-4090"}),

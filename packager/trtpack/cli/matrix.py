@@ -28,6 +28,7 @@ from ..matrix import (
 )
 from ..options import Options
 from .build import build, options_of
+from .matrix_options import NAMES as MATRIX_OPTIONS
 
 EXAMPLES = """\b
 Examples:
@@ -48,7 +49,10 @@ FILE has a row for each model and a column for each target:
 Ready workflows for GitHub and GitLab are in scripts/ci.
 """
 NOT_IN_A_MATRIX: Mapping[str, frozenset[str]] = {
-    "build": frozenset({"target", "output", "report", "log-file", "dry-run", "verbose", "quiet"}),
+    "build": frozenset(
+        {"target", "output", "report", "log-file", "dry-run", "verbose", "quiet"}
+        | {name.replace("_", "-") for name in MATRIX_OPTIONS}
+    ),
     "run": frozenset(
         {"target", "output", "against", "json", "junit", "verbose", "quiet", "input", "strict"}
     ),
@@ -93,9 +97,16 @@ class CommandFlags:
         Raises:
             ConfigError: they cannot be.
         """
-        words = [*self.words("build", settings), "--target", target]
+        return self.parsed([*self.words("build", settings), "--target", target])
+
+    def parsed(self, words: list[str]) -> Options:
+        """What ``trtpack build`` makes of a command line without its MODEL.
+
+        Raises:
+            ConfigError: it cannot be.
+        """
         parsed = self._parsed("build", words)
-        for name in ("model", "verbose", "quiet", "log_file"):
+        for name in ("model", "verbose", "quiet", "log_file", *MATRIX_OPTIONS):
             parsed.pop(name)
         return options_of(**parsed)
 

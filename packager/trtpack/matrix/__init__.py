@@ -6,7 +6,7 @@ from __future__ import annotations
 from .cells import Cell, Plan, plan_cells
 from .file import Flags, Matrix, read_matrix
 from .formats import FORMATS, to_github, to_gitlab, to_json, to_text
-from .results import Verdict, judge, read_previous
+from .results import Verdict, judge, judge_builds, read_previous
 
 __all__ = [
     "Cell",
@@ -22,5 +22,6 @@ __all__ = [
     "to_text",
     "Verdict",
     "judge",
+    "judge_builds",
     "read_previous",
 ]

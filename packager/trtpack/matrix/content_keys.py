@@ -62,7 +62,8 @@ def _files(model: Model, options: Options) -> Iterator[Path]:
     for given in options.inputs:
         if isinstance(given, SampleFile):
             yield from _within(given.path)
-    for module in options.converters:
+    metric = (options.metric or "").rpartition(":")[0]
+    for module in (*options.converters, *filter(None, [metric])):
         yield from _module_files(module)
     for pattern in model.files:
         if Path(pattern).is_absolute():
