@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,12 +77,13 @@ def test_a_step_that_was_done_is_not_done_again(
         return ""
 
     monkeypatch.setattr(Root, "run", run)
-    monkeypatch.setattr(Root, "_unpack", lambda self: ran.append("unpack"))
+    monkeypatch.setattr(Root, "_debian", lambda self: ran.append("debian"))
+    monkeypatch.setattr(Root, "_connect", lambda self: ran.append("connect"))
     said: list[str] = []
     made = Root(tmp_path / "root", said.append)
     with pytest.raises(MachineError, match="no network"):
         made.prepare()
-    assert ran == ["unpack", "--second-stage", "-m", "install"]
+    assert ran == ["debian", "connect", "-m", "install"]
     fails.clear()
     made.prepare()
     assert ran[4:] == ["install"]
@@ -93,3 +95,21 @@ def test_a_step_that_was_done_is_not_done_again(
 def test_a_command_inside_knows_how_to_reach_the_network_and_no_more() -> None:
     here = {"https_proxy": "p", "PIP_CERT": "c", "PIP_FIND_LINKS": "/host", "PYTHONPATH": "/host"}
     assert root._environment(here).keys() == {"https_proxy", "PIP_CERT", "PATH", "HOME", "LANG"}
+
+
+@pytest.mark.rootfs
+def test_an_emulated_machine_judges_as_this_one(tmp_path_factory: pytest.TempPathFactory) -> None:
+    try:
+        check_machine()
+    except MachineError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("aarch64")
+    try:
+        done = script("gcn_scatter", "--folder", str(folder))
+    finally:
+        shutil.rmtree(folder)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "ok    gcn_scatter"
+    for variant in ("cpu", "orin"):
+        assert f"gcn_scatter {variant}: " in done.stdout

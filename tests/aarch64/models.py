@@ -22,7 +22,7 @@ def build(name: str, path: Path) -> None:
         torch_ops=KEPT_IN_PYTORCH[name],
         min_block_size=1,
     )
-    trtpack.build((module, args), options)
+    trtpack.build((module, args), options=options)
 
 
 if __name__ == "__main__":

@@ -62,12 +62,11 @@ class Root:
         Raises:
             MachineError: a step failed, with its last lines.
         """
-        self._step("unpack", self._unpack)
-        self._step("configure", lambda: self.run("/debootstrap/debootstrap", "--second-stage"))
+        self._step("debian", self._debian)
+        self._step("network", self._connect)
         self._step("environment", lambda: self.run("python3", "-m", "venv", "/venv"))
-        self._step(
-            "packages", lambda: self.run("/venv/bin/pip", "install", "--no-cache-dir", *PYTHON)
-        )
+        install = ("/venv/bin/pip", "install", "--no-cache-dir", "--no-compile")
+        self._step("packages", lambda: self.run(*install, *PYTHON))
 
     def install(self, wheel: Path) -> None:
         """Installs a wheel in the place of an older build of the same."""
@@ -109,16 +108,20 @@ class Root:
         self._steps.mkdir(parents=True, exist_ok=True)
         mark.touch()
 
-    def _unpack(self) -> None:
+    def _debian(self) -> None:
+        """What debootstrap makes; only the packages' own scripts are emulated."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         packages = f"--include={','.join(DEBIAN)}"
-        command = ["debootstrap", "--arch=arm64", "--foreign", "--variant=minbase", packages]
+        command = ["debootstrap", "--arch=arm64", "--variant=minbase", packages]
         done = subprocess.run(
             [*command, SUITE, str(self.folder), MIRROR], capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise MachineError(f"debootstrap failed: {done.stdout.strip().splitlines()[-1:]}")
+
+    def _connect(self) -> None:
+        """Gives it this machine's names and authorities, now that its own are in their place."""
         for name in ("resolv.conf", "hosts", "ssl/certs/ca-certificates.crt"):
             place = self.folder / "etc" / name
             place.parent.mkdir(parents=True, exist_ok=True)
