@@ -39,6 +39,9 @@ class Operand:
     def sample(self, dtype: str, generator: torch.Generator) -> T:
         """A tensor of this operand's type and shape."""
         wanted = getattr(torch, DTYPES[self.dtype or dtype].torch)
+        if self.dtype == "INT4" and self.values is not None:
+            pairs = zip(self.values[::2], self.values[1::2], strict=True)
+            return torch.tensor([low % 16 + high % 16 * 16 for low, high in pairs], dtype=wanted)
         if self.values is not None:
             return torch.tensor(self.values, dtype=wanted).reshape(self.shape)
         numbers = torch.rand(self.shape, generator=generator) * (self.high - self.low) + self.low

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from tests.runtime.layer_cases.case import FLOATS, NUMBERS, Case, ints, x
+from tests.runtime.layer_cases.case import FLOATS, NUMBERS, Case, x
 
 T = torch.Tensor
 
@@ -256,44 +256,5 @@ def others() -> list[Case]:
             lambda input: torch.tensor([[9, 7, 4, 0], [21, 15, 8, 0]]),
             dtypes=NUMBERS,
             label="exclusive reverse",
-        ),
-        *_quantizations(),
-    ]
-
-
-def _quantizations() -> list[Case]:
-    values = (0.5, 1.5, -2.5, 300.0, -300.0, 0.26, 12.75, -1.0)
-    stored = ints((2, 4), 1, -2, 3, 4, -5, 6, 127, -128, dtype="INT8")
-    return [
-        Case(
-            "quantize",
-            {"input": x(8, values=values), "scale": x(values=(1.0,), constant=True)},
-            {"output_type": "INT8"},
-            lambda input, scale: torch.tensor([0, 2, -2, 127, -128, 0, 13, -1]),
-        ),
-        Case(
-            "quantize",
-            {
-                "input": x(2, 3, values=(1.0, 2.0, 3.0, 1.0, 2.0, 3.0)),
-                "scale": x(2, values=(0.5, 0.25), constant=True),
-            },
-            {"output_type": "INT8", "axis": 0},
-            lambda input, scale: torch.tensor([[2, 4, 6], [4, 8, 12]]),
-            label="axis",
-        ),
-        Case(
-            "dequantize",
-            {"input": stored, "scale": x(values=(0.5,), constant=True)},
-            {"output_type": "FLOAT"},
-            lambda input, scale: input * 0.5,
-            dtypes=("FLOAT",),
-        ),
-        Case(
-            "dequantize",
-            {"input": stored, "scale": x(2, values=(0.5, 2.0), constant=True)},
-            {"output_type": "HALF", "axis": 0},
-            lambda input, scale: input * scale[:, None],
-            dtypes=("HALF",),
-            label="axis",
         ),
     ]

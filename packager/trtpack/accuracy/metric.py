@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The user's own metric: a function that takes a model and answers how good it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trtpack_runtime.smoke import full_float32
+
+from ..errors import ConfigError, SourceError
+from ..options import Budget, Drop
+from ..sources.factory import named_object, raised
+
+Run = Callable[..., Any]
+"""The model, or the bundle in its place: it takes what the model takes and answers the same."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, larger is better, and what the model itself has by it."""
+
+    name: str
+    function: Callable[[Run], Any]
+    of_model: float
+
+    def of(self, run: Run) -> float:
+        """What a model has by the metric."""
+        return _measured(self.name, self.function, run)
+
+
+def load_metric(name: str, model: Run) -> Metric:
+    """The metric of ``file.py:function`` or ``package.module:function``, and the model by it.
+
+    Raises:
+        SourceError: no such file, module or function, or it raises, with the user's line.
+        ConfigError: it does not answer a finite number.
+    """
+    function = _found(name)
+    return Metric(name, function, _measured(name, function, model))
+
+
+def drop_text(metric: Metric, value: float, drop: Drop | None, budgets: list[Budget]) -> str | None:
+    """What a value of the metric breaks, as a clause; None where it keeps all."""
+    if drop is not None:
+        most = abs(metric.of_model) * drop.amount if drop.relative else drop.amount
+        if metric.of_model - value > most:
+            return (
+                f"{metric.name} drops from {metric.of_model:.6g} to {value:.6g}, at most {drop} "
+                "is allowed"
+            )
+    for budget in budgets:
+        if value < budget.bound:
+            return f"{metric.name} is {value:.6g}, at least {budget.bound:g} is wanted"
+    return None
+
+
+def _found(name: str) -> Callable[[Run], Any]:
+    function: Callable[[Run], Any] = named_object(
+        name, what="metric", flag="--metric", hint="write it as metrics.py:accuracy"
+    )
+    if not callable(function):
+        raise SourceError(f"{name} is no function", hint="let it be one that takes the model")
+    return function
+
+
+def _measured(name: str, function: Callable[[Run], Any], run: Run) -> float:
+    try:
+        with torch.no_grad(), full_float32():
+            value = float(function(run))
+    except (TypeError, ValueError) as error:
+        raise raised(
+            error, f"the metric {name}", hint="let it take the model and answer a number"
+        ) from error
+    except Exception as error:
+        raise raised(error, f"the metric {name}") from error
+    if not math.isfinite(value):
+        raise ConfigError(
+            f"the metric {name} answers {value}", hint="let it answer a finite number"
+        )
+    return value

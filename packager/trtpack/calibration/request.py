@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is asked of quantization, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..options import ObserverName, Pin
+
+Sample = Mapping[str, torch.Tensor]
+"""A value for every placeholder of a graph."""
+
+BLOCK = 128
+"""Weights of INT4 that share a scale, along what a product sums over."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Post-training quantization to ``dtype``, as TensorRT names it; INT4 is for weights alone.
+
+    ``samples`` answers the calibration samples, asked for once. Where the file ``cache`` is there,
+    it tells what an earlier calibration found instead; else it is written. ``pins`` say what stays.
+    """
+
+    dtype: str
+    observer: ObserverName = "entropy"
+    samples: Callable[[], Iterable[Sample]] = tuple
+    cache: Path | None = None
+    pins: tuple[Pin, ...] = ()
+    block: int = BLOCK
+
+    @property
+    def weights_only(self) -> bool:
+        """Whether values keep their type."""
+        return self.dtype == "INT4"
+
+
+@dataclass
+class Calibrated:
+    """What a calibration found.
+
+    ``reaches`` is the magnitude at which each value's range ends, by name; ``samples`` how many it
+    was measured on, None where an earlier one told. ``left`` says why something keeps its type.
+    """
+
+    dtype: str
+    observer: str
+    samples: int | None
+    reaches: dict[str, float] = field(default_factory=dict)
+    products: int = 0
+    values: int = 0
+    weights: int = 0
+    left: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "type": self.dtype,
+            "observer": self.observer,
+            "samples": self.samples,
+            "products": self.products,
+            "values": self.values,
+            "weights": self.weights,
+            "reaches": dict(self.reaches),
+            "left": dict(self.left),
+        }

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a captured or lowered graph on tensors, telling every value.
+
+A lowered graph has sizes as symbols among its arguments; they get the values that the inputs, or
+the results so far, have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch import fx
+
+from ..branches import COND, branches
+from ..capture import Captured, attribute
+
+Watch = Callable[[fx.Node, Any], Any]
+"""Told each call and its result; what it answers goes on in the result's place."""
+
+Prepare = Callable[[fx.Node, Any], Any]
+"""Told each call and its arguments by position; what it answers is called with."""
+
+
+def run_graph(
+    module: fx.GraphModule,
+    inputs: Mapping[str, torch.Tensor],
+    watch: Watch | None = None,
+    prepare: Prepare | None = None,
+) -> tuple[torch.Tensor, ...]:
+    """What a graph answers for the values of its placeholders."""
+    names = [node.name for node in module.graph.find_nodes(op="placeholder")]
+    runner = _Runner(module, watch, prepare, {})
+    with torch.no_grad():
+        answered = runner.run(*(inputs[name] for name in names), enable_io_processing=False)
+    return tuple(value for value in answered if isinstance(value, torch.Tensor))
+
+
+def named_inputs(captured: Captured, sample: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A sample's tensors in flat order, and the initial state, by placeholder."""
+    names = [name for name in captured.inputs if name is not None]
+    given = dict(zip(names, sample, strict=True))
+    for state in captured.state:
+        given[state.input] = attribute(captured.graph_module, state.slot).clone()
+    return given
+
+
+class _Runner(fx.Interpreter):
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        watch: Watch | None,
+        prepare: Prepare | None,
+        sizes: dict[sympy.Symbol, int],
+    ) -> None:
+        super().__init__(module, garbage_collect_values=True)
+        self._watch, self._prepare, self._sizes = watch, prepare, sizes
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.target is COND:
+            result = self._branch(n)
+        else:
+            result = super().run_node(n)
+        if n.op == "call_function" and self._watch is not None:
+            result = self._watch(n, result)
+        if n.op != "output":
+            self._learn(n.meta.get("val"), result)
+        return result
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
+        args, kwargs = super().fetch_args_kwargs_from_env(n)
+        args = self._concrete(args)
+        if self._prepare is not None:
+            args = self._prepare(n, args)
+        return args, self._concrete(kwargs)
+
+    def _branch(self, node: fx.Node) -> Any:
+        condition, _, _, given = self.fetch_args_kwargs_from_env(node)[0]
+        taken = branches(node)[0 if bool(condition) else 1]
+        return _Runner(taken, None, None, self._sizes).run(*given, enable_io_processing=False)
+
+    def _learn(self, described: Any, value: Any) -> None:
+        """Sizes that a result has and nothing told before."""
+        if isinstance(described, list | tuple) and isinstance(value, list | tuple):
+            for one, other in zip(described, value, strict=False):
+                self._learn(one, other)
+        elif isinstance(described, torch.Tensor) and isinstance(value, torch.Tensor):
+            for size, real in zip(described.shape, value.shape, strict=False):
+                self._learn(size, real)
+        elif isinstance(described, torch.SymInt) and described.node.expr.is_Symbol:
+            self._sizes.setdefault(described.node.expr, int(value))
+
+    def _concrete(self, value: Any) -> Any:
+        match value:
+            case torch.SymInt() | torch.SymFloat() | torch.SymBool():
+                found = value.node.expr.subs(self._sizes)
+                kind = {torch.SymInt: int, torch.SymFloat: float}.get(type(value), bool)
+                return kind(found)
+            case slice():
+                return slice(*map(self._concrete, (value.start, value.stop, value.step)))
+            case dict():
+                return {key: self._concrete(item) for key, item in value.items()}
+            case list() | tuple():
+                return type(value)(self._concrete(item) for item in value)
+        return value

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quantized builds, through to TensorRT-RTX's engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import trtpack
+from tests.packager.calibration.models import residual
+from trtpack.accuracy.reading import parse_budget
+from trtpack.errors import AccuracyError, ConfigError
+from trtpack.report import BuildReport
+from trtpack.report.text import render
+from trtpack_runtime.bundle import open_bundle
+from trtpack_runtime.loading import load
+from trtpack_runtime.network import Network, from_bytes
+
+LOADER = """
+import torch
+torch.manual_seed(3)
+loader = [torch.randn(4, 3, 16, 16) for _ in range(3)]
+"""
+
+
+@pytest.fixture
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Builds the residual model; ``options`` as of ``trtpack.Options``."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "data.py").write_text(LOADER)
+
+    def run(
+        precision: str, target: str = "rtx-4090", data: bool = True, **options: Any
+    ) -> BuildReport:
+        given = f"{tmp_path / 'data.py'}:loader" if data else None
+        chosen = trtpack.Options(
+            targets=(target,),
+            output=tmp_path / "q.tar",
+            precision=precision,  # type: ignore[arg-type]  # one of them
+            calibrate=given,
+            **options,
+        )
+        return trtpack.build(residual(), options=chosen).report
+
+    return run
+
+
+def test_int8_becomes_an_engine_and_is_told(build: Any, tmp_path: Path) -> None:
+    report = build("int8")
+    text = render(report)
+    assert "Quantized to INT8: 5 products, 8 values, 5 weights; ranges by entropy, from 3" in text
+    assert "quantize 13" in " ".join(text.split())
+    (engine,) = report.targets[0].engines
+    assert engine.kind == "tensorrt-rtx"
+    kinds = [layer.kind for layer in network_of(tmp_path / "q.tar").layers]
+    assert kinds.count("quantize") == kinds.count("dequantize") == 13
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "data"), [("fp8", True), ("int4", False)])
+def test_other_types_become_engines(build: Any, precision: str, data: bool) -> None:
+    report = build(precision, data=data)
+    (engine,) = report.targets[0].engines
+    assert engine.kind == "tensorrt-rtx"
+
+
+@pytest.mark.slow
+def test_a_cpu_rounds_as_the_engine_would(build: Any, tmp_path: Path) -> None:
+    build("int8", "cpu", engine="reference")
+    module, (x,) = residual()
+    loaded = load(tmp_path / "q.tar", device="cpu")
+    got, want = loaded(x), module(x)
+    assert not torch.equal(got, want)
+    assert nn.functional.cosine_similarity(got.flatten(), want.flatten(), 0) > 0.999
+
+
+@pytest.mark.parametrize(
+    ("precision", "options", "told"),
+    [
+        ("int8", {"data": False}, "--precision int8 needs calibration data"),
+        ("int4", {}, "--calibrate is for --precision int8, fp8 and auto, not for int4"),
+        ("mixed", {}, "not for mixed"),
+        ("fp8", {"observer": "entropy"}, "--observer entropy compares 128 equal steps"),
+        ("fp8", {"target": "orin"}, "SM 8.7 has no FP8"),
+        ("int4", {"data": False, "target": "orin@jetpack-6.0"}, "TensorRT 8.6.2 has no INT4"),
+        ("int8", {"calibration_samples": 0}, "calibration_samples is 0, wanted at least 1"),
+    ],
+)
+def test_what_cannot_be_is_said_at_once(
+    build: Any, tmp_path: Path, precision: str, options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        build(precision, **options)
+    assert not (tmp_path / "q.tar").exists()
+
+
+def test_a_budget_that_is_missed_names_what_to_pin(build: Any, tmp_path: Path) -> None:
+    budget = parse_budget("cosine>=0.9999999")
+    with pytest.raises(AccuracyError, match="precision int8 misses its budget"):
+        build("int8", budgets=(budget,))
+    assert not (tmp_path / "q.tar").exists()
+
+
+def network_of(path: Path) -> Network:
+    """The one network of a bundle."""
+    bundle = open_bundle(path)
+    (name,) = (name for name in bundle.entries if name.startswith("networks/"))
+    return from_bytes(bundle.member(name))
