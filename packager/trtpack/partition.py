@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Divides a lowered graph into TensorRT and PyTorch segments."""
+"""Divides a lowered graph: what engines run, what PyTorch runs, and why."""
 
 from __future__ import annotations
 
 import operator
-import warnings
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 import sympy
 import torch
@@ -18,46 +17,32 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from .branches import branches
 from .capture import returned
-from .converters.node import Refusal, leaves, refusal, unheld, where
+from .converters.node import Refusal, leaves, refusal, unheld
 from .converters.symbols import Symbols, told_by_data
-from .lowering.expand_composites import expand_composites
-from .lowering.inline_sizes import SIZES
+from .costs import Chosen, CostModel, choose, machine_of, works
+from .node_places import module_path, where
+from .options import SizeRange
+from .segments import (
+    Kind,
+    Piece,
+    Plan,
+    PlannedSegment,
+    Prediction,
+    carriers_of,
+    computes,
+    cut,
+    is_size,
+    needs,
+    reads_of,
+    symbols_of,
+)
 from .target import Target
 
-Kind = Literal["tensorrt", "torch"]
+TOO_SMALL = "is below --min-block-size"
+"""How the reason ends for what is kept in PyTorch because its segment is small."""
+_FASTER = "PyTorch is predicted to be faster than an engine of it with what is beside it"
 
-
-@dataclass(frozen=True)
-class PlannedSegment:
-    """One step: a graph of its own. ``inputs`` and ``outputs`` name values of the whole graph.
-
-    An input is a placeholder of the same name in ``graph_module``; the outputs stand in order.
-    """
-
-    name: str
-    kind: Kind
-    graph_module: fx.GraphModule
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-    @property
-    def operators(self) -> Counter[str]:
-        """Operator overload -> how often, ``getitem`` left out."""
-        return Counter(str(n.target) for n in self.graph_module.graph.nodes if _computes(n))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Segments in execution order, what TensorRT refused, and what was too small to be worth it.
-
-    ``outputs`` are the graph's outputs as value names; a value that is a constant is named by
-    ``constants`` (value -> stored tensor).
-    """
-
-    segments: tuple[PlannedSegment, ...]
-    outputs: tuple[str, ...]
-    constants: Mapping[str, str]
-    refusals: tuple[Refusal, ...]
+__all__ = ["Kind", "Plan", "PlannedSegment", "Prediction", "partition"]
 
 
 def partition(
@@ -66,30 +51,179 @@ def partition(
     *,
     method: str = "forward",
     torch_ops: Iterable[str] = (),
-    min_block_size: int = 1,
+    torch_modules: Iterable[str] = (),
+    trt_ops: Iterable[str] = (),
+    min_block_size: int | None = 1,
+    divided: bool | None = None,
+    ranges: Mapping[str, SizeRange] | None = None,
     refused: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Tags every node TensorRT or PyTorch and cuts the graph where the tag changes.
+    """Tags every node engine or PyTorch and cuts the graph where the tag changes.
+
+    A graph that an engine takes whole is one segment. Where it splits, ``min_block_size`` None
+    chooses by cost what engines run, sizes at the optimum of ``ranges``; a number makes engines of
+    as much as can be, and gives PyTorch those of fewer operators.
 
     ``torch_ops`` names operators kept in PyTorch (``aten.add.Tensor``, or ``aten.add`` for every
-    overload); ``refused`` gives nodes that a later stage could not do, with the reason. Where the
-    graph splits, a TensorRT segment of fewer than ``min_block_size`` operators joins PyTorch.
-    A target without TensorRT gets one PyTorch segment.
+    overload), ``torch_modules`` regular expressions that match their modules' paths, or those of
+    modules around them, whole; ``trt_ops`` operators that run on engines whatever that costs.
+    ``refused`` gives nodes that a later stage could not do, with the reason.
+
+    A target without TensorRT gets one PyTorch segment, unless it is ``divided``: then AOTInductor
+    makes its engines, and what is kept in PyTorch runs operator by operator. None says that
+    TensorRT's targets are.
     """
-    refusals = _refusals(module, target, tuple(torch_ops), dict(refused or {}))
-    groups: dict[fx.Node, int] = {}
-    if target.engine_kind in ("tensorrt", "tensorrt-rtx"):
-        groups = _groups(module, refusals)
-        groups = _large_enough(groups, min_block_size, refusals)
-        while found := _cut_off(module, groups) or _untold(module, groups, target):
-            refusals |= found
-            groups = _large_enough(_groups(module, refusals), min_block_size, refusals)
-    segments = _schedule(module, groups, method, target)
+    with_tensorrt = target.engine_kind in ("tensorrt", "tensorrt-rtx")
+    work = [n for n in module.graph.nodes if n.op == "call_function" and not is_size(n)]
     outputs = returned(module.graph)
     constants = {n.name: str(n.target) for n in outputs if n.op == "get_attr"}
-    return Plan(
-        tuple(segments), tuple(n.name for n in outputs), constants, tuple(refusals.values())
-    )
+    refusals: dict[fx.Node, Refusal] = {}
+    if with_tensorrt if divided is None else divided:
+        kept = _Kept(tuple(torch_ops), tuple(torch_modules))
+        refusals = _refusals(module, target if with_tensorrt else None, kept, refused or {})
+    elif not with_tensorrt:
+        pieces = [Piece("torch", work)] if work else []
+        return _plan(module, pieces, method, target, constants, ())
+    kind: Kind = "tensorrt" if with_tensorrt else "torch"
+    prediction = None
+    if min_block_size is not None:
+        wanted = {n for n in work if any(named(op, (str(n.target),)) for op in trt_ops)}
+        groups = _groups_of_size(module, min_block_size, refusals, target, wanted)
+        pieces = _in_turns(work, groups, kind)
+    else:
+        division = _Division(module, target, ranges or {}, tuple(trt_ops))
+        pieces, prediction = division.pieces(refusals)
+    plan = _plan(module, pieces, method, target, constants, tuple(refusals.values()))
+    return replace(plan, prediction=prediction)
+
+
+def _plan(
+    module: fx.GraphModule,
+    pieces: list[Piece],
+    method: str,
+    target: Target,
+    constants: Mapping[str, str],
+    refusals: tuple[Refusal, ...],
+) -> Plan:
+    outputs = tuple(n.name for n in returned(module.graph))
+    return Plan(tuple(cut(module, pieces, method, target)), outputs, constants, refusals)
+
+
+class _Kept:
+    """What the user keeps in PyTorch."""
+
+    def __init__(self, operators: tuple[str, ...], modules: tuple[str, ...]) -> None:
+        self.operators, self.modules = operators, [re.compile(pattern) for pattern in modules]
+
+    def reason(self, node: fx.Node) -> str | None:
+        within = [str(n.target) for branch in branches(node) for n in branch.graph.nodes]
+        if any(named(op, (str(node.target), *within)) for op in self.operators):
+            return "kept in PyTorch by --torch-op"
+        if any(within_module(pattern, module_path(node)) for pattern in self.modules):
+            return "kept in PyTorch by --torch-module"
+        return None
+
+
+def named(operator_name: str, targets: Iterable[str]) -> bool:
+    """Whether any of ``targets`` is an operator, or an overload of it."""
+    return any(t == operator_name or t.startswith(operator_name + ".") for t in targets)
+
+
+def within_module(pattern: re.Pattern[str], path: str) -> bool:
+    """Whether a pattern matches a module's path, or that of a module around it, whole."""
+    parts = path.split(".") if path else []
+    return any(pattern.fullmatch(".".join(parts[: n + 1])) for n in range(len(parts)))
+
+
+class _Division:
+    """Divides by cost."""
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        target: Target,
+        ranges: Mapping[str, SizeRange],
+        trt_ops: tuple[str, ...],
+    ) -> None:
+        self.module, self.target = module, target
+        self.with_tensorrt = target.engine_kind != "inductor"
+        every = [n for n in module.graph.nodes if n.op == "call_function" and not is_size(n)]
+        self.unpacked: dict[fx.Node, list[fx.Node]] = {}
+        for node in every:
+            if node.target is operator.getitem:
+                self.unpacked.setdefault(_producer(node), []).append(node)
+        self.nodes = [n for n in every if n.target is not operator.getitem]
+        self.order = {node: i for i, node in enumerate(module.graph.nodes)}
+        known = set(self.nodes)
+        self.reads = {n: {p for p in map(_producer, reads_of(n)) if p in known} for n in self.nodes}
+        self.wanted = {n for n in self.nodes if any(named(op, (str(n.target),)) for op in trt_ops)}
+        readers: dict[fx.Node, set[fx.Node]] = {n: set() for n in self.nodes}
+        for node, sources in self.reads.items():
+            for source in sources:
+                readers[source].add(node)
+        self.model = CostModel(
+            works(module, ranges),
+            readers,
+            {_producer(n) for n in returned(module.graph)},
+            machine_of(target),
+            "tensorrt" if self.with_tensorrt else "inductor",
+            compiles=self.with_tensorrt,
+        )
+
+    def pieces(self, refusals: dict[fx.Node, Refusal]) -> tuple[list[Piece], Prediction | None]:
+        """The segments; ``refusals`` gains what TensorRT cannot have for where it is cut, and what
+        is not worth an engine."""
+        kind: Kind = "tensorrt" if self.with_tensorrt else "torch"
+        if not refusals:
+            groups = dict.fromkeys((n for n in self.order if n in self.reads), 0)
+            refusals |= self._cannot(groups)
+        if not refusals:
+            every = sorted((*self.nodes, *self._unpacked(self.nodes)), key=self.order.__getitem__)
+            return ([Piece(kind, every)] if every else []), None
+        chosen = self._chosen(refusals)
+        while found := self._cannot(
+            {
+                node: i
+                for i, step in enumerate(chosen.steps)
+                if step.accelerated
+                for node in (*step.nodes, *self._unpacked(step.nodes))
+            }
+        ):
+            refusals |= found
+            chosen = self._chosen(refusals)
+        for node in filter(chosen.left.__contains__, self.nodes):
+            refusals[node] = Refusal(node.name, str(node.target), _FASTER, where(node))
+        pieces = [
+            Piece(
+                kind if step.accelerated else "torch",
+                sorted((*step.nodes, *self._unpacked(step.nodes)), key=self.order.__getitem__),
+                compiled=by != "eager",
+                predicted_us=us,
+            )
+            for step, (by, us) in zip(chosen.steps, chosen.runs, strict=True)
+        ]
+        return pieces, Prediction(chosen.predicted_us, chosen.most_us, chosen.none_us)
+
+    def _chosen(self, refusals: Mapping[fx.Node, Refusal]) -> Chosen:
+        able = {n for n in self.nodes if n not in refusals}
+        return choose(self.model, self.nodes, self.reads, able, self.wanted & able)
+
+    def _cannot(self, groups: Mapping[fx.Node, int]) -> dict[fx.Node, Refusal]:
+        if not self.with_tensorrt:
+            return {}
+        return _cut_off(self.module, groups) or _untold(self.module, groups, self.target)
+
+    def _unpacked(self, nodes: Iterable[fx.Node]) -> list[fx.Node]:
+        return [item for node in nodes for item in self.unpacked.get(node, ())]
+
+
+def _producer(node: fx.Node) -> fx.Node:
+    """The operator that a node unpacks a result of; else itself."""
+    while node.target is operator.getitem:
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        node = source
+    return node
 
 
 class _Support(OperatorSupportBase):
@@ -99,36 +233,45 @@ class _Support(OperatorSupportBase):
     def is_node_supported(self, submodules: Mapping[str, torch.nn.Module], node: fx.Node) -> bool:
         if node.target is operator.getitem:
             return self.is_node_supported(submodules, node.args[0])  # type: ignore[arg-type]
-        if _is_size(node):
-            return node.op == "call_function" and self.refusals.keys().isdisjoint(_reads(node))
-        return _computes(node) and node not in self.refusals
-
-
-def _computes(node: fx.Node) -> bool:
-    """Whether a node does work, and does not only unpack a tuple."""
-    return node.op == "call_function" and node.target is not operator.getitem and not _is_size(node)
+        if is_size(node):
+            return node.op == "call_function" and self.refusals.keys().isdisjoint(reads_of(node))
+        return computes(node) and node not in self.refusals
 
 
 def _refusals(
-    module: fx.GraphModule, target: Target, torch_ops: tuple[str, ...], refused: dict[str, str]
+    module: fx.GraphModule, target: Target | None, kept: _Kept, refused: Mapping[str, str]
 ) -> dict[fx.Node, Refusal]:
-    if target.engine_kind not in ("tensorrt", "tensorrt-rtx"):
-        return {}
+    """Every node that no engine runs, and why; a target is one with TensorRT."""
     symbols = Symbols.of(module)
     found: dict[fx.Node, Refusal] = {}
     for node in module.graph.nodes:
         symbols.measured(node)
-        if not _computes(node):
+        if not computes(node):
             continue
-        name = str(node.target)
-        reason = refused.get(node.name)
-        within = [str(n.target) for branch in branches(node) for n in branch.graph.nodes]
-        if any(op == n or n.startswith(op + ".") for op in torch_ops for n in (name, *within)):
-            reason = "kept in PyTorch by --torch-op"
-        reason = reason or refusal(node, target, symbols)
+        reason = kept.reason(node) or refused.get(node.name)
+        if target is not None:
+            reason = reason or refusal(node, target, symbols)
         if reason:
-            found[node] = Refusal(node.name, name, reason, where(node))
+            found[node] = Refusal(node.name, str(node.target), reason, where(node))
     return found
+
+
+def _groups_of_size(
+    module: fx.GraphModule,
+    min_block_size: int,
+    refusals: dict[fx.Node, Refusal],
+    target: Target,
+    wanted: Collection[fx.Node],
+) -> dict[fx.Node, int]:
+    """As much as can be on engines, in segments of that many operators; ``refusals`` gains the
+    rest."""
+    groups = _large_enough(_groups(module, refusals), min_block_size, refusals, wanted)
+    while target.engine_kind != "inductor" and (
+        found := _cut_off(module, groups) or _untold(module, groups, target)
+    ):
+        refusals |= found
+        groups = _large_enough(_groups(module, refusals), min_block_size, refusals, wanted)
+    return groups
 
 
 def _groups(module: fx.GraphModule, refusals: Mapping[fx.Node, Refusal]) -> dict[fx.Node, int]:
@@ -139,7 +282,7 @@ def _groups(module: fx.GraphModule, refusals: Mapping[fx.Node, Refusal]) -> dict
     groups: dict[fx.Node, int] = {}
     for i, found in enumerate(partitioner.propose_partitions()):
         for node in found.nodes:
-            if not _is_size(node):
+            if not is_size(node):
                 groups[node] = i
     for node in module.graph.nodes:
         if node.target is operator.getitem:
@@ -158,9 +301,9 @@ def _cut_off(module: fx.GraphModule, groups: Mapping[fx.Node, int]) -> dict[fx.N
         for value in leaves(node.meta.get("val")):
             for size in filter(None, map(told_by_data, value.shape)):
                 told_in.setdefault(size, groups.get(node))
-        if node not in groups or not _computes(node):
+        if node not in groups or not computes(node):
             continue
-        needed = set().union(*(_symbols(n) for n in (node, *node.all_input_nodes)))
+        needed = set().union(*(symbols_of(n) for n in (node, *node.all_input_nodes)))
         for size in sorted(needed & told_in.keys(), key=str):
             if told_in[size] != groups[node]:
                 reason = f"size {size} depends on data outside of its segment"
@@ -177,8 +320,8 @@ def _untold(
         members.setdefault(groups[node], []).append(node)
     found: dict[fx.Node, Refusal] = {}
     for nodes in members.values():
-        known = Symbols((n.name, n.meta["val"]) for n in _needs(nodes) if n.op != "get_attr")
-        for node in filter(_computes, nodes):
+        known = Symbols((n.name, n.meta["val"]) for n in needs(nodes) if n.op != "get_attr")
+        for node in filter(computes, nodes):
             if reason := _untold_size(module, node, known, target):
                 found[node] = Refusal(node.name, str(node.target), reason, where(node))
                 break
@@ -188,8 +331,8 @@ def _untold(
 def _untold_size(
     module: fx.GraphModule, node: fx.Node, known: Symbols, target: Target
 ) -> str | None:
-    for symbol in sorted(_symbols(node), key=str):
-        carriers = [] if known.knows(symbol) else _carriers(module, symbol)
+    for symbol in sorted(symbols_of(node), key=str):
+        carriers = [] if known.knows(symbol) else carriers_of(module, symbol)
         reasons = [unheld(carrier.meta["val"], target) for carrier in carriers]
         if reasons and all(reasons):
             return f"only {carriers[0].name} tells the size {symbol}: {reasons[0]}"
@@ -200,154 +343,47 @@ def _large_enough(
     groups: dict[fx.Node, int],
     min_block_size: int,
     refusals: dict[fx.Node, Refusal],
+    wanted: Collection[fx.Node],
 ) -> dict[fx.Node, int]:
-    sizes = Counter(group for node, group in groups.items() if _computes(node))
+    sizes = Counter(group for node, group in groups.items() if computes(node))
     whole = len(sizes) == 1 and not refusals
     if whole:
         return groups
-    small = {group for group in set(groups.values()) if sizes[group] < min_block_size}
+    kept = {groups[node] for node in wanted if node in groups}
+    small = {g for g in set(groups.values()) - kept if sizes[g] < min_block_size}
     for node, group in groups.items():
-        if group in small and _computes(node):
+        if group in small and computes(node):
             size = "1 operator" if sizes[group] == 1 else f"{sizes[group]} operators"
-            reason = f"its segment of {size} is below --min-block-size"
+            reason = f"its segment of {size} {TOO_SMALL}"
             refusals[node] = Refusal(node.name, str(node.target), reason, where(node))
     return {node: group for node, group in groups.items() if group not in small}
 
 
-def _schedule(
-    module: fx.GraphModule, groups: Mapping[fx.Node, int], method: str, target: Target
-) -> list[PlannedSegment]:
+def _in_turns(work: list[fx.Node], groups: Mapping[fx.Node, int], kind: Kind) -> list[Piece]:
     """Orders the work: engines as soon as they can run, PyTorch in as few segments as possible."""
-    work = [n for n in module.graph.nodes if n.op == "call_function" and not _is_size(n)]
-    done = {n for n in module.graph.nodes if n.op in ("placeholder", "get_attr")}
+    done: set[fx.Node] = set()
+    known = set(work)
     members: dict[int, list[fx.Node]] = {}
     for node in work:
         if node in groups:
             members.setdefault(groups[node], []).append(node)
     waiting = [n for n in work if n not in groups]
-    steps: list[tuple[Kind, list[fx.Node], list[fx.Node]]] = []
+    pieces: list[Piece] = []
 
-    def take(kind: Kind, nodes: list[fx.Node]) -> None:
-        steps.append((kind, nodes, _inputs(module, nodes, target if kind == "tensorrt" else None)))
-        done.update(nodes)
+    def take(piece: Piece) -> None:
+        pieces.append(piece)
+        done.update(piece.nodes)
 
     while members or waiting:
-        ready = [g for g, nodes in members.items() if _needs(nodes) <= done]
+        ready = [g for g, nodes in members.items() if needs(nodes) & known <= done]
         if ready:
-            take("tensorrt", members.pop(ready[0]))
+            take(Piece(kind, members.pop(ready[0])))
             continue
         batch: dict[fx.Node, None] = {}
         for node in waiting:
-            if all(n in done or n in batch for n in _reads(node)):
+            if all(n in done or n in batch or n not in known for n in reads_of(node)):
                 batch[node] = None
         assert batch, "the partitions depend on each other"
         waiting = [n for n in waiting if n not in batch]
-        take("torch", list(batch))
-    read = set(returned(module.graph)).union(*(inputs for _, _, inputs in steps))
-    return [
-        _segment(module, f"{method}_{i}", kind, nodes, inputs, [n for n in nodes if n in read])
-        for i, (kind, nodes, inputs) in enumerate(steps)
-    ]
-
-
-def _is_size(node: fx.Node) -> bool:
-    """Whether a node is a size that only the data tells; such nodes are copied, never passed."""
-    return isinstance(node.meta.get("val"), SIZES)
-
-
-def _reads(node: fx.Node) -> list[fx.Node]:
-    """The tensors a node reads, sizes traced back to the tensors they are of."""
-    return [
-        source
-        for argument in node.all_input_nodes
-        for source in (_reads(argument) if _is_size(argument) else [argument])
-    ]
-
-
-def _needs(nodes: list[fx.Node]) -> set[fx.Node]:
-    return {n for node in nodes for n in _reads(node)} - set(nodes)
-
-
-def _inputs(module: fx.GraphModule, nodes: list[fx.Node], target: Target | None) -> list[fx.Node]:
-    """The tensors a segment takes: what it reads, and graph inputs it needs only for a size.
-
-    Of these the first that ``target`` can hold, where there is one.
-    """
-    needed = {n for n in _needs(nodes) if n.op != "get_attr"}
-    inputs = [n for n in module.graph.nodes if n in needed]
-    known = Symbols((n.name, n.meta["val"]) for n in inputs)
-    for symbol in sorted({s for node in nodes for s in _symbols(node)}, key=str):
-        if known.knows(symbol):
-            continue
-        carriers = _carriers(module, symbol)
-        held = (n for n in carriers if target is None or unheld(n.meta["val"], target) is None)
-        carrier = next(held, None)
-        if carrier is not None and carrier not in inputs:
-            inputs.append(carrier)
-    return inputs
-
-
-def _carriers(module: fx.GraphModule, symbol: sympy.Symbol) -> list[fx.Node]:
-    """The graph inputs whose shapes tell a size."""
-    return [n for n in module.graph.find_nodes(op="placeholder") if symbol in _symbols(n)]
-
-
-def _segment(
-    module: fx.GraphModule,
-    name: str,
-    kind: Kind,
-    nodes: list[fx.Node],
-    inputs: list[fx.Node],
-    outputs: list[fx.Node],
-) -> PlannedSegment:
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in inputs:
-        copies[node] = graph.placeholder(node.name)
-        copies[node].name = node.name
-        copies[node].meta = dict(node.meta)
-    with warnings.catch_warnings():
-        # sizes are written as SymInts on purpose: a segment's graph is data, never executed
-        warnings.filterwarnings("ignore", message="Raw SymInt value")
-        for node in nodes:
-            for argument in node.all_input_nodes:
-                _copy_source(graph, argument, copies)
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-            copies[node].name = node.name
-        graph.output(tuple(copies[n] for n in outputs))
-        sub = fx.GraphModule(module, graph)
-        if kind == "torch":
-            expand_composites(sub.graph)
-            sub.recompile()
-    return PlannedSegment(
-        name, kind, sub, tuple(n.name for n in inputs), tuple(n.name for n in outputs)
-    )
-
-
-def _copy_source(graph: fx.Graph, node: fx.Node, copies: dict[fx.Node, fx.Node]) -> None:
-    """Copies a constant or a size into a segment, with the sizes it is made of."""
-    if node in copies:
-        return
-    for argument in node.all_input_nodes:
-        _copy_source(graph, argument, copies)
-    copies[node] = graph.node_copy(node, copies.__getitem__)
-
-
-def _symbols(node: fx.Node) -> set[sympy.Symbol]:
-    """The size symbols of a node's result and of the sizes among its arguments."""
-    found: set[sympy.Symbol] = set()
-    for value in (node.meta.get("val"), node.args, tuple(node.kwargs.values())):
-        for expression in _expressions(value):
-            found |= expression.free_symbols
-    return found.union(*(_symbols(n) for branch in branches(node) for n in branch.graph.nodes))
-
-
-def _expressions(value: Any) -> list[sympy.Expr]:
-    if isinstance(value, torch.SymInt):
-        return [value.node.expr]
-    if isinstance(value, torch.Tensor):
-        sizes: Sequence[Any] = value.shape
-        return [s.node.expr for s in sizes if isinstance(s, torch.SymInt)]
-    if isinstance(value, list | tuple):
-        return [e for v in value for e in _expressions(v)]
-    return []
+        take(Piece("torch", list(batch), compiled=kind == "tensorrt"))
+    return pieces

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a choice by cost chooses, and that a user's own choices go before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from trtpack.capture import Captured, capture
+from trtpack.costs import machine_of, works
+from trtpack.errors import ConfigError, UnsupportedOpError
+from trtpack.lowering import lower
+from trtpack.options import Options, SizeRange
+from trtpack.partition import Plan, partition
+from trtpack.partition_checks import check_partition, check_places
+from trtpack.planning import plan
+from trtpack.target import find_target
+
+ORIN, CPU = find_target("orin"), find_target("cpu")
+
+
+class Islands(nn.Module):
+    """Something TensorRT lacks, an operator it has, something it lacks, then much it has."""
+
+    def __init__(self, channels: int = 64) -> None:
+        super().__init__()
+        self.much = nn.Sequential(
+            *(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(4)), nn.ReLU()
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = torch.unique(x).sum()
+        island = first.exp()
+        second = torch.unique(island).sum()
+        return self.much(x * second)
+
+
+def graph(model: nn.Module, *args: torch.Tensor) -> Captured:
+    return lower(capture(model.eval(), args)).captured
+
+
+def by_cost(captured: Captured, target: Any = ORIN, **settings: Any) -> Plan:
+    return partition(
+        captured.graph_module, target, min_block_size=None, ranges=captured.ranges, **settings
+    )
+
+
+@pytest.fixture(scope="module")
+def islands() -> Captured:
+    return graph(Islands(), torch.zeros(1, 64, 112, 112))
+
+
+def test_an_island_joins_pytorch_and_what_gains_is_an_engine(islands: Captured) -> None:
+    made = by_cost(islands)
+    assert [s.kind for s in made.segments] == ["torch", "tensorrt"]
+    assert "aten.exp.default" in made.segments[0].operators
+    reasons = {r.op: r.reason for r in made.refusals}
+    assert "predicted to be faster" in reasons["aten.exp.default"]
+    assert made.prediction is not None
+    assert made.prediction.us < min(made.prediction.most_us, made.prediction.none_us)
+    assert made.prediction.us == pytest.approx(sum(s.predicted_us or 0 for s in made.segments))
+
+
+def test_an_operator_wanted_on_an_engine_is_there_whatever_that_costs(islands: Captured) -> None:
+    made = by_cost(islands, trt_ops=("aten.exp",))
+    assert [s.kind for s in made.segments] == ["torch", "tensorrt", "torch", "tensorrt"]
+    small = partition(islands.graph_module, ORIN, trt_ops=("aten.exp",), min_block_size=5)
+    assert "aten.exp.default" in [
+        op for s in small.segments if s.kind == "tensorrt" for op in s.operators
+    ]
+
+
+def test_a_model_that_splits_where_every_part_is_small_has_no_engine() -> None:
+    class Small(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.unique(x.relu()).sum().exp()
+
+    made = by_cost(graph(Small(), torch.zeros(4)))
+    assert [s.kind for s in made.segments] == ["torch"]
+
+
+def test_a_segment_of_parts_that_each_gain_little_is_given_up_as_a_whole() -> None:
+    class Sides(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+            sides = torch.stack([torch.sort(v.sin()).values for v in (x, y)])
+            return (sides.sum() + z).sin().exp().tanh()
+
+    captured = graph(Sides(), torch.zeros(4), torch.zeros(4), torch.zeros(512, 512))
+    forced = ("aten.sort", "aten.stack", "aten.sum")
+    made = by_cost(captured, CPU, torch_ops=forced, divided=True)
+    assert [s.compiled for s in made.segments] == [False, True]
+
+
+def test_a_model_that_engines_take_whole_is_one_however_small() -> None:
+    made = by_cost(graph(nn.ReLU(), torch.zeros(1)))
+    assert [s.kind for s in made.segments] == ["tensorrt"]
+    assert made.prediction is None
+
+
+def test_a_module_is_kept_in_pytorch_by_its_path(islands: Captured) -> None:
+    made = by_cost(islands, torch_modules=(r"much\.[01]",))
+    kept = [r for r in made.refusals if r.reason == "kept in PyTorch by --torch-module"]
+    assert [(r.op, r.where.split(" ")[0]) for r in kept] == [
+        ("aten.convolution.default", "much.0"),
+        ("aten.convolution.default", "much.1"),
+    ]
+    whole = by_cost(islands, torch_modules=("much",))
+    assert len([r for r in whole.refusals if "--torch-module" in r.reason]) == 5
+
+
+def test_what_is_forced_to_pytorch_runs_uncompiled_between_compiled_segments() -> None:
+    class Chain(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sin().exp().tanh().relu().sin().exp().tanh()
+
+    captured = graph(Chain(), torch.zeros(256, 256))
+    made = by_cost(captured, CPU, torch_ops=("aten.relu",), divided=True)
+    assert [(s.kind, s.compiled) for s in made.segments] == [
+        ("torch", True),
+        ("torch", False),
+        ("torch", True),
+    ]
+    assert len(by_cost(captured, CPU, torch_ops=("aten.relu",)).segments) == 1
+
+
+def test_unsupported_work_moves_so_that_segments_merge() -> None:
+    class Apart(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            one = x.sin().exp().tanh()
+            first = one.relu()
+            two = x.cos().exp().tanh()
+            return (first + two).sin(), two.relu()
+
+    captured = graph(Apart(), torch.zeros(256, 256))
+    made = by_cost(captured, CPU, torch_ops=("aten.relu",), divided=True)
+    assert [s.compiled for s in made.segments] == [True, False, True]
+    assert made.segments[1].operators == {"aten.relu.default": 2}
+
+
+def test_work_is_that_of_the_optimum_sizes() -> None:
+    batch = torch.export.Dim("n", max=8)
+    exported = capture(nn.Linear(16, 32), (torch.zeros(2, 16),), dynamic_shapes=({0: batch},))
+    captured = lower(exported).captured
+    (symbol,) = captured.ranges
+    found = works(captured.graph_module, {symbol: SizeRange(1, 4, 8)})
+    (work,) = found.values()
+    assert (work.nature, work.flops, work.writes) == ("product", 2 * 4 * 16 * 32, 4 * 32 * 4)
+    assert sorted(work.reads.values()) == [32 * 4, 4 * 16 * 4, 16 * 32 * 4]
+
+
+def test_every_target_has_rates() -> None:
+    for name in ("cpu", "orin", "t4", "h100", "gh200"):
+        machine = machine_of(find_target(name))
+        assert machine.bytes_per_us > 0
+        assert machine.flops_per_us <= machine.half_flops_per_us
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"trt_ops": ("aten.add",), "torch_ops": ("aten.add.Tensor",)}, "contradict each other"),
+        ({"require_full": True, "torch_ops": ("aten.add",)}, "--require-full and --torch-op"),
+        ({"require_full": True, "torch_modules": ("a",)}, "--require-full and --torch-module"),
+        ({"torch_modules": ("a(",)}, "--torch-module 'a(' is no regular expression"),
+        ({"measure_partition": True, "min_block_size": 5}, "--min-block-size wants one"),
+        ({"measure_partition": True, "dry_run": True}, "--dry-run builds none"),
+    ],
+)
+def test_contradictions_are_refused(settings: Any, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_partition(Options(("orin",), **settings))
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ({"torch_ops": ("aten.expp",)}, "did you mean --torch-op aten.exp?"),
+        ({"trt_ops": ("aten.expp",)}, "did you mean --trt-op aten.exp?"),
+        ({"torch_modules": ("muc",)}, "did you mean --torch-module much?"),
+    ],
+)
+def test_what_a_model_does_not_have_is_refused(settings: Any, hint: str) -> None:
+    lowered = lower(capture(Islands(1).eval(), (torch.zeros(1, 1, 4, 4),)))
+    with pytest.raises(ConfigError) as caught:
+        check_places([lowered], Options(("orin",), **settings))
+    assert caught.value.hint == hint
+
+
+def test_a_model_that_is_not_one_engine_fails_where_that_is_required() -> None:
+    lowered = lower(capture(Islands(1).eval(), (torch.zeros(1, 1, 4, 4),)))
+    with pytest.raises(UnsupportedOpError, match=r"aten\._unique2") as caught:
+        plan(lowered, ORIN, Options(("orin",), require_full=True))
+    assert "--require-full" in str(caught.value.hint)
+    with pytest.raises(UnsupportedOpError, match=r"aten\._unique2") as caught:
+        plan(lowered, ORIN, Options(("orin",), trt_ops=("aten._unique2",)))
+    assert "--trt-op" in str(caught.value.hint)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What choosing by cost gains: how it is judged, its page, and a model of the zoo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.partition_gain import page
+from tests.partition_gain.trial import ratio, trial
+
+PAGE = Path(__file__).parents[1] / "docs/benchmarks/partition.md"
+
+
+def found(low: float, gain: float, high: float, error: float = 0.0) -> dict[str, object]:
+    return {
+        "segments": {"by cost": "E3 p1", "maximal": "p4", "all PyTorch": "p4"},
+        "ms": {"by cost": 1.0},
+        "to maximal": [gain, low, high],
+        "to all PyTorch": [2.0, 1.9, 2.1],
+        "same": False,
+        "error": error,
+    }
+
+
+def test_slower_is_what_is_slower_for_certain() -> None:
+    results = {"sure": found(0.8, 0.9, 0.95), "perhaps": found(0.9, 0.98, 1.01)}
+    (maximal, bare, right) = page.demands(results)
+    assert maximal == ("never slower than maximal", "slower on 1 of 2: sure", False)
+    assert bare[2]
+    assert right[2]
+    assert not page.demands({"wrong": found(1, 1, 1, error=0.1)})[2][2]
+
+
+def test_a_ratio_has_the_interval_of_its_median() -> None:
+    gain, low, high = ratio([2.0] * 50 + [3.0] * 50, [1.0] * 100)
+    assert (gain, low, high) == (2.5, 2.0, 3.0)
+    assert ratio([2.0, 2.0], [1.0, 1.0]) == [2.0, 2.0, 2.0]
+
+
+def test_the_page_is_of_its_figures() -> None:
+    text = PAGE.read_text("utf-8")
+    results = json.loads(PAGE.with_suffix(".json").read_text("utf-8"))
+    (machine,) = (line for line in text.splitlines() if line.startswith("- machine: "))
+    assert page.markdown(results, machine.removeprefix("- machine: ")) == text
+
+
+@pytest.mark.slow
+def test_a_model_is_compiled_timed_and_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    result = trial("lennard_jones", 0, 0.2)
+    assert result["error"] < page.MAX_ERROR
+    assert len(result["forced"]) == 3
+    assert result["ms"]["by cost"] > 0
+    assert result["segments"]["all PyTorch"].startswith("p")
