@@ -15,9 +15,9 @@ import torch
 
 from tests.runtime import handmade
 from tests.runtime.command import trtpack
-from trtpack import inductor_build
 from trtpack_runtime import ledger, load
 from trtpack_runtime.engines import LoadContext, inductor
+from trtpack_runtime.engines import _inductor_build as inductor_build
 from trtpack_runtime.errors import BundleError, EngineBuildError
 from trtpack_runtime.loading import DegradedWarning
 from trtpack_runtime.network import Profile, Tensor

@@ -29,7 +29,8 @@ from ._build import PLAN, TACTICS_IN, TACTICS_OUT, BuildOptions
 _GRACE_S = 5.0
 _TAIL_LINES = 5
 _WORK = {"build": "the TensorRT build"}
-_RUNNING: set[subprocess.Popen[bytes]] = set()
+RUNNING: set[subprocess.Popen[Any]] = set()
+"""The children that work for this process, of ``_inductor_build.py`` too."""
 
 
 OnProgress = Callable[[Mapping[str, Any]], None]
@@ -235,7 +236,7 @@ def _run(folder: Path, stderr: Any, on_progress: OnProgress | None, gpu: int) ->
         stderr=stderr,
         start_new_session=True,
     )
-    _RUNNING.add(child)
+    RUNNING.add(child)
     try:
         assert child.stdout is not None
         for line in child.stdout:
@@ -243,14 +244,21 @@ def _run(folder: Path, stderr: Any, on_progress: OnProgress | None, gpu: int) ->
                 on_progress(json.loads(line))
         return child.wait()
     finally:
-        _RUNNING.discard(child)
+        RUNNING.discard(child)
         _end(child)
 
 
 def end_children() -> None:
     """Asks every child to end; who waits for it in another thread is told so."""
-    for child in tuple(_RUNNING):
+    for child in tuple(RUNNING):
         child.terminate()
+
+
+def kill_children() -> None:
+    """Ends every child at once and waits until it is gone."""
+    for child in tuple(RUNNING):
+        child.kill()
+        child.wait()
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

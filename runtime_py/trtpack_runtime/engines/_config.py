@@ -135,7 +135,7 @@ def _flags(trt: Any, network: Network, options: BuildOptions, strong: bool) -> I
     if not strong:
         yield "OBEY_PRECISION_CONSTRAINTS"
         types = network.every_dtype()
-        flags = {"HALF": "FP16", "BF16": "BF16", "INT8": "INT8", "FP8": "FP8"}
+        flags = {"HALF": "FP16", "BF16": "BF16", "INT8": "INT8", "FP8": "FP8", "INT4": "INT4"}
         yield from sorted(
             flags[name] for name in types & set(flags) if _has(trt, _FLAG, flags[name])
         )

@@ -32,7 +32,7 @@ from ._log import Log, log_of
 from ._memory import weights_at
 from ._release import is_rtx
 from ._shapes import Shapes
-from ._weak import hold_constant, hold_types, is_mixed
+from ._weak import dequantized, hold_constant, hold_types, is_mixed
 
 Weights = Mapping[str, Any]
 """Stored name -> an object with the buffer protocol, or with ``.buffer`` that has it."""
@@ -127,6 +127,7 @@ class Emitter:
         self._strong = emitted.strong
         self._marks = hasattr(self.definition, "mark_weights_refittable")
         self._mixed = not emitted.strong and is_mixed(network)
+        self.dequantized = dequantized(network) if self._mixed else frozenset()
 
     # what TensorRT is given
 
@@ -192,7 +193,7 @@ class Emitter:
         for _, constant, _ in self._read:
             form = (constant.dtype, math.prod(constant.shape))
             forms.setdefault(constant.data, set()).add(form)
-        done: set[str] = set()
+        done, kept = set[str](), self._network.constants_scaled()
         for operand, constant, weights in self._read:
             if operand in _NAMELESS or len(forms[constant.data]) > 1 or 0 in constant.shape:
                 continue
@@ -202,17 +203,22 @@ class Emitter:
             with self._blaming(f"constant {constant.name!r}"):
                 if not self.definition.set_weights_name(weights, constant.data):
                     raise self._error("TensorRT does not take its name")
-                if refittable and constant.dtype in _REPLACEABLE and self._marks:
+                is_free = constant.dtype in _REPLACEABLE and constant.name not in kept
+                if refittable and is_free and self._marks:
                     self.definition.mark_weights_refittable(constant.data)
 
     # what emitting functions use
 
     def dtype(self, name: str) -> Any:
-        """TensorRT's value of a type; INT64 is INT32 where the release has no wider one."""
+        """TensorRT's value of a type; INT64 is INT32 where the release has no wider one.
+
+        Release 8 has the name FP8, and says that it is not supported.
+        """
         types = self.trt.DataType
-        if name == "INT64" and not hasattr(types, "INT64"):
+        old = not hasattr(types, "INT64")
+        if name == "INT64" and old:
             name = "INT32"
-        if not hasattr(types, name):
+        if not hasattr(types, name) or (name == "FP8" and old):
             raise self._error(f"this TensorRT has no type {name}")
         return getattr(types, name)
 

@@ -131,6 +131,49 @@ class GraphRunner(EngineRunner):
             lane.event.record(self.streams.of(handle))
         return results
 
+    def lasting(
+        self, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor] | None
+    ) -> Graph | None:
+        """This thread's latest graph, if it serves these tensors with copies only, no check of
+        their values and no other type; for ``again``."""
+        lane = getattr(self._mine, "lane", None)
+        graph = None if lane is None or lane.graphs is None else lane.graphs.last
+        if graph is None or self.borders.narrowed or self.borders.widened:
+            return None
+        return graph if graph.takes(inputs, outputs, self.borders) else None
+
+    def again(
+        self,
+        graph: Graph,
+        inputs: Sequence[torch.Tensor],
+        outputs: Sequence[torch.Tensor] | None,
+    ) -> list[torch.Tensor] | None:
+        """Replays what ``lasting`` answered, for tensors that it takes; None where this thread, its
+        device or its stream is another than at its last call."""
+        lane = getattr(self._mine, "lane", None)
+        if lane is None or not lane.take(False):
+            return None
+        try:
+            graphs, handle = lane.graphs, self._current(self._index)
+            if graphs is None or graphs.last is not graph or lane.apart or lane.several:
+                return None
+            if handle != lane.last or self._here() != self._index:
+                return None
+            if handle and self._capturing():
+                return None
+            if graph.moved:
+                self._copy(graph.places, [inputs[i] for i in graph.moved])
+            graph.replay()
+            if outputs is None:
+                return [place.clone() for place in graph.results]
+            if graph.returned:
+                self._copy([outputs[i] for i in graph.returned], graph.results)
+            return list(outputs)
+        finally:
+            lane.give()
+            if self._lanes.waiting:
+                self._lanes.wake()
+
     def _replayed(
         self,
         graph: Graph,
@@ -148,10 +191,10 @@ class GraphRunner(EngineRunner):
             results = list(outputs)
             own = [results[i] for i in graph.returned]
         else:
-            empty, dtypes = self._empty, borders.answered
-            planned = zip(graph.plan.outputs, dtypes, strict=True)
-            results = own = [empty(size, steps, dtype) for (size, steps, _), dtype in planned]
-        self._copy(own, graph.results)
+            pairs = zip(graph.results, borders.answered, strict=True)
+            results, own = [place.to(dtype, copy=True) for place, dtype in pairs], []
+        if own:
+            self._copy(own, graph.results)
         if check is not None:
             check.wait()
         return results

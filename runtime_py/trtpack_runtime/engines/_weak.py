@@ -3,7 +3,9 @@
 
 TensorRT is told the precision every layer computes in and the type of what it answers, with the
 flag OBEY_PRECISION_CONSTRAINTS. A network in FLOAT alone needs none of it, since no flag lets
-TensorRT use anything smaller.
+TensorRT use anything smaller. One in FLOAT and INT8 needs none either: TensorRT computes in INT8
+what quantizing and dequantizing layers say, and nothing else. Where there is HALF too, layers that
+read what was dequantized are told nothing, since those are the ones that become INT8.
 
 Sources: ``NvInfer.h`` 8.6, ``ILayer::setPrecision``, ``ILayer::setOutputType`` (not for the indices
 of top-k, nor for what computes shapes).
@@ -31,8 +33,17 @@ _ROUNDED = frozenset({"einsum", "grid_sample"})
 
 
 def is_mixed(network: Network) -> bool:
-    """Whether TensorRT is allowed anything but FLOAT, so has to be held."""
-    return not network.every_dtype().isdisjoint({"HALF", "BF16", "INT8", "FP8"})
+    """Whether TensorRT is allowed anything but FLOAT, so has to be held.
+
+    Numbers with scales are where quantizing and dequantizing layers say they are.
+    """
+    return not network.every_dtype().isdisjoint({"HALF", "BF16"})
+
+
+def dequantized(network: Network) -> frozenset[str]:
+    """The tensors that stand for numbers of few bits."""
+    layers = (layer for layer in network.layers if layer.kind == "dequantize")
+    return frozenset(name for layer in layers for name in layer.outputs)
 
 
 def rounded(network: Network) -> Iterator[Layer]:
@@ -55,6 +66,8 @@ def hold_types(emitter: Emitter, part: Any, layer: Layer, network: Network) -> N
     """Tells TensorRT the precision and the output types of one layer."""
     if layer.kind in _BY_THEMSELVES or layer.regions:
         return
+    if not emitter.dequantized.isdisjoint(layer.operand_names()):
+        return
     precision = _precision(layer, network)
     if precision is not None and _is_told(layer.kind, precision):
         part.precision = emitter.dtype(precision)
@@ -69,13 +82,7 @@ def hold_constant(emitter: Emitter, part: Any, constant: Constant, network: Netw
 
     Scales of quantization are weights to it, whatever is told.
     """
-    scales = {
-        name
-        for layer in network.layers
-        if layer.kind in ("quantize", "dequantize")
-        for name in layer.operand_names()
-    }
-    if constant.dtype == "FLOAT" and constant.name not in scales:
+    if constant.dtype == "FLOAT" and constant.name not in network.constants_scaled():
         part.precision = emitter.dtype(constant.dtype)
         part.set_output_type(0, emitter.dtype(constant.dtype))
 

@@ -2,7 +2,8 @@
 """AOTInductor: an ATen segment compiled ahead of time to a shared library.
 
 The weights stay outside the library: it reads them where the bundle is mapped, or where they lie on
-the GPU (only vectors of a few numbers become part of its code). The library belongs to one PyTorch
+the GPU (only vectors of a few numbers become part of its code); a frozen or autotuned one has them
+inside, packed for its kernels. The library belongs to one PyTorch
 release, one operating system, a set of CPU instructions and, with kernels of its own for a GPU, to
 that GPU's SM and one release of CUDA: its record names them.
 The packager compiles it, in a process of its own.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,29 +90,58 @@ def load(blob: memoryview | Path | None, context: LoadContext) -> Runner:
     loader = _open(blob, context.segment.name, _index(context.device) if on_gpu else None)
     names = constant_names(graph)
     stored = {short: name for name, short in names.items()}
-    constants = {
-        short: context.constants[stored[short]].detach() for short in loader.get_constant_fqns()
-    }
-    loader.load_constants(constants, False, True, True)
-    return _Runner(loader, constants, context.device)
+    constants: dict[str, torch.Tensor] = {}
+    if context.record.get("weights") != "inside":
+        for short in loader.get_constant_fqns():
+            constants[short] = context.constants[stored[short]].detach()
+        loader.load_constants(constants, False, True, True)
+    threads = context.record.get("config", {}).get("cpp.threads")
+    return _Runner(loader, constants, context.device, threads)
 
 
 class _Runner:
-    """Calls the library; ``constants`` are kept, of which that has only addresses."""
+    """Calls the library; ``constants`` are kept, of which that has only addresses. ``threads`` is
+    how many of the CPU's it was compiled for, None for as many as there are."""
 
     def __init__(
-        self, loader: Any, constants: Mapping[str, torch.Tensor], device: torch.device
+        self,
+        loader: Any,
+        constants: Mapping[str, torch.Tensor],
+        device: torch.device,
+        threads: int | None = None,
     ) -> None:
         self._loader, self.constants = loader, constants
         self.capturable = device.type == "cuda"
         self._turns: AbstractContextManager[Any] = nullcontext()
         self._ready = _contiguous
+        if threads is not None:
+            self._turns = _Threads(threads)
         if self.capturable:
             self._turns, self._ready = _Turns(_index(device)), _aligned
 
     def __call__(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         with self._turns:
             return list(self._loader.run([self._ready(tensor) for tensor in inputs]))
+
+
+class _Threads:
+    """So many threads of the CPU for what PyTorch computes, in the thread that calls."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._before = count, threading.local()
+
+    def __enter__(self) -> None:
+        import torch
+
+        self._before.count = torch.get_num_threads()
+        if self._before.count != self._count:
+            torch.set_num_threads(self._count)
+
+    def __exit__(self, *error: object) -> None:
+        import torch
+
+        if self._before.count != self._count:
+            torch.set_num_threads(self._before.count)
 
 
 class _Turns:
@@ -230,4 +260,9 @@ def _open(blob: memoryview | Path, segment: str, gpu: int | None) -> Any:
 
 def cpu_flags() -> list[str]:
     """The instruction sets of this machine's CPU that a compiler makes use of."""
-    return [flag for flag in cpu().flags if flag.startswith(_FLAGS)]
+    return known_flags(cpu().flags)
+
+
+def known_flags(flags: Iterable[str]) -> list[str]:
+    """Those of a CPU's flags that are such instruction sets."""
+    return [flag for flag in flags if flag.startswith(_FLAGS)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trtpack import cuda_toolkit
+from trtpack_runtime.engines import _cuda_toolkit as cuda_toolkit
 from trtpack_runtime.errors import EngineBuildError
 
 

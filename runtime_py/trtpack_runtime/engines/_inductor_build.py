@@ -3,7 +3,7 @@
 
 The parent writes the segment's graph and what its inputs look like; the child maps the weights,
 exports the graph again with its dynamic sizes and compiles it. Nothing is written outside the
-output file and temporary folders.
+output file and temporary folders. Host and device compile alike.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtpack_runtime import dims
+from trtpack_runtime import dims, mapping
 from trtpack_runtime.dtypes import DTYPES
-from trtpack_runtime.engines.inductor import MODEL_NAME, constant_names, cpu_flags
-from trtpack_runtime.errors import EngineBuildError, TrtpackError
+from trtpack_runtime.errors import BuildCancelled, EngineBuildError, TrtpackError
 from trtpack_runtime.network import Profile, Tensor
+from trtpack_runtime.safetensors import TensorView, open_safetensors
 
-from .cuda_toolkit import use_toolkit
+from ._child import RUNNING
+from ._cuda_toolkit import toolkit, use_toolkit
+from .inductor import MODEL_NAME, constant_names, cpu_flags
 
 if TYPE_CHECKING:
     import torch
@@ -38,11 +41,17 @@ _CONFIG: Mapping[str, Any] = {
     "cpp.dynamic_threads": True,  # as many threads as the device has, not this host
     "compile_threads": 1,
 }
+OWN_CONSTANTS = ("freezing", "max_autotune")
+"""Settings with which Inductor packs weights anew, into constants of its own."""
+
+
+class UncompilableError(EngineBuildError):
+    """AOTInductor cannot compile a segment, and will not be able to the next time."""
 
 
 def build_in_child(
     graph: Mapping[str, Any],
-    weights: Sequence[Path],
+    weights: Sequence[Path | mapping.FilePart],
     inputs: Sequence[Tensor],
     output: Path,
     *,
@@ -50,12 +59,14 @@ def build_in_child(
     imports: Sequence[str] = (),
     log: Log | None = None,
     device: str = "cpu",
+    config: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Compiles a stored ATen graph to ``output`` and returns its compatibility record.
 
     Args:
         graph: the segment's graph (``aten.py``).
-        weights: safetensors files that together hold every stored tensor the graph names.
+        weights: safetensors files, or parts of a bundle that are such, which together hold every
+            stored tensor the graph names.
         inputs: dtype and shape of the graph's inputs, in order; dims over each other.
         output: the ``.pt2`` package to write.
         profile: the minimum, optimum and maximum shapes of the dynamic inputs.
@@ -63,14 +74,19 @@ def build_in_child(
         log: gets each line the compiler prints.
         device: ``cpu``, or ``cuda``, a GPU of this machine, which has to be free: kernels are
             measured on it.
+        config: settings of Inductor by name (``torch._inductor.config``), besides our own. With
+            one of ``OWN_CONSTANTS`` the weights become a part of the library.
 
     Raises:
         EngineBuildError: no C++ compiler, for a GPU no CUDA toolkit, or compilation failed; with
-            its last lines.
+            its last lines; UncompilableError where it would fail again. BuildCancelled: it was
+            stopped.
     """
+    if device != "cpu":
+        toolkit(os.environ)  # before a process is started for nothing
     request = {
         "graph": graph,
-        "weights": [str(path.absolute()) for path in weights],
+        "weights": [mapping.to_json(place) for place in weights],
         "inputs": [
             {"name": t.name, "dtype": t.dtype, "shape": [dims.to_json(d) for d in t.shape]}
             for t in inputs
@@ -79,12 +95,15 @@ def build_in_child(
         "imports": list(imports),
         "output": str(output.absolute()),
         "device": device,
+        "config": dict(config or {}),
     }
     with tempfile.TemporaryDirectory(prefix="trtpack-inductor-") as folder:
         Path(folder, "request.json").write_text(json.dumps(request), encoding="utf-8")
         lines, status = _run_child(Path(folder), log)
         answer = Path(folder, "answer.json")
         if not answer.exists():
+            if status == -signal.SIGTERM:
+                raise BuildCancelled("the compilation was stopped", hint="start it again")
             died = f"signal {-status}" if status < 0 else f"status {status}"
             raise EngineBuildError(
                 f"the compiler process died with {died}{_tail(lines)}",
@@ -92,7 +111,8 @@ def build_in_child(
             )
         result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
     if "error" in result:
-        raise EngineBuildError(result["error"] + _tail(lines), hint=result["hint"])
+        kind = UncompilableError if result.get("lasting") else EngineBuildError
+        raise kind(result["error"] + _tail(lines), hint=result["hint"])
     record: dict[str, Any] = result["record"]
     return record
 
@@ -117,6 +137,7 @@ def _run_child(folder: Path, log: Log | None) -> tuple[list[str], int]:
         start_new_session=True,
     )
     lines: list[str] = []
+    RUNNING.add(child)
     try:
         assert child.stdout is not None
         for line in child.stdout:
@@ -125,9 +146,11 @@ def _run_child(folder: Path, log: Log | None) -> tuple[list[str], int]:
                 log(lines[-1])
         return lines, child.wait()
     finally:
-        if child.poll() is None:  # interrupted: take the C++ compiler down as well
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+        RUNNING.discard(child)
+        if child.poll() != 0:  # interrupted: take the C++ compiler down as well
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def _tail(lines: Sequence[str]) -> str:
@@ -149,7 +172,7 @@ def main(folder: Path) -> None:
     (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
 
 
-def _explained(error: Exception) -> dict[str, str]:
+def _explained(error: Exception) -> dict[str, Any]:
     first = (str(error).strip() or repr(error)).splitlines()[0]
     if isinstance(error, TrtpackError):
         return {"error": error.message, "hint": error.hint}
@@ -161,6 +184,7 @@ def _explained(error: Exception) -> dict[str, str]:
     return {
         "error": f"AOTInductor failed: {type(error).__name__}: {first}",
         "hint": "use --engine reference for this target",
+        "lasting": True,
     }
 
 
@@ -173,14 +197,13 @@ def _build(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     from torch._inductor.cpp_builder import get_cpp_compiler
 
     from trtpack_runtime import aten
-    from trtpack_runtime.safetensors import open_safetensors
 
     for name in request["imports"]:
         import_module(name)
     get_cpp_compiler()  # before anything that takes long
     graph = request["graph"]
     names, device = constant_names(graph), torch.device(request["device"])
-    stored = {k: v for p in request["weights"] for k, v in open_safetensors(Path(p)).items()}
+    stored = {k: v for p in request["weights"] for k, v in _opened(p).items()}
     constants = {short: stored[name].tensor().to(device) for name, short in names.items()}
     for name, short in names.items():
         if stored[name].same_as is not None:  # the compiler takes one address for one constant
@@ -192,11 +215,19 @@ def _build(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     ]
     with torch.no_grad():
         program = _export(module, inputs, request["profile"], device)
-        config = {k: v for k, v in _CONFIG.items() if v is not None}
+        config = {**_CONFIG, **request["config"]}
+        inside = any(config.get(name) for name in OWN_CONSTANTS)
+        config["aot_inductor.package_constants_in_so"] = inside
         torch._inductor.aoti_compile_and_package(
             program, package_path=request["output"], inductor_configs=config
         )
-    return _record(Path(request["output"]), set(names.values()), device)
+    record = _record(Path(request["output"]), None if inside else set(names.values()), device)
+    record |= {"config": request["config"]} if request["config"] else {}
+    return record | ({"weights": "inside"} if inside else {})
+
+
+def _opened(place: Any) -> Mapping[str, TensorView]:
+    return open_safetensors(mapping.from_json(place))
 
 
 def _export(
@@ -246,11 +277,12 @@ def _renamed(graph: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
     return {**graph, "nodes": rename(graph["nodes"]), "outputs": rename(graph["outputs"])}
 
 
-def _record(package: Path, names: set[str], device: torch.device) -> dict[str, Any]:
+def _record(package: Path, names: set[str] | None, device: torch.device) -> dict[str, Any]:
+    """The compatibility record of a package that reads the constants of those ``names``."""
     import torch
 
     loader = torch._C._aoti.AOTIModelPackageLoader(str(package), MODEL_NAME, False, 1, -1)
-    unknown = sorted(set(loader.get_constant_fqns()) - names)
+    unknown = sorted(set(loader.get_constant_fqns()) - names) if names is not None else []
     if unknown:
         raise RuntimeError(f"the compiled segment wants constants of its own: {unknown[:3]}")
     record = {
