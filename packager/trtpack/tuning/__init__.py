@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``--tune``: builds and measures other settings on this machine, and ships what is best.
+
+A candidate is a whole build with other options, so what is shipped is what those flags give. Every
+trial stands in a log beside the bundle before the next begins; a tuning that was ended, by SIGKILL
+even, goes on from there. The settings as they were given stay unless something is measured to beat
+them, twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from trtpack_runtime.bundle import Bundle, open_bundle
+from trtpack_runtime.device import facts
+
+from ..engine_options import kind_for
+from ..engines import cannot_build_here
+from ..errors import ConfigError
+from ..options import Options
+from ..report import BuildReport, Progress, Step
+from ..target import Target, find_target
+from ..trial_log import open_log
+from .search import Built, Search
+from .space import applied, cpus_here, space
+from .suggesting import check_optuna
+
+Build = Callable[[Options, Progress], BuildReport]
+
+
+def check_tuning(options: Options) -> None:
+    """Refuses tuning options that go with nothing, or that contradict one another.
+
+    Raises:
+        ConfigError: it names them.
+    """
+    if not options.tune:
+        given = [
+            flag
+            for flag, value in (
+                ("--trials", options.trials),
+                ("--budget-minutes", options.budget_minutes),
+            )
+            if value is not None
+        ]
+        if options.optimize != "latency":
+            given.append(f"--optimize {options.optimize}")
+        if given:
+            raise ConfigError(f"{given[0]} is for --tune", hint="add --tune, or leave it away")
+        return
+    for flag, is_set in (
+        ("--dry-run", options.dry_run),
+        ("--defer", options.defer),
+        ("--locked", options.locked),
+        ("--on", options.on is not None),
+    ):
+        if is_set:
+            raise ConfigError(
+                f"--tune measures engines on this machine, which {flag} does not let it",
+                hint=f"leave {flag} away, or --tune",
+            )
+    if len(options.targets) > 1:
+        raise ConfigError(
+            f"--tune is for one target, not for {len(options.targets)}",
+            hint="build a bundle for each",
+        )
+
+
+def tune(options: Options, build: Build, progress: Progress) -> BuildReport:
+    """Builds ``options.output`` with the best settings that are found, and tells all trials.
+
+    Args:
+        options: as they were given.
+        build: one build with options.
+
+    Raises:
+        ConfigError: the target's engines cannot be measured here, a library is missing, or the log
+            is of something else; and whatever the build with the usual settings raises.
+    """
+    check_tuning(options)
+    check_optuna()
+    target = find_target(options.targets[0], options.engine)
+    here = facts()
+    _check_here(options, target, here)
+    given = replace(
+        options, tune=False, trials=None, budget_minutes=None, optimize="latency", report=None
+    )
+    folder = options.output.with_name(f"{options.output.stem}.tune")
+    with _folder(folder), progress.step("tune") as step:
+        inner, numbers = _Nested(step), count()
+
+        def make(settings: Mapping[str, Any], rebuild: int) -> Built:
+            name = f"{next(numbers)}.tar"
+            chosen = replace(applied(given, settings), output=folder / name)
+            if rebuild:
+                chosen = replace(chosen, cache=False)
+            start = time.monotonic()
+            report = build(chosen, inner)
+            return _built(folder / name, target, report, time.monotonic() - start)
+
+        step.detail("build with the usual settings")
+        usual = make({}, 0)
+        of = {**_content(usual.bundle, target), "machine": _machine(here, target)}
+        of["settings"] = _digest(_plain(given))
+        with open_log(folder / "trials.jsonl", of) as log:
+            made = space(given, target, cpus_here())
+            search = Search(make, made, options, target.name, log, step.detail)
+            told = search.run(usual)
+        assert search.shipped is not None
+        shipped = search.shipped
+        shipped.bundle.replace(options.output)
+        for left in folder.glob("*.tar"):
+            left.unlink()
+    report = shipped.report
+    if report.bundle is not None:
+        report = replace(report, bundle=replace(report.bundle, path=str(options.output)))
+    return replace(report, tuning=told)
+
+
+class _Nested(Progress):
+    """The steps of a candidate's build as what one step is at."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self._outer = step
+
+    def began(self, step: Step) -> None:
+        self._outer.detail(step.name)
+
+    def changed(self, step: Step) -> None:
+        self._outer.detail(f"{step.name}: {step.text}")
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """The folder of a tuning, which nobody else works in, without what a killed one left there."""
+    try:
+        folder.mkdir(exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to {folder}: {error.strerror}", hint="choose another --output"
+        ) from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                f"another process tunes into {folder}", hint="wait for it, or end it"
+            ) from error
+        _clean(folder)
+        try:
+            yield
+        finally:
+            _clean(folder)
+            with suppress(OSError):
+                folder.rmdir()  # where not even a log was begun
+    finally:
+        os.close(lock)
+
+
+def _clean(folder: Path) -> None:
+    for left in folder.glob("*.tar"):
+        left.unlink(missing_ok=True)
+    for left in folder.glob(".trtpack-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _check_here(options: Options, target: Target, here: Mapping[str, Any]) -> None:
+    kind = kind_for(options, target)
+    if kind == "reference":
+        raise ConfigError(
+            f"{target.name} runs in PyTorch as it is, which has nothing to tune",
+            hint="choose a target with engines, or --engine inductor",
+        )
+    why = cannot_build_here(kind, target, here)
+    if why is None and kind == "tensorrt-rtx" and not here["gpus"]:
+        why = "this machine has no NVIDIA GPU"
+    if why is not None:
+        raise ConfigError(
+            f"--tune measures engines for {target.name} on this machine: {why}",
+            hint="tune on a machine like the target, or leave --tune away",
+        )
+
+
+def _built(path: Path, target: Target, report: BuildReport, seconds: float) -> Built:
+    bundle = open_bundle(path)
+    variant = bundle.manifest.variants[target.name]
+    members = [*variant.programs.values()]
+    members += [e.member for e in variant.engines.values() if e.member is not None]
+    engines = sum(engine.nbytes for one in report.targets for engine in one.engines)
+    content = _digest([*_sha256(bundle, members), str(variant.cuda_graphs)])
+    return Built(path, report, content, engines, seconds)
+
+
+def _content(path: Path, target: Target) -> dict[str, str]:
+    """What the usual bundle computes, apart from how its engines do."""
+    bundle = open_bundle(path)
+    variant = bundle.manifest.variants[target.name]
+    networks = [name for name in bundle.entries if name.startswith("networks/")]
+    return {
+        "target": target.name,
+        "model": _digest(_sha256(bundle, [*variant.programs.values(), *networks])),
+        "weights": _digest(_sha256(bundle, bundle.manifest.weights.members)),
+    }
+
+
+def _sha256(bundle: Bundle, members: Any) -> list[str]:
+    return [bundle.entries[name].sha256 for name in members]
+
+
+def _machine(here: Mapping[str, Any], target: Target) -> str:
+    gpu = here["gpus"][0]["name"] if here["gpus"] and target.sm is not None else None
+    keys = ("os", "arch", "torch", "tensorrt", "tensorrt_rtx", "runtime")
+    return _digest([cpus_here(), here["cpu"]["model"], gpu, *(here.get(k) for k in keys)])
+
+
+def _plain(options: Options) -> dict[str, str]:
+    left_out = ("output", "cache", "metadata")
+    return {k: str(v) for k, v in options.__dict__.items() if k not in left_out}
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
