@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Takes a PyTorch model to a device.
 
-``trtpack.build(model, trtpack.Options(targets=("cpu",)))`` does what ``trtpack build`` does. Names
-are imported when they are first used, so that ``import trtpack`` loads no torch.
+``trtpack.build(model, inputs, target="orin")`` does what ``trtpack build`` does and answers a
+``Bundle``; ``trtpack.compile(model, inputs)`` answers a module for this machine, and so does
+``torch.compile(model, backend="trtpack")`` while it runs. Names are imported when they are first
+used, so that ``import trtpack`` loads no torch.
 """
 
 from __future__ import annotations
@@ -10,20 +12,46 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .jit.registering import offer
+
 __version__ = "0.1.0"
-__all__ = ["BuildReport", "Input", "Options", "Progress", "__version__", "build", "parse_input"]
+__all__ = [
+    "BuildReport",
+    "Bundle",
+    "Input",
+    "InputSpec",
+    "Method",
+    "Options",
+    "Progress",
+    "__version__",
+    "build",
+    "compile",
+    "explain",
+    "parse_input",
+    "trace",
+]
 
 if TYPE_CHECKING:
+    from .api.building import build, compile
+    from .api.bundle import Bundle
+    from .api.input_shapes import Input
+    from .api.tracing import trace
     from .inputs import parse_input
-    from .options import InputSpec as Input
-    from .options import Options
-    from .pipeline import build
+    from .jit.explaining import explain
+    from .options import InputSpec, Options
     from .report import BuildReport, Progress
+    from .sources.methods import Method
 
 _HOME = {
-    "build": ("pipeline", "build"),
+    "build": ("api.building", "build"),
+    "compile": ("api.building", "compile"),
+    "Bundle": ("api.bundle", "Bundle"),
     "Options": ("options", "Options"),
-    "Input": ("options", "InputSpec"),
+    "Input": ("api.input_shapes", "Input"),
+    "InputSpec": ("options", "InputSpec"),
+    "Method": ("sources.methods", "Method"),
+    "trace": ("api.tracing", "trace"),
+    "explain": ("jit.explaining", "explain"),
     "parse_input": ("inputs", "parse_input"),
     "BuildReport": ("report", "BuildReport"),
     "Progress": ("report", "Progress"),
@@ -41,3 +69,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME})
+
+
+offer()

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A compiled model takes other weights, on real engines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import trtpack
+from trtpack_runtime.starting import DegradedWarning
+
+X = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
+
+
+def model(seed: int, classes: int = 32) -> nn.Module:
+    """A batch norm to fold, and statistics that are not as they are initialised."""
+    torch.manual_seed(seed)
+    norm, head = nn.BatchNorm2d(16), nn.Linear(16 * 36, classes)
+    for statistic in (norm.running_mean, norm.running_var, norm.weight.data):
+        assert statistic is not None
+        statistic.uniform_(0.5, 1.5)
+    return nn.Sequential(nn.Conv2d(3, 16, 3), norm, nn.ReLU(), nn.Flatten(), head).eval()
+
+
+def right(compiled: nn.Module, wanted: nn.Module, device: str = "cpu") -> None:
+    with torch.no_grad():
+        got = compiled(X.to(device)).cpu()
+        torch.testing.assert_close(got, wanted(X), rtol=1e-3, atol=1e-3)
+
+
+def exchanged(device: str = "cpu", **settings: Any) -> None:
+    """Weights there and back again."""
+    first, second = model(0), model(1)
+    compiled = trtpack.compile(first, X, **settings)
+    kinds = [segment.kind for segment in compiled.segments()]
+    for state in (second, first, second):
+        compiled.load_state_dict(state.state_dict())
+        assert compiled.stale
+        right(compiled, state, device)
+        assert [segment.kind for segment in compiled.segments()] == kinds
+    assert not compiled.degraded
+
+
+def test_pytorch_goes_on_with_them() -> None:
+    exchanged(engine="reference")
+
+
+class Counting(nn.Module):
+    """Two methods of one set of weights and one state."""
+
+    total: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.register_buffer("total", torch.zeros(4))
+
+    def add(self, x: torch.Tensor) -> torch.Tensor:
+        self.total += self.fc(x).sum(0)
+        return self.total + 0
+
+    def mean(self, count: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.total / count)
+
+
+def test_every_method_has_them_and_state_stays() -> None:
+    first, second, x = Counting(), Counting(), torch.randn(2, 4)
+    count = torch.tensor(2.0)
+    methods = {"add": trtpack.Method(x), "mean": trtpack.Method(count)}
+    compiled = trtpack.compile(first, methods, engine="reference")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled.add(x), first.add(x))
+        weights = {n: v for n, v in second.state_dict().items() if n != "total"}
+        compiled.load_state_dict(weights, strict=False)
+        first.load_state_dict(weights, strict=False)
+        torch.testing.assert_close(compiled.mean(count), first.mean(count))
+        torch.testing.assert_close(compiled.add(x), first.add(x))
+
+
+@pytest.mark.slow
+def test_a_library_of_aotinductor_goes_on_with_them() -> None:
+    exchanged(target="cpu", engine="inductor")
+
+
+@pytest.mark.slow
+def test_what_is_part_of_its_code_is_left_to_pytorch() -> None:
+    compiled = trtpack.compile(model(0, classes=4), X, target="cpu", engine="inductor")
+    compiled.load_state_dict(model(1, classes=4).state_dict())
+    with pytest.warns(DegradedWarning, match="is a part of its code"):
+        right(compiled, model(1, classes=4))
+    assert [segment.kind for segment in compiled.segments()] == ["reference"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("weights", ["refittable", "stripped"])
+@pytest.mark.parametrize("graphs", ["off", "on"])
+def test_an_engine_is_refitted(weights: str, graphs: str) -> None:
+    load = {"cuda_graphs": graphs, "strict": True}
+    exchanged("cuda", target="native", engine_weights=weights, load=load)
