@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``torch.compile(backend="trtpack")`` answers what eager PyTorch answers, and changes the same."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trtpack.jit import calls, making
+from trtpack_runtime.errors import EngineBuildError
+from trtpack_runtime.starting import DegradedWarning
+
+from .models import Changing, compiled, same, twins
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error", DegradedWarning)
+        yield
+    torch.compiler.reset()
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A line for each graph that was made, in their order."""
+    lines: list[str] = []
+    make = calls.make
+
+    def counted(
+        captured: object, shop: object, device: object, samples: object, label: str
+    ) -> object:
+        lines.append(label)
+        return make(captured, shop, device, samples, label)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(calls, "make", counted)
+    return lines
+
+
+@pytest.mark.parametrize("target", ["cpu", pytest.param("rtx-4090", marks=pytest.mark.slow)])
+def test_changes_of_inputs_and_shared_memory_are_as_in_eager_execution(target: str) -> None:
+    model, eager = twins(Changing())
+    module = compiled(model, target=target)
+    for batch in (4, 3, 5):
+        x, y = torch.randn(batch, 4), torch.zeros(batch)
+        have, want = module(x, mine := y.clone()), eager(x, y)
+        same(have, want)
+        same((mine, model.calls), (y, eager.calls))
+        have[0].zero_()
+        assert not have[1].any()  # a view of it
+        have[4].fill_(9.0)
+        assert mine.tolist() == [1.0] + [9.0] * (batch - 1)
+
+
+def test_a_size_beyond_what_engines_take_makes_them_again(made: list[str]) -> None:
+    model, eager = twins(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    module = compiled(model, dynamic=True)
+    for batch in (5, 16, 3):
+        same(module(x := torch.randn(batch, 4)), eager(x))
+    assert len(made) == 1
+    for batch in (40, 5, 80):
+        same(module(x := torch.randn(batch, 4)), eager(x))
+    assert len(made) == 2
+
+
+def test_weights_that_changed_are_computed_with(made: list[str]) -> None:
+    model, eager = twins(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    module, x = compiled(model), torch.randn(3, 4)
+    same(module(x), eager(x))
+    fresh = {name: value + 1 for name, value in eager.state_dict().items()}
+    for one in (model, eager):
+        one.load_state_dict(fresh)
+    same(module(x), eager(x))
+    model[0].weight = nn.Parameter(model[0].weight * 2)
+    eager[0].weight = nn.Parameter(eager[0].weight * 2)
+    same(module(x), eager(x))
+    assert len(made) == 3
+
+
+def test_layers_that_share_a_graph_keep_their_own_weights(made: list[str]) -> None:
+    class Layer(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(super().forward(x))
+
+    layers = [Layer(4, 4) for _ in range(3)]
+    wanted = [layer(torch.ones(2, 4)) for layer in layers]
+    for layer in layers:
+        layer.compile(backend="trtpack", options={"engine": "reference"})
+    for _ in range(2):
+        for layer, want in zip(layers, wanted, strict=True):
+            same(layer(torch.ones(2, 4)), want)
+    assert len(made) == 3
+
+
+def test_weights_that_keep_changing_leave_the_graph_to_pytorch(
+    made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "MOST_CHANGES", 1)
+    model, eager = twins(nn.Linear(4, 4))
+    module, x = compiled(model), torch.randn(3, 4)
+    for step in range(3):
+        for one in (model, eager):
+            one.weight.mul_(2)
+        if step < 2:
+            same(module(x), eager(x))
+    with pytest.warns(DegradedWarning, match="its weights changed more than 1 times"):
+        same(module(x), eager(x))
+    same(module(x), eager(x))
+    assert len(made) == 2
+
+
+def test_what_gives_gradients_runs_in_pytorch() -> None:
+    model, eager = twins(nn.Linear(4, 4))
+    x = torch.randn(3, 4)
+    with torch.enable_grad():
+        with pytest.warns(DegradedWarning, match="has to give gradients") as told:
+            compiled(model)(x).sum().backward()
+        eager(x).sum().backward()
+    assert len(told) == 1
+    same(model.weight.grad, eager.weight.grad)
+
+
+def test_a_failed_engine_leaves_its_segment_to_pytorch_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise EngineBuildError("the compiler said no", hint="ask again")
+
+    monkeypatch.setattr(making, "build_engines", fails)
+    model, eager = twins(nn.Linear(4, 4))
+    x = torch.randn(3, 4)
+    module = compiled(model, engine="inductor")
+    with pytest.warns(DegradedWarning, match="the compiler said no") as told:
+        same(module(x), eager(x))
+    same(module(x), eager(x))
+    assert len(told) == 1
+    torch.compiler.reset()
+    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match="said no; ask again"):
+        compiled(model, engine="inductor", strict=True)(x)
+
+
+def test_a_graph_that_cannot_be_compiled_runs_in_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def doubled(x: Tensor) -> Tensor:
+        return x * 2
+
+    monkeypatch.setattr(calls, "make", lambda *_: [][0])
+    module, x = compiled(doubled), torch.ones(2, 4)
+    with pytest.warns(DegradedWarning, match=r"graph from .*\.py:\d+ on runs .*: IndexError"):
+        same(module(x), x * 2)
+    same(module(x), x * 2)
+
+
+def test_a_break_under_fullgraph_names_the_users_line() -> None:
+    def breaks(x: Tensor) -> Tensor:
+        torch._dynamo.graph_break()
+        return x + 1
+
+    whole = torch.compile(
+        breaks, backend="trtpack", fullgraph=True, options={"engine": "reference"}
+    )
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"test_backend\.py"):
+        whole(torch.ones(2))
+
+
+@pytest.mark.gpu
+def test_a_gpu_runs_engines_that_keep_up_with_sizes_and_weights(made: list[str]) -> None:
+    model, eager = twins(nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)).cuda())
+    module = torch.compile(model, backend="trtpack", options={"strict": True})
+    for batch in (4, 5, 40, 4):
+        x = torch.randn(batch, 16, device="cuda")
+        torch.testing.assert_close(module(x), eager(x), rtol=1e-3, atol=1e-3)
+    assert len(made) == 3  # for 4, for sizes that vary, and for more than these
+    for one in (model, eager):
+        one[0].weight.mul_(2)
+    torch.testing.assert_close(module(x), eager(x), rtol=1e-3, atol=1e-3)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models of the zoo under ``torch.compile``, and the page that tells of all of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.zoo import MODELS
+from tests.zoo.compiled_page import WAYS, holds, line, markdown, totals
+
+PAGE = Path(__file__).parents[2] / "docs/reference/jit-zoo.md"
+
+
+def found(**changed: Any) -> dict[str, Any]:
+    right = {"rel_l2": 1e-6, "differing": 0.0, "graphs": 1, "breaks": 0, "seconds": 1.0}
+    return {**right, "fallbacks": [], **changed}
+
+
+def test_the_page_is_written_from_the_stored_results() -> None:
+    results = json.loads(PAGE.with_suffix(".json").read_text())
+    assert markdown(results) == PAGE.read_text(), "run scripts/jit_zoo --write"
+    assert {key.rpartition("/")[0] for key in results} <= set(MODELS)
+    assert holds(results)
+
+
+def test_what_is_wrong_or_falls_back_is_told() -> None:
+    results = {
+        "a/pytorch": found(breaks=2),
+        "b/pytorch": found(rel_l2=0.1),
+        "c/pytorch": found(fallbacks=["no engine"]),
+        "d/pytorch": {"error": "ValueError: no", "fallbacks": []},
+    }
+    assert totals(results)[0] == ("pytorch", 4, 2, 1, 1)
+    assert not holds(results)
+    assert [line(key, results[key]).split()[2] for key in results] == [
+        "right",
+        "WRONG",
+        "right",
+        "fails:",
+    ]
+    assert "- c, pytorch: `no engine`." in markdown(results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "inductor"])
+@pytest.mark.parametrize("name", ["lennard_jones", "espcn_superres"])
+def test_a_model_is_right_however_it_is_compiled(name: str, way: str) -> None:
+    from tests.zoo.compiled import trial
+    from tests.zoo.compiled_page import is_right
+
+    tried = trial(name, way)
+    assert "not_asked" in tried or is_right(tried), tried
+    assert not tried.get("fallbacks")
