@@ -15,13 +15,17 @@ from .progress import Progress, Step, StepTime
 
 __all__ = [
     "SCHEMA",
+    "AccuracyReport",
     "Agreement",
     "BuildReport",
     "BundleReport",
+    "DeviceReport",
     "EngineReport",
+    "PredictionReport",
     "Progress",
     "RefusedOperator",
     "SegmentReport",
+    "SmokeOnDevice",
     "Step",
     "StepTime",
     "TacticReport",
@@ -62,7 +66,8 @@ class RefusedOperator:
 
 @dataclass(frozen=True)
 class SegmentReport:
-    """One step of the program. ``kind`` is ``tensorrt`` or ``torch``."""
+    """One step of the program. ``kind`` is ``tensorrt`` or ``torch``; of PyTorch's those that are
+    not ``compiled`` run operator by operator. ``predicted_us`` is what it was chosen by."""
 
     name: str
     kind: str
@@ -70,6 +75,8 @@ class SegmentReport:
     inputs: tuple[ValueReport, ...] = ()
     outputs: tuple[ValueReport, ...] = ()
     layers: int | None = None  # of its network
+    compiled: bool = True
+    predicted_us: float | None = None
 
     @property
     def count(self) -> int:
@@ -104,6 +111,7 @@ class EngineReport:
     ``age_seconds`` is how long ago a cached one was built; ``weights`` where its weights are
     (inside, refittable, stripped), None for a kind that has no choice. ``needs_bytes`` is the least
     memory it takes, ``took_bytes`` what its build took of the GPU's, where that was seen.
+    ``failed`` says why there is none, so that PyTorch runs the segment uncompiled.
     """
 
     segment: str
@@ -117,6 +125,7 @@ class EngineReport:
     tactics: TacticReport | None = None
     needs_bytes: int | None = None
     took_bytes: int | None = None
+    failed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,10 +141,40 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class AccuracyReport:
+    """One output of a target, or the user's metric, beside its budget, which it keeps.
+
+    An output has figures at their worst of all golden samples; a metric has what it answers of the
+    model (``of_model``) and here (``value``).
+    """
+
+    what: str
+    budget: str
+    cosine: float | None = None
+    rel_l2: float | None = None
+    max_abs: float | None = None
+    top1: float | None = None
+    of_model: float | None = None
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class PredictionReport:
+    """The microseconds a plan was chosen by: its own, those of as much on engines as can be, and of
+    nothing on engines; ``measured`` on what, None where they are predicted."""
+
+    us: float
+    most_us: float
+    none_us: float
+    measured: str | None = None
+
+
+@dataclass(frozen=True)
 class TargetReport:
     """One target's part of the bundle.
 
     ``proved_on`` is the GPU whose engines gave ``agreement``, None where the evaluator did.
+    ``predictions`` are those of each method that was divided by cost.
     """
 
     name: str
@@ -147,6 +186,8 @@ class TargetReport:
     engines: tuple[EngineReport, ...] = ()
     agreement: tuple[Agreement, ...] = ()
     proved_on: str | None = None
+    accuracy: tuple[AccuracyReport, ...] = ()
+    predictions: tuple[PredictionReport, ...] = ()
 
     @property
     def supported(self) -> Counter[str]:
@@ -176,11 +217,47 @@ class BundleReport:
 
 
 @dataclass(frozen=True)
+class SmokeOnDevice:
+    """What became of a variant's golden samples on the device that built its engines.
+
+    ``verdict`` is ``passed``, ``degraded`` (PyTorch ran what an engine should), ``failed`` or ``not
+    run``; ``told`` says where and how fast, or why; ``report`` is that of ``trtpack run --json``.
+    """
+
+    verdict: str
+    told: str
+    report: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """The device that built engines for this host.
+
+    ``facts`` are those of ``trtpack doctor --json``. ``before`` and ``after`` are its power mode,
+    clocks and temperature. ``waited_s`` is how long another host had it, ``cooled_s`` how long it
+    cooled down, ``lost`` how often the connection was made again.
+    """
+
+    address: str
+    facts: Mapping[str, Any]
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    waited_s: float = 0.0
+    cooled_s: float = 0.0
+    lost: int = 0
+    smoke: Mapping[str, SmokeOnDevice] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class BuildReport:
     """A finished build, or with ``dry_run`` the plan of one (no engines, no bundle).
 
     ``call`` is Python for the example inputs, such as ``torch.randn(1, 3, 224, 224)``; ``passes``
-    tells how many rewrites each lowering pass made; ``notes`` are sentences for the user.
+    tells how many rewrites each lowering pass made; ``notes`` are sentences for the user. ``on`` is
+    the device that built engines over SSH, ``precision`` the plan of what operators compute in;
+    ``sparsity`` says, where it was asked for, which weights have 2:4 sparsity, and who can use it.
+    A model of several ``methods`` has the report of each there; the rest is of all.
     """
 
     name: str
@@ -196,6 +273,11 @@ class BuildReport:
     notes: tuple[str, ...] = ()
     steps: tuple[StepTime, ...] = ()
     dry_run: bool = False
+    on: DeviceReport | None = None
+    precision: Mapping[str, Any] = field(default_factory=dict)
+    sparsity: Mapping[str, Any] | None = None
+    tuning: Mapping[str, Any] | None = None
+    methods: Mapping[str, BuildReport] = field(default_factory=dict)
     schema: str = field(default=SCHEMA, init=False)
 
     @property
@@ -209,6 +291,7 @@ class BuildReport:
         for shown, target in zip(plain["targets"], self.targets, strict=True):
             shown["supported"] = dict(target.supported.most_common())
             shown["unsupported"] = dict(target.unsupported.most_common())
+        plain["methods"] = {name: _own(one.to_json()) for name, one in self.methods.items()}
         return plain
 
     def to_json_text(self) -> str:
@@ -222,14 +305,21 @@ class BuildReport:
         return render(self)
 
     def usage(self) -> tuple[str, ...]:
-        """Three lines of Python that load this bundle and call it."""
+        """Python that loads this bundle and calls it, a line for each method."""
         if self.bundle is None:
             return ()
         return (
             "import torch, trtpack_runtime",
             f"model = trtpack_runtime.load({self.bundle.path!r})",
-            f"outputs = model({self.call})",
+            *(f"outputs = model.{name}({one.call})" for name, one in self.methods.items()),
+            *(() if self.methods else (f"outputs = model({self.call})",)),
         )
+
+
+def _own(plain: dict[str, Any]) -> dict[str, Any]:
+    """A method's report without what is the whole model's."""
+    of_all = ("schema", "methods", "bundle", "steps", "dry_run", "on")
+    return {key: value for key, value in plain.items() if key not in of_all}
 
 
 def _plain(value: Any) -> Any:

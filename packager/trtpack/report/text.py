@@ -6,28 +6,42 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from trtpack_runtime.durations import ago
 
 from . import (
     BuildReport,
     EngineReport,
-    SegmentReport,
     TacticReport,
     TargetReport,
     ValueReport,
 )
+from .partition_text import chosen, counted, label, us_text
 
 WIDTH = 100
-
-_KINDS = {"tensorrt": "TensorRT", "torch": "PyTorch"}
 
 
 def render(report: BuildReport) -> str:
     """All parts of the report, a blank line between them."""
-    parts = [_model(report), _lowering(report)]
-    parts += [_plan(names, target) for names, target in _same_plans(report.targets)]
-    parts += [_engines(report), _agreement(report), _notes(report), _end(report)]
+    from .precision_text import accuracy_part, precision_part
+    from .sparsity_text import sparsity_part
+    from .tuning_text import tuning_part
+
+    parts = [_model(report)]
+    for name, one in report.methods.items() or [("", report)]:
+        parts.append(_called(name, one) if name else [])
+        parts += [_lowering(one), precision_part(one, _wrapped), sparsity_part(one, _wrapped)]
+        parts += [_plan(names, target) for names, target in _same_plans(one.targets)]
+    parts += [
+        _engines(report),
+        _agreement(report),
+        accuracy_part(report, _table),
+        tuning_part(report, _table, _wrapped),
+        _device(report),
+        _notes(report),
+        _end(report),
+    ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
@@ -50,11 +64,22 @@ def seconds_text(seconds: float) -> str:
 def _model(report: BuildReport) -> list[str]:
     size = size_text(report.parameter_bytes)
     head = f"{report.name}: {_count_text(report.parameters)} parameters, {size}"
+    if report.methods:
+        return [f"{head}; methods {', '.join(report.methods)}"]
+    return [head, *_borders(report)]
+
+
+def _called(name: str, report: BuildReport) -> list[str]:
+    """The head of what is said of one of several methods."""
+    return [f"Method {name}", *_borders(report)]
+
+
+def _borders(report: BuildReport) -> list[str]:
     rows = [("input", v.name, v.dtype, v.shape_text) for v in report.inputs]
     rows += [("output", v.name, v.dtype, v.shape_text) for v in report.outputs]
     if len(rows) > 16:
         rows = [*rows[:15], (f"and {len(rows) - 15} more", "", "", "")]
-    return [head, *_table(rows)]
+    return [*_table(rows)]
 
 
 def _count_text(count: int) -> str:
@@ -94,14 +119,12 @@ def _compared(target: TargetReport) -> tuple[object, ...]:
 
 
 def _plan(names: list[str], target: TargetReport) -> list[str]:
-    kinds = [segment.kind for segment in target.segments]
-    parts = [
-        _plural(kinds.count(kind), f"{_KINDS[kind]} segment") for kind in _KINDS if kind in kinds
-    ]
-    how = "" if target.kind in ("tensorrt", "tensorrt-rtx") else f", by engine kind {target.kind}"
-    lines = [f"{', '.join(names)}: {' and '.join(parts) or 'nothing to compute'}{how}"]
-    if target.kind not in ("tensorrt", "tensorrt-rtx"):
-        return [*lines, *_segments(target.segments)]
+    with_tensorrt = target.kind in ("tensorrt", "tensorrt-rtx")
+    how = "" if with_tensorrt else f", by engine kind {target.kind}"
+    lines = [f"{', '.join(names)}: {counted(target)}{how}", *chosen(target)]
+    if not with_tensorrt:
+        lines += _refused(target)
+        return [*(cut for line in lines for cut in _wrapped(line, "")), *_segments(target)]
     lines.append(f"  Supported operators: {_kinds_text(target.supported)}")
     lines += _operators(target.supported)
     refused = sum(r.count for r in target.refused)
@@ -110,16 +133,20 @@ def _plan(names: list[str], target: TargetReport) -> list[str]:
         lines.append("  Unsupported operators: none")
     else:
         lines.append(f"  Unsupported operators: {refused}")
-        for item in target.refused:
-            lines.append(f"    {item.count:>4} {item.op}: {item.reason}")
-            if item.failed:
-                lines.append(f"{' ' * 9}kept in PyTorch after TensorRT failed on it")
-            lines += _wrapped(f"at {_places(item.where)}", " " * 9)
+        lines += _refused(target)
         if rest > 0:
             lines += _wrapped(
                 f"{_plural(rest, 'supported operator')} beside them, in PyTorch too", " " * 9
             )
-    return [*(cut for line in lines for cut in _wrapped(line, "")), *_segments(target.segments)]
+    return [*(cut for line in lines for cut in _wrapped(line, "")), *_segments(target)]
+
+
+def _refused(target: TargetReport) -> Iterator[str]:
+    for item in target.refused:
+        yield f"    {item.count:>4} {item.op}: {item.reason}"
+        if item.failed:
+            yield f"{' ' * 9}kept in PyTorch after TensorRT failed on it"
+        yield from _wrapped(f"at {_places(item.where)}", " " * 9)
 
 
 def _kinds_text(operators: Mapping[str, int]) -> str:
@@ -146,15 +173,17 @@ def _places(where: Sequence[str]) -> str:
     return f"{shown} and {len(where) - 3} more" if len(where) > 3 else shown
 
 
-def _segments(segments: Sequence[SegmentReport]) -> list[str]:
+def _segments(target: TargetReport) -> list[str]:
+    timeless = all(s.predicted_us is None for s in target.segments)
     rows = [
         (
             s.name,
-            _KINDS[s.kind],
+            label(s, target),
             _plural(s.count, "operator"),
+            *(() if timeless else (us_text(s.predicted_us or 0.0),)),
             f"{_values_text(s.inputs)} -> {_values_text(s.outputs)}",
         )
-        for s in segments
+        for s in target.segments
     ]
     return list(_table(rows))
 
@@ -167,8 +196,12 @@ def _values_text(values: Sequence[ValueReport]) -> str:
 def _engines(report: BuildReport) -> list[str]:
     rows: list[tuple[str, ...]] = []
     deferred: dict[tuple[str, str], list[str]] = {}
+    uncompiled: list[tuple[str, EngineReport]] = []
     for target in report.targets:
         for engine in target.engines:
+            if engine.failed:
+                uncompiled.append((target.name, engine))
+                continue
             if engine.deferred:
                 reason = engine.deferred
                 if engine.tactics is not None:
@@ -184,12 +217,15 @@ def _engines(report: BuildReport) -> list[str]:
                     ", ".join(_made_text(engine)),
                 )
             )
-    if not rows and not deferred:
+    if not rows and not deferred and not uncompiled:
         return []
     lines = ["Engines", *_table(rows, right=(3,))]
     for (name, reason), segments in deferred.items():
         name = name.ljust(max((len(row[0]) for row in rows), default=0))
         lines += _wrapped(f"{name}  {', '.join(segments)}  deferred: {reason}", "  ")
+    for name, engine in uncompiled:
+        text = f"{name}  {engine.segment}  uncompiled, PyTorch runs it: {engine.failed}"
+        lines += _wrapped(text, "  ")
     return lines
 
 
@@ -268,6 +304,37 @@ def _notes(report: BuildReport) -> list[str]:
     if not report.notes:
         return []
     return ["Notes", *(line for note in report.notes for line in _wrapped(note, "  "))]
+
+
+def _device(report: BuildReport) -> list[str]:
+    """The device that built engines for this host, how it was, and its smoke test."""
+    on = report.on
+    if on is None:
+        return []
+    rows = []
+    if (on.before.get("readings") or {}) and on.after:
+        states = f"{_state_text(on.before)} before, {_state_text(on.after)} after"
+        rows.append(("temperature, clock", states))
+    if mode := on.before.get("power_mode"):
+        rows.append(("power mode", str(mode)))
+    if on.waited_s >= 1:
+        rows.append(("waited", f"{seconds_text(on.waited_s)} for another host"))
+    if on.cooled_s:
+        rows.append(("cooled down", seconds_text(on.cooled_s)))
+    if on.lost:
+        rows.append(("connection", f"lost and made again {_plural(on.lost, 'time')}"))
+    rows += [(f"smoke test, {n}", f"{s.verdict}: {s.told}") for n, s in on.smoke.items()]
+    rows += [("note", note) for note in on.notes]
+    return [f"On {on.address}", *_table(rows)]
+
+
+def _state_text(state: Mapping[str, Any]) -> str:
+    """``54 °C at 1300 MHz``; what nobody tells is left out."""
+    readings = state.get("readings") or {}
+    degrees, clock = readings.get("temperature_c"), readings.get("sm_mhz")
+    parts = [f"{degrees:.0f} °C"] if degrees is not None else []
+    parts += [f"at {clock:.0f} MHz"] if clock is not None else []
+    return " ".join([*parts, *(f"slowed by {why}" for why in state.get("throttled") or ())]) or "?"
 
 
 def _end(report: BuildReport) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,23 @@ from ..options import InputArgument, SizeRange
 from .arguments import call_text, exported_ranges, settle_inputs
 from .example_code import code_of_call, code_of_specs
 from .examples import BoundInputs, Call, spread
-from .exported import load_exported
-from .factory import from_result, functions_in, load_file, load_package, raised
+from .exported import from_program, load_exported
+from .factory import call_of, from_result, functions_in, load_file, load_package, raised
 from .loaded import Loaded
+from .methods import FORWARD, Method, of_method, seen_as, specs_in
 from .timm_models import load_timm
 from .torchvision_models import load_torchvision
 from .transformers_models import load_transformers
 from .weights import WEIGHT_SUFFIXES, load_weights
 
-__all__ = ["Call", "Model", "Source", "load_source"]
+__all__ = ["Call", "Method", "Model", "Source", "load_source", "load_sources"]
 
-Model = str | nn.Module | tuple[Any, ...]
-"""A MODEL argument, or what a factory returns: a module, or it with args, or args and kwargs."""
+Model = str | nn.Module | torch.export.ExportedProgram | tuple[Any, ...]
+"""A MODEL argument, an exported program, or what a factory returns: a module, or it with args, or
+args and kwargs, or its methods by name."""
 
+_Whole = (str, torch.export.ExportedProgram)
+"""What is no module yet."""
 _FORMS = (
     "write file.py:factory, package.module:factory, FILE.pt2, torchvision:NAME, timm:NAME or hf:DIR"
 )
@@ -42,7 +47,7 @@ class Source:
     ``dynamic_shapes`` is what ``torch.export`` takes; ``ranges`` gives (flat input, axis) its
     minimum, optimum and maximum. A ``.pt2`` comes as ``exported`` and its unlifted ``module``.
     ``random`` says that no trained weights were loaded. ``metadata`` is what the source knows about
-    labels and preprocessing.
+    labels and preprocessing. ``module`` is called as ``method`` of the model is.
     """
 
     name: str
@@ -58,6 +63,7 @@ class Source:
     seed: int
     _bound: BoundInputs | None
     _real: tuple[Call, ...]
+    method: str = FORWARD
 
     def run(self, call: Call) -> Any:
         """What the model itself answers, without gradients.
@@ -102,13 +108,36 @@ def load_source(
     seed: int = 0,
     inputs: Sequence[InputArgument] = (),
 ) -> Source:
-    """Builds a model, loads its weights, settles its example inputs.
+    """As ``load_sources``, of a model with one method.
+
+    Raises:
+        SourceError: as ``load_sources``, or it has several methods.
+        ConfigError: inputs that the method does not take.
+    """
+    found = load_sources(model, weights=weights, dtype=dtype, seed=seed, inputs=inputs)
+    if len(found) > 1:
+        raise SourceError(
+            f"{found[0].name} has the methods {', '.join(s.method for s in found)}",
+            hint="return (module, inputs) from the factory, for one of them",
+        )
+    return found[0]
+
+
+def load_sources(
+    model: Model,
+    *,
+    weights: Path | None = None,
+    dtype: str | None = None,
+    seed: int = 0,
+    inputs: Sequence[InputArgument] = (),
+) -> tuple[Source, ...]:
+    """Builds a model, loads its weights, settles the example inputs of each of its methods.
 
     A module given as an object is itself put into evaluation mode, on the CPU, in ``dtype``.
 
     Raises:
         SourceError: the model, its weights or a sample file cannot be used.
-        ConfigError: inputs that ``forward`` does not take.
+        ConfigError: inputs that a method does not take.
     """
     _seed(seed)
     loaded = _load(model, dtype)
@@ -127,6 +156,35 @@ def load_source(
             hint="convert the module before it is exported, or build from file.py:factory",
         )
     module = _settled(module, dtype, fixed=loaded.exported is not None)
+    is_random = loaded.random and weights is None
+    loaded = replace(loaded, module=module, notes=tuple(notes), random=is_random)
+    names = tuple(loaded.methods) or (FORWARD,)
+    return tuple(
+        _source(
+            _as_method(loaded, name), name, of_method(inputs, name, names, "--input"), dtype, seed
+        )
+        for name in names
+    )
+
+
+def _as_method(loaded: Loaded, name: str) -> Loaded:
+    """A model as one with the inputs of one of its methods, if it has several."""
+    if not loaded.methods:
+        return loaded
+    method = loaded.methods[name]
+    loaded = replace(loaded, module=seen_as(loaded.module, name))
+    if method.inputs is None and method.kwargs is None:
+        return loaded
+    whole = replace(method, inputs=()) if method.inputs is None else method
+    call = call_of(whole, f"method {name}")
+    if specs := specs_in(call, name):
+        return replace(loaded, inputs=specs)
+    return replace(loaded, call=call, dynamic_shapes=method.dynamic_shapes)
+
+
+def _source(
+    loaded: Loaded, method: str, inputs: Sequence[InputArgument], dtype: str | None, seed: int
+) -> Source:
     call, bound, real = settle_inputs(loaded, inputs, dtype, seed)
     dynamic_shapes, ranges = loaded.dynamic_shapes, {}
     if loaded.exported is not None:
@@ -135,22 +193,28 @@ def load_source(
         dynamic_shapes, ranges = bound.dynamic_shapes(), bound.ranges()
     return Source(
         loaded.name,
-        module,
+        loaded.module,
         call[0],
         call[1],
         dynamic_shapes,
         ranges,
         loaded.exported,
         loaded.metadata,
-        tuple(notes),
-        loaded.random and weights is None,
+        loaded.notes,
+        loaded.random,
         seed,
         bound,
         tuple(real),
+        method,
     )
 
 
 def _load(model: Model, dtype: str | None) -> Loaded:
+    if isinstance(model, tuple) and model and isinstance(model[0], _Whole):
+        given = from_result((nn.Identity(), *model[1:]), "", "the given model")
+        return replace(_load(model[0], dtype), call=given.call, inputs=())
+    if isinstance(model, torch.export.ExportedProgram):
+        return from_program(model, "program")
     if not isinstance(model, str):
         named = model[0] if isinstance(model, tuple) and model else model
         return from_result(model, type(named).__name__.lower(), "the given model")
@@ -216,7 +280,8 @@ def _settled(module: nn.Module, dtype: str | None, *, fixed: bool) -> nn.Module:
     """In evaluation mode, on the CPU, without gradients, in the wanted floating type."""
     if fixed:
         return module
-    module.eval()
+    with suppress(NotImplementedError):  # a module of torch.export stays as it was exported
+        module.eval()
     module.requires_grad_(False)
     if dtype is not None:
         module.to(getattr(torch, dtype))

@@ -15,6 +15,7 @@ import torch
 
 from ..errors import SourceError
 from ..options import DynamicDim, InputSpec, SizeRange
+from ..quantization.libraries import import_operators
 from .loaded import Loaded
 
 _CODE = ("custom_obj_", "opaque_obj_")
@@ -33,6 +34,7 @@ def load_exported(path: Path) -> Loaded:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            program = b"".join(archive.read(n) for n in names if n.endswith(".json"))
     except (OSError, zipfile.BadZipFile) as error:
         raise SourceError(f"{path} is not an exported program", hint=hint) from error
     if not any("/models/" in n or n.endswith("serialized_exported_program.json") for n in names):
@@ -45,6 +47,7 @@ def load_exported(path: Path) -> Loaded:
             f"{path} carries pickled objects, which are not loaded",
             hint="export a model without custom class objects",
         )
+    import_operators(program)
     try:
         with _tensors_only():
             exported = torch.export.load(path)
@@ -56,11 +59,16 @@ def load_exported(path: Path) -> Loaded:
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise SourceError(f"cannot read {path}: {reason[:300]}", hint=hint) from error
+    return from_program(exported, path.stem)
+
+
+def from_program(exported: torch.export.ExportedProgram, name: str) -> Loaded:
+    """An exported program as it is in memory, with the inputs it was exported with."""
     examples = exported.example_inputs
     call = (tuple(examples[0]), dict(examples[1])) if examples else None
     module = exported.module(check_guards=False)
     inputs = () if call else input_specs(exported)
-    return Loaded(path.stem, module, call, inputs, exported=exported)
+    return Loaded(name, module, call, inputs, exported=exported)
 
 
 def input_specs(exported: torch.export.ExportedProgram) -> tuple[InputSpec, ...]:

@@ -18,9 +18,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import SourceError
-from .examples import nearest
+from ..errors import ConfigError, SourceError
+from .examples import Call, nearest
 from .loaded import Loaded
+from .methods import Method, are_methods, check_methods
 
 _RETURNS = "return a module, (module, inputs) or (module, args, kwargs) from the factory"
 _RAISED = "correct the line, or run the factory in Python to see the whole traceback"
@@ -63,17 +64,58 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
+def named_object(text: str, *, what: str, flag: str, hint: str) -> Any:
+    """What ``file.py:name`` or ``package.module:name`` names.
+
+    Args:
+        text: as it was given.
+        what: how messages call it, such as ``metric``.
+        flag: the flag it was given with.
+        hint: how to write it.
+
+    Raises:
+        ConfigError: a text of another form.
+        SourceError: no such file, module or name, or importing it raises, with the user's line.
+    """
+    origin, colon, name = text.rpartition(":")
+    if not colon or not origin or not name.isidentifier():
+        raise ConfigError(f"bad {what} {text!r}", hint=hint)
+    path = Path(origin).expanduser()
+    if path.suffix == ".py" and not path.is_file():
+        raise SourceError(f"there is no file {path}", hint=f"check the path after {flag}")
+    if path.suffix == ".py":
+        try:
+            module = import_file(path)
+        except (Exception, SystemExit) as error:
+            raise raised(error, f"importing {origin}") from error
+    else:
+        module = _import_package(origin)
+    if not hasattr(module, name):
+        known = functions_in(path) if path.suffix == ".py" else []
+        raise SourceError(
+            f"{origin} has no {name!r}",
+            hint=f"it has: {', '.join(known[:8])}" if known else f"define a {what} of that name",
+        )
+    return getattr(module, name)
+
+
 def load_package(package: str, factory: str) -> Loaded:
     """``package.module:factory``, found as ``python -m`` finds it: the working folder first.
 
     Raises:
         SourceError: no such module or factory, code that raises (with its line), a wrong result.
     """
+    module = _import_package(package)
+    name = package.rpartition(".")[2] if factory in _PLAIN_NAMES else factory
+    return _call(module, factory, package, name)
+
+
+def _import_package(package: str) -> ModuleType:
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        module = importlib.import_module(package)
+        return importlib.import_module(package)
     except (Exception, SystemExit) as error:
         absent = isinstance(error, ModuleNotFoundError) and (
             package == error.name or package.startswith(f"{error.name}.")
@@ -84,13 +126,11 @@ def load_package(package: str, factory: str) -> Loaded:
                 hint="install it, or write file.py:factory for a file",
             ) from error
         raise raised(error, f"importing {package}") from error
-    name = package.rpartition(".")[2] if factory in _PLAIN_NAMES else factory
-    return _call(module, factory, package, name)
 
 
 def from_result(result: Any, name: str, origin: str) -> Loaded:
     """A factory's result: a module, ``(module, inputs)``, ``(module, args, kwargs)``, or with
-    ``torch.export``'s dynamic shapes as a fourth.
+    ``torch.export``'s dynamic shapes as a fourth; or ``(module, {name: Method(...)})``.
 
     Raises:
         SourceError: anything else.
@@ -102,7 +142,22 @@ def from_result(result: Any, name: str, origin: str) -> Loaded:
     _check_module(module, origin)
     if not rest:
         return Loaded(name, module)
+    if len(rest) == 1 and are_methods(rest[0]):
+        check_methods(module, rest[0], origin)
+        return Loaded(name, module, methods=dict(rest[0]))
     inputs, kwargs, dynamic_shapes = [*rest, None, None][:3]
+    call = call_of(Method(inputs, kwargs), origin)
+    return Loaded(name, module, call, dynamic_shapes=dynamic_shapes)
+
+
+def call_of(method: Method, origin: str) -> Call:
+    """The positional and keyword arguments that example inputs are.
+
+    Raises:
+        SourceError: they are none.
+    """
+    inputs: Any = method.inputs
+    kwargs: Any = method.kwargs
     if isinstance(inputs, Tensor) or not isinstance(inputs, tuple | list | Mapping):
         inputs = (inputs,)
     if isinstance(inputs, Mapping) and kwargs is None:
@@ -113,8 +168,7 @@ def from_result(result: Any, name: str, origin: str) -> Loaded:
             f"of type {type(kwargs).__name__}",
             hint=_RETURNS,
         )
-    call = (tuple(inputs), dict(kwargs or {}))
-    return Loaded(name, module, call, dynamic_shapes=dynamic_shapes)
+    return tuple(inputs), dict(kwargs or {})
 
 
 def _call(module: ModuleType, factory: str, origin: str, name: str) -> Loaded:

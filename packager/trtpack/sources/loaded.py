@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..options import InputSpec
+from .methods import Method
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Loaded:
     """A model as its source gives it.
 
     Example inputs are either tensors (``call``: args and kwargs) or ``inputs``, specs to draw them
-    from. ``random`` says that the weights come from an initialiser, not from training.
+    from. ``random`` says that the weights come from an initialiser, not from training. A model of
+    several ``methods`` tells the inputs of each there.
     """
 
     name: str
@@ -30,3 +32,4 @@ class Loaded:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     random: bool = False
+    methods: Mapping[str, Method] = field(default_factory=dict)
