@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import dims, wiring
-from .program import Program
+from .program import Program, StateSlot
 from .segments import TENSORRT_KINDS
 
 if TYPE_CHECKING:
@@ -87,22 +87,23 @@ class CallPlan:
         """Whether engines write every output, and can write it where they are told."""
         self.kept = tuple(slots[slot.output] for slot in program.state)
         """The slot of each state's next value."""
-        self.risky = self._may_alias(steps)
+        self.risky = self._may_alias(steps, program.state)
         """The slots of outputs and next states that may lie in the memory of a state."""
         self._others: tuple[Sized, ...] = tuple(
             _other(output, self._at) for output in program.outputs if not isinstance(output, str)
         )
 
-    def _may_alias(self, steps: Sequence[Step]) -> tuple[int, ...]:
+    def _may_alias(self, steps: Sequence[Step], state: Sequence[StateSlot]) -> tuple[int, ...]:
         if not self.kept:
             return ()
+        written = [k for k, slot in zip(self.kept, state, strict=True) if not slot.is_read_only]
         fresh = {
             slot
             for step in steps
             if step.segment.kind in TENSORRT_KINDS
             for slot in range(step.first, step.first + step.count)
         }
-        return tuple({slot: None for slot in (*self.tensors, *self.kept) if slot not in fresh})
+        return tuple({slot: None for slot in (*self.tensors, *written) if slot not in fresh})
 
     def values(self, inputs: Sequence[torch.Tensor], states: Sequence[torch.Tensor] = ()) -> Values:
         """The slots before the first segment."""

@@ -58,6 +58,12 @@ class Place:
             self.wrong("an integer from 0")
         return self.value
 
+    def boolean(self) -> bool:
+        """The value, true or false."""
+        if not isinstance(self.value, bool):
+            self.wrong("true or false")
+        return self.value
+
     def items(self) -> Iterator[Place]:
         """The values of a list."""
         if not isinstance(self.value, list):

@@ -66,7 +66,9 @@ class DeviceBuilds:
             return {}, failed
 
         def note(segment: str, error: Exception) -> None:
-            failed[segment] = str(error)
+            if self._strict and segment not in choice.chosen.optional:
+                raise error
+            failed[segment] = str(error).splitlines()[0]
 
         with phase("build"):
             done = finish_variant(
@@ -74,7 +76,7 @@ class DeviceBuilds:
                 choice.variant,
                 segments,
                 replace(self._shop, rebuild=rebuild),
-                on_failure=None if self._strict else note,
+                on_failure=note,
             )
         return {engine.segment: engine for engine in done}, failed
 

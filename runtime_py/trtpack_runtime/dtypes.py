@@ -14,7 +14,8 @@ class DType:
     """An element type.
 
     ``name`` is TensorRT's enum name and the spelling used in every trtpack file; ``DOUBLE`` exists
-    at program level only, since no TensorRT release computes in it.
+    at program level only, since no TensorRT release computes in it. ``INT4`` exists within networks
+    only, and is stored as bytes of two elements each, the first in the low bits.
     """
 
     name: str
@@ -35,6 +36,7 @@ _TABLE = (
     DType("DOUBLE", "F64", "float64", 64, "float"),
     DType("FP8", "F8_E4M3", "float8_e4m3fn", 8, "float"),
     DType("INT8", "I8", "int8", 8, "int"),
+    DType("INT4", "U8", "uint8", 4, "int"),
     DType("UINT8", "U8", "uint8", 8, "int"),
     DType("INT16", "I16", "int16", 16, "int"),
     DType("INT32", "I32", "int32", 32, "int"),
@@ -44,8 +46,9 @@ _TABLE = (
 )
 
 DTYPES: dict[str, DType] = {row.name: row for row in _TABLE}
-_BY_SAFETENSORS = {row.safetensors: row for row in _TABLE}
-_BY_TORCH = {row.torch: row for row in _TABLE}
+_WHOLE_BYTES = tuple(row for row in _TABLE if row.bits >= 8)
+_BY_SAFETENSORS = {row.safetensors: row for row in _WHOLE_BYTES}
+_BY_TORCH = {row.torch: row for row in _WHOLE_BYTES}
 
 NETWORK_DTYPES = frozenset(DTYPES) - {"DOUBLE", "INT16", "COMPLEX64"}
 """The types a TensorRT network may contain."""

@@ -31,6 +31,9 @@ from .store_folder import (
 
 _CHUNK = 1 << 20
 _MARGIN_BYTES = 64 << 20
+_REFUSAL_S = 7 * 86400.0
+"""How long a refusal is believed."""
+
 _SETTLED_S = 3600.0
 """A file that nobody writes any more is older."""
 
@@ -159,6 +162,22 @@ class EngineStore:
         self.prune(self.limit_bytes, keep=key)
         return self._read(key)
 
+    def refuse(self, key: str, reason: str) -> None:
+        """Remembers for a week why the engine of a key cannot be built."""
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replaced(self.folder / f"{key}.refused") as file:
+                file.write(reason.encode())
+
+    def refused(self, key: str) -> str | None:
+        """Why the engine of a key could not be built when that was tried; None where it was not."""
+        for folder in self.place.read:
+            path = folder / f"{key}.refused"
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                if time.time() - path.stat().st_mtime < _REFUSAL_S:
+                    return path.read_text(encoding="utf-8")
+        return None
+
     def find(self, beginning: str) -> list[StoredEngine]:
         """The engines whose keys begin so."""
         return [entry for entry in self.entries() if entry.key.startswith(beginning)]
@@ -264,11 +283,14 @@ class EngineStore:
         return True
 
     def _sweep(self, now: float) -> None:
-        """Drops engines without a record, and files that were never finished."""
+        """Drops engines without a record, files that were never finished, old refusals."""
         with contextlib.suppress(OSError):
             for path in (*self.folder.glob("*.engine"), *self.folder.glob(".*.partial")):
                 lone = path.suffix == ".partial" or not path.with_suffix(".json").exists()
                 if lone and now - path.stat().st_mtime > _SETTLED_S:
+                    path.unlink()
+            for path in self.folder.glob("*.refused"):
+                if now - path.stat().st_mtime > _REFUSAL_S:
                     path.unlink()
 
     def _removable(self) -> list[StoredEngine]:

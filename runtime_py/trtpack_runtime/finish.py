@@ -16,15 +16,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .builders import Work
 from .bundle import Bundle
 from .device_tactics import keep_tactics, known_tactics, prove_locked, provenance, together
 from .durations import ago
 from .engine_store import EngineStore
+from .engines._inductor_build import UncompilableError
 from .errors import BuildCancelled, BundleError, ConfigError, DeviceError, EngineBuildError
 from .own_engines import estimate
 from .progress import OnProgress, Watch
-from .segment_jobs import SegmentJob, about_engine, check_content, segment_job, usable
+from .segment_jobs import SegmentJob, about_engine, check_content, segment_job, suffix, usable
 from .tactics import TacticKey, Tactics, TacticStore
 
 _PATIENCE_S = 0.5
@@ -101,12 +101,12 @@ def finish_segment(
 
     Raises:
         DeviceError: this machine cannot build it.
-        EngineBuildError: TensorRT refused, or its process died.
+        EngineBuildError: TensorRT or the compiler refused, or its process died.
         BundleError: the bundle is damaged, or was replaced meanwhile.
         ConfigError: the disk refused.
     """
     job = segment_job(bundle, variant, segment)
-    why = job.builder.cannot_build(job.site(shop.facts))
+    why = job.cannot_build(shop.facts)
     if why is not None:
         raise DeviceError(
             f"cannot build {segment} of {variant} here: {why}",
@@ -115,7 +115,11 @@ def finish_segment(
     key = job.key(shop.facts)
     if not shop.rebuild and (found := _stored(shop, job, key)):
         return found
-    watch = Watch(segment, len(job.network.layers), shop.on_progress)
+    if not shop.rebuild and (why := shop.stores.engines.refused(key)) is not None:
+        raise EngineBuildError(
+            f"{why}; it was tried before", hint="--rebuild tries again, and so does a week"
+        )
+    watch = Watch(segment, job.count, shop.on_progress, job.parts)
     began = time.time()
     with _locked(shop.stores.engines, key, watch):
         found = _stored(shop, job, key)
@@ -174,15 +178,17 @@ def _locked(store: EngineStore, key: str, watch: Watch) -> Iterator[None]:
 def _build(job: SegmentJob, key: str, shop: Workshop, watch: Watch, seed: bytes | None) -> Finished:
     facts, stores = shop.facts, shop.stores
     check_content(job)
-    weights = [job.bundle.file_part(name) for name in job.bundle.manifest.weights.members]
     caches = job.bundle.manifest.variants[job.variant].caches
     known = known_tactics(job.bundle, caches, job.ref.kind, facts, stores.tactics)
     tactics = seed or together([t.blob for t in known])
-    plan = shop.scratch / f"{job.segment}-{key[:12]}.plan"
+    plan = shop.scratch / f"{job.segment}-{key[:12]}{suffix(job.ref.kind)}"
     watch.starts(estimate(stores.engines, job.content, facts))
     began = time.perf_counter()
-    work = Work(job.segment, job.network, weights, job.options, tactics)
-    outcome = job.builder.build(work, plan, job.site(facts), watch.event)
+    try:
+        outcome = job.build(plan, facts, tactics, watch.event)
+    except UncompilableError as error:
+        stores.engines.refuse(key, str(error).splitlines()[0])
+        raise
     seconds = time.perf_counter() - began
     if not job.bundle.is_in_place():
         plan.unlink(missing_ok=True)

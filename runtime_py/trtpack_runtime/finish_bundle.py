@@ -6,12 +6,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import ledger, tactics
 from .atomic import cannot_write
-from .builders import BUILDERS, Site
 from .bundle import Bundle, Member, open_bundle
 from .device_tactics import known_tactics
 from .errors import ConfigError, DeviceError
@@ -19,7 +18,7 @@ from .finish import Finished, Workshop, finish_variant
 from .manifest import Manifest, Variant
 from .resolve import unknown_variant, verdict_of
 from .rewrite import rewrite
-from .segment_jobs import buildable
+from .segment_jobs import buildable, cannot_build, suffix
 from .tactics import Tactics
 
 
@@ -28,7 +27,8 @@ class FinishedBundle:
     """A finished bundle: what became of each variant's engines.
 
     ``engines`` are those built or taken from the store; ``ready`` the variants that lacked none;
-    ``skipped`` says why others were left as they are; ``caches`` is the bytes of tactic caches.
+    ``skipped`` says why others were left as they are; ``caches`` is the bytes of tactic caches;
+    ``uncompiled`` says by variant and segment why PyTorch's own part is not compiled.
     """
 
     bundle: Bundle
@@ -36,6 +36,7 @@ class FinishedBundle:
     ready: tuple[str, ...]
     skipped: Mapping[str, str]
     caches: Mapping[str, int]
+    uncompiled: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def finish_bundle(
@@ -44,9 +45,10 @@ def finish_bundle(
     shop: Workshop,
     *,
     target: str | None = None,
+    compiled: bool = True,
 ) -> FinishedBundle:
     """Builds what this machine can build of ``bundle``, or of its variant ``target``, and writes it
-    to ``path``, which may be the bundle's own.
+    to ``path``, which may be the bundle's own. Without ``compiled`` only what TensorRT builds.
 
     Raises:
         ConfigError: no variant ``target``, or the disk refuses; what was at ``path`` is kept.
@@ -58,46 +60,72 @@ def finish_bundle(
     variants = bundle.manifest.variants
     if target is not None and target not in variants:
         raise unknown_variant(target, list(variants))
-    lacking, ready, skipped = _sorted_out(bundle, target, shop)
+    lacking, ready, skipped, uncompiled = _sorted_out(bundle, target, shop, compiled)
     if skipped and not lacking:
         reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
         raise DeviceError(
             f"cannot build the engines of {bundle.path} here: {reasons}",
             hint="run it on such a device, trtpack doctor shows what this one is",
         )
-    engines = {
-        name: tuple(finish_variant(bundle, name, segments, shop))
-        for name, segments in lacking.items()
+    engines = {}
+    for name, segments in lacking.items():
+
+        def note(segment: str, error: Exception, name: str = name) -> None:
+            if not variants[name].is_optional(segment):
+                raise error
+            uncompiled.setdefault(name, {})[segment] = str(error).splitlines()[0]
+
+        engines[name] = tuple(finish_variant(bundle, name, segments, shop, on_failure=note))
+    learnt = {
+        name: known
+        for name, built in engines.items()
+        if (known := _tactics(bundle, variants[name], built, shop)) is not None
     }
+    finished = write_finished(bundle, path, engines, learnt)
+    caches = {name: len(known.blob) for name, known in learnt.items()}
+    return FinishedBundle(finished, engines, tuple(ready), skipped, caches, uncompiled)
+
+
+def write_finished(
+    bundle: Bundle,
+    path: Path,
+    engines: Mapping[str, tuple[Finished, ...]],
+    learnt: Mapping[str, Tactics],
+) -> Bundle:
+    """Writes ``bundle`` to ``path`` with engines and tactics by variant, and opens that.
+
+    Raises:
+        ConfigError: the disk refuses; what was at ``path`` is kept.
+        BundleError: the bundle is damaged, or was replaced meanwhile.
+    """
     manifest, members = bundle.manifest, []
-    caches = {}
     for name, built in engines.items():
-        known = _tactics(bundle, variants[name], built, shop)
-        if known is not None:
-            caches[name] = len(known.blob)
-        manifest, added = _with(manifest, name, built, known)
+        manifest, added = _with(manifest, name, built, learnt.get(name))
         members += added
     rewrite(bundle, path, manifest=manifest, add=members)
     finished = open_bundle(path)
     _trust(finished, engines)
-    return FinishedBundle(finished, engines, tuple(ready), skipped, caches)
+    return finished
 
 
-def engine_member(variant: str, segment: str) -> str:
-    """The name of a plan's member."""
-    return f"engines/{variant}/{segment}.plan"
+def engine_member(variant: str, segment: str, kind: str) -> str:
+    """The name of an engine's member."""
+    return f"engines/{variant}/{segment}{suffix(kind)}"
 
 
 def _sorted_out(
-    bundle: Bundle, target: str | None, shop: Workshop
-) -> tuple[dict[str, list[str]], list[str], dict[str, str]]:
-    """The segments to build by variant, the variants that lack none, and why not the others."""
+    bundle: Bundle, target: str | None, shop: Workshop, compiled: bool
+) -> tuple[dict[str, list[str]], list[str], dict[str, str], dict[str, dict[str, str]]]:
+    """The segments to build by variant, the variants that lack none, why not the others, and why
+    what PyTorch runs in any case is not compiled."""
     lacking: dict[str, list[str]] = {}
+    uncompiled: dict[str, dict[str, str]] = {}
     ready, skipped = [], {}
     for name, variant in bundle.manifest.variants.items():
         if target not in (None, name):
             continue
-        refs = buildable(bundle, name)
+        found = buildable(bundle, name)
+        refs = {s: ref for s, ref in found.items() if compiled or not variant.is_optional(s)}
         wanted = [
             segment
             for segment, ref in refs.items()
@@ -108,14 +136,19 @@ def _sorted_out(
         if not wanted:
             ready.append(name)
             continue
-        site = Site(shop.facts, variant.target)
-        reasons = (BUILDERS[refs[s].kind].cannot_build(site) for s in wanted)
-        why = next((reason for reason in reasons if reason is not None), None)
+        reasons = {s: cannot_build(refs[s].kind, variant.target, shop.facts) for s in wanted}
+        left = {s: why for s, why in reasons.items() if why is not None}
+        why = next((why for s, why in left.items() if not variant.is_optional(s)), None)
         if why is not None:
             skipped[name] = why
+            continue
+        if left:
+            uncompiled[name] = left
+        if buildable_here := sorted(set(wanted) - left.keys()):
+            lacking[name] = buildable_here
         else:
-            lacking[name] = sorted(wanted)
-    return lacking, ready, skipped
+            ready.append(name)
+    return lacking, ready, skipped, uncompiled
 
 
 def _tactics(
@@ -137,7 +170,7 @@ def _with(
     members = []
     refs = dict(variant.engines)
     for engine in built:
-        member = refs[engine.segment].member or engine_member(name, engine.segment)
+        member = refs[engine.segment].member or engine_member(name, engine.segment, engine.kind)
         members.append(Member(member, engine.path))
         refs[engine.segment] = replace(
             refs[engine.segment], member=member, record=engine.record, deferred=None

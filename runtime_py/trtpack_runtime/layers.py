@@ -46,6 +46,8 @@ NUMBERS = FLOATS | INTS
 ALL = NUMBERS | {"BOOL", "INT8", "FP8"}
 """What layers that only move elements take; UINT8 goes no further than a cast."""
 ANY = ALL | {"UINT8"}
+QUANTIZED = frozenset({"INT8", "FP8", "INT4"})
+"""What ``quantize`` answers and ``dequantize`` reads; FP4 has no PyTorch type to hold it."""
 
 
 ENUMS: Mapping[str, frozenset[str]] = {
@@ -321,6 +323,7 @@ _TABLE = (
         {"interleaved": "bool"},
         since="10.15",
     ),
+    # a scale of no dim is for all, of one dim for each channel, of the input's rank for each block
     Kind(
         "quantize",
         (_x(FLOATS), Operand("scale", FLOATS)),
@@ -328,7 +331,7 @@ _TABLE = (
     ),
     Kind(
         "dequantize",
-        (_x(frozenset({"INT8", "FP8"})), Operand("scale", FLOATS)),
+        (_x(QUANTIZED), Operand("scale", FLOATS)),
         {"axis": "int?", "output_type": "dtype"},
     ),
     Kind(

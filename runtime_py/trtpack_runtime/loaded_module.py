@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -17,13 +19,15 @@ from .execution import Placed, Segments
 from .finish import Finished
 from .input_check import InputPolicy
 from .method_call import CallOptions, MethodCall, OutputPolicy
-from .module_weights import destination, is_same, register_state, register_weights, state_buffer
+from .module_weights import destination, keep_state, register_state, register_weights
+from .picking import Picked, pick
 from .resolve import Choice
 from .segment_loading import in_pytorch, load_segments
 from .signatures import with_signature
 from .startup import Startup
 from .state_slots import StateSlots
 from .tracing import SEGMENT, Origin, attach
+from .weight_changes import Changes, Stale, check_taken, every_segment, others
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -41,6 +45,8 @@ _SHARED = (
     "_call_options",
     "_programs",
     "_loaded",
+    "_changes",
+    "_sharers",
 )
 """What twins have in common."""
 
@@ -84,6 +90,9 @@ class LoadedModule(torch.nn.Module):
         self._own, self._failed, self._trust = dict(own or {}), dict(failed or {}), trust
         self._avoided, self._options = dict(avoided or {}), dict(options or {})
         self._call_options = CallOptions.of(self._options)
+        self._changes = Changes()
+        self._stale: Stale | None = None
+        self._refitting, self._sharers = threading.RLock(), weakref.WeakSet[LoadedModule]([self])
         variant = bundle.manifest.variants[choice.variant]
         self._programs = {
             method: program_json.from_json(bundle.json(member))
@@ -93,7 +102,7 @@ class LoadedModule(torch.nn.Module):
         host = torch.device("cpu")
         self._loaded = Loaded(Segments({}), stored, host, {})
         self._state = self._new_state()
-        self.register_load_state_dict_post_hook(_keep_state)
+        self.register_load_state_dict_post_hook(keep_state)
         self.eval()
         if device == host:
             self._engage(self._load_segments(host, stored), stored, host)
@@ -143,13 +152,16 @@ class LoadedModule(torch.nn.Module):
         Neither engines nor weights are loaded or copied; it may be made and called while this one
         is called by another thread.
         """
+        self.refit()
         twin = type(self).__new__(type(self))
         torch.nn.Module.__init__(twin)
         for name in _SHARED:
             twin.__dict__[name] = self.__dict__[name]
+        twin._stale, twin._refitting = None, threading.RLock()
+        self._sharers.add(twin)
         twin._options, twin._avoided = dict(self._options), dict(self._avoided)
         twin._state = twin._new_state()
-        twin.register_load_state_dict_post_hook(_keep_state)
+        twin.register_load_state_dict_post_hook(keep_state)
         twin.eval()
         twin._loaded = twin._compiled(self._loaded.segments)
         twin._register()
@@ -182,6 +194,7 @@ class LoadedModule(torch.nn.Module):
 
     def put_in_pytorch(self, segment: str, reason: str) -> None:
         """Runs a segment in PyTorch from the next call on; ``failed_engines`` tells the reason."""
+        self.refit()
         loaded = self._loaded
         placed = Placed(loaded.stored, lambda tensor: tensor.to(loaded.device))
         programs, device = self._programs.values(), loaded.device
@@ -226,27 +239,98 @@ class LoadedModule(torch.nn.Module):
         attach(cast("BundleModule", self))
 
     def _origin(self, part: str, device: torch.device) -> Origin:
-        path, digest = self._bundle.path.absolute(), self._bundle.digest
-        return Origin(str(path), digest, self._choice.variant, part, str(device))
+        path = self._bundle.path.absolute()
+        return Origin(str(path), self.identity, self._choice.variant, part, str(device))
+
+    @property
+    def stale(self) -> bool:
+        """Whether weights were loaded that its engines get at the next call."""
+        return self._stale is not None
+
+    @property
+    def identity(self) -> str:
+        """The bundle's digest, and with other weights than its own a mark of these."""
+        return "+".join(filter(None, (self._bundle.digest, self._changes.mark)))
+
+    def refit(self) -> Segments:
+        """Gives engines the weights that ``load_state_dict`` gave the module, which the next call
+        does otherwise; answers the segments that run then.
+
+        Raises:
+            BundleError: (strict) an engine does not take them.
+            DeviceError: the GPU has no memory for an engine beside the present one.
+        """
+        with self._refitting, torch.inference_mode(False), torch.no_grad():
+            stale, loaded = self._stale, self._loaded
+            if stale is None:
+                return loaded.segments
+            from .starting import told
+
+            alone = len(self._sharers) == 1  # twins go on with the weights they have
+            kept = stale.kept(self._bundle, self._changes, in_place=alone)
+            placed = Placed(loaded.stored, lambda tensor: tensor.to(loaded.device))
+            segments = self._load_segments(loaded.device, placed, kept)
+            self._stale = None
+            self._engage(segments, {**loaded.stored, **placed.moved}, loaded.device)
+        if segments.failed.keys() & stale.names:
+            told(cast("BundleModule", self))
+        return segments
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, *rest: Any
     ) -> None:
-        """Accepts the weights it has; others would leave the engines behind."""
+        """Takes other weights, which engines that can be refitted get at the next call."""
         *_, errors = rest
-        for name, own in self.state_dict().items():
-            given = state_dict.get(prefix + name)
-            if given is not None and name not in self._state.values and not is_same(own, given):
-                errors.append(
-                    f"{prefix}{name}: the engines were built with other weights; "
-                    "give these to the bundle with: trtpack update-weights"
-                )
-                state_dict[prefix + name] = own
+        names = self._bundle.manifest.weights
+        with torch.inference_mode(False):
+            given = others(names, self._loaded.stored, state_dict, prefix, self._state.values)
+        if given:
+            try:
+                self._change(given)
+            except TrtpackError as error:
+                errors.append(f"{error.message}; {error.hint}")
+                now = self.state_dict()
+                state_dict.update({prefix + name: now[name] for name in given})
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *rest)
+
+    def _change(self, given: Mapping[str, torch.Tensor]) -> None:
+        """Takes weights over and marks the engines that read them as stale.
+
+        Raises:
+            BundleError: a constant follows from the weights in a way that the bundle does not tell.
+            ConfigError: an engine cannot take them.
+        """
+        self.startup.wait()
+        with self._refitting, torch.inference_mode(False), torch.no_grad():
+            before, loaded = self._changes, self._loaded
+            changes = before.with_state(given, self._bundle, self._programs.values())
+            names = before.stored.keys() | changes.stored.keys()
+            every = every_segment(self._bundle, self._programs.values())
+            strict = bool(self._options.get("strict"))
+            affected = check_taken(every, names, changes, self._picked, strict=strict)
+            stored = dict(loaded.stored)
+            for name in names:
+                new = changes.stored.get(name)
+                value = self._bundle.weights[name].tensor() if new is None else new
+                stored[name] = value.to(stored[name].device)
+            self._changes = changes
+            stale = self._stale or Stale(loaded.segments)
+            self._stale = replace(stale, names=stale.names | affected)
+            segments = self._stale.late(self.refit)
+            quiet = replace(self._call_options, cuda_graphs="off")
+            self._engage(segments, stored, loaded.device, quiet)
+
+    def _picked(self, segment: str) -> Picked | None:
+        """The engine that runs a segment; None where PyTorch does."""
+        if segment in self._avoided:
+            return None
+        ref = self._bundle.manifest.variants[self._choice.variant].engines.get(segment)
+        return pick(self._choice, segment, ref, self._own.get(segment), trust=self._trust)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         """Moves to another device; everything else that ``fn`` may do is refused."""
         self.startup.wait()  # engines that are still to come are for the present device
+        self.refit()
         loaded = self._loaded
         device = destination(fn, loaded.stored.values(), loaded.device)
         if device == loaded.device:
@@ -261,11 +345,15 @@ class LoadedModule(torch.nn.Module):
         return self
 
     def _engage(
-        self, segments: Segments, stored: dict[str, torch.Tensor], device: torch.device
+        self,
+        segments: Segments,
+        stored: dict[str, torch.Tensor],
+        device: torch.device,
+        options: CallOptions | None = None,
     ) -> None:
         """Makes these segments the ones that calls run on."""
         self._loaded = Loaded(segments, stored, device, {})
-        self._loaded = self._compiled(segments)
+        self._loaded = self._compiled(segments, options)
         self._register()
 
     def _compiled(self, segments: Segments, options: CallOptions | None = None) -> Loaded:
@@ -286,7 +374,10 @@ class LoadedModule(torch.nn.Module):
         return Loaded(segments, stored, device, calls)
 
     def _load_segments(
-        self, device: torch.device, constants: Mapping[str, torch.Tensor]
+        self,
+        device: torch.device,
+        constants: Mapping[str, torch.Tensor],
+        kept: Segments | None = None,
     ) -> Segments:
         return load_segments(
             self._bundle,
@@ -298,6 +389,8 @@ class LoadedModule(torch.nn.Module):
             trust=self._trust,
             options=self._options,
             avoided=self._avoided,
+            changes=self._changes,
+            kept=kept,
         )
 
     def __deepcopy__(self, memo: Any) -> NoReturn:
@@ -305,13 +398,3 @@ class LoadedModule(torch.nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         refuse_copies(str(self._bundle.path))
-
-
-def _keep_state(module: torch.nn.Module, incompatible: Any) -> None:
-    """Takes over state that ``load_state_dict(assign=True)`` put in place of the module's."""
-    state: StateSlots = module.__dict__["_state"]
-    with state.lock, torch.inference_mode(False), torch.no_grad():
-        for name, value in list(state.values.items()):
-            given = state_buffer(module, name)
-            if given is not value:
-                state.replace(name, given.detach().clone())

@@ -33,7 +33,7 @@ def load(
     imports: Sequence[str] = (),
     build: bool = True,
     rebuild: bool = False,
-    cuda_graphs: bool | Literal["off", "on", "auto"] = False,
+    cuda_graphs: bool | Literal["off", "on", "auto"] | None = None,
     inputs: Literal["refuse", "convert"] = "refuse",
     outputs: Literal["fresh", "reused"] = "fresh",
     on_progress: OnProgress | None = None,
@@ -58,6 +58,7 @@ def load(
         rebuild: build every engine that this device can build anew.
         cuda_graphs: replay TensorRT engines as CUDA graphs while shapes stay the same, which is
             faster where kernels are small; takes memory for one more copy of inputs and outputs.
+            None for what the bundle says, which is not to unless it was built so.
         inputs: "refuse" what is on another device or of another type, as PyTorch does, or "convert"
             it where nothing is lost.
         outputs: "fresh" ones at each call, or memory that the next call with equal shapes
@@ -94,6 +95,8 @@ def load(
                 bundle, here, stores, target=target, strict=strict, trust=trust, build=build
             )
             where = usable(wanted or default_device(bundle, choice))
+            if cuda_graphs is None:
+                cuda_graphs = bundle.manifest.variants[choice.variant].cuda_graphs
         plan = Start(
             bundle,
             choice,

@@ -18,7 +18,8 @@ class EngineRef:
     """A segment's engine: a member with its compatibility record, or why there is none yet.
 
     ``options`` is what a device builds it with, and ``content`` a digest of what it computes: its
-    network and the weights that reads (``engine_store.content_of``).
+    network or graph and the weights that reads (``engine_store.content_of``,
+    ``compiling.Source.content``).
     """
 
     kind: str
@@ -34,13 +35,19 @@ class Variant:
     """What the bundle has for one target: method -> program member, segment -> engine.
 
     ``caches`` holds under ``timing`` what the tactic search found: ``member``, its readable twin
-    ``lock`` where there is one, and the ``key`` of the devices it is good for.
+    ``lock`` where there is one, and the ``key`` of the devices it is good for. With ``cuda_graphs``
+    its calls are replayed as CUDA graphs where the caller says nothing of them.
     """
 
     target: Mapping[str, Any]
     programs: Mapping[str, str]
     engines: Mapping[str, EngineRef]
     caches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    cuda_graphs: bool = False
+
+    def is_optional(self, segment: str) -> bool:
+        """Whether a segment is PyTorch's in any case, and its engine is only that, compiled."""
+        return self.engines[segment].kind == "inductor" and self.target["kind"] != "inductor"
 
 
 def read_variant(place: Place) -> Variant:
@@ -48,12 +55,13 @@ def read_variant(place: Place) -> Variant:
     target = place["target"]
     target["name"].string()
     target["kind"].string()
-    caches = place.get("caches")
+    caches, graphs = place.get("caches"), place.get("cuda_graphs")
     return Variant(
         target.object(),
         place["programs"].mapping(Place.string),
         place["engines"].mapping(_engine),
         caches.mapping(_cache) if caches else {},
+        graphs.boolean() if graphs else False,
     )
 
 
@@ -65,6 +73,7 @@ def variant_json(variant: Variant) -> dict[str, Any]:
         "programs": dict(variant.programs),
         "engines": {segment: _engine_json(e) for segment, e in variant.engines.items()},
         **({"caches": caches} if caches else {}),
+        **({"cuda_graphs": True} if variant.cuda_graphs else {}),
     }
 
 

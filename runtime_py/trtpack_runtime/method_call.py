@@ -20,6 +20,7 @@ from .input_check import InputCheck, InputPolicy
 from .manifest import Method
 from .module_weights import state_buffer
 from .program import Program
+from .repeat import Repeat, repeat_of
 from .state_slots import StateSlots, unaliased
 from .tracing import Origin, call
 from .whole_graph import WholeGraphs, whole_graphs
@@ -95,10 +96,14 @@ class MethodCall:
             self.graphs = whole_graphs(
                 program, segments, stored, device, loud=loud, size=options.graphs
             )
+        self._repeat: Repeat | None = None if self.reuses else repeat_of(self.plan)
 
     def __call__(self, tensors: Sequence[Any], state: StateSlots) -> Any:
         """The nested answer to a call with these tensors; InputMismatchError where they do not
         fit."""
+        outputs = self._again(tensors, None)
+        if outputs is not None:
+            return self.convention.answer(outputs)
         inputs = self.check(tensors)
         outputs = self.run(inputs, state)
         return self.convention.answer(self.plan.leaves(outputs, inputs))
@@ -140,12 +145,26 @@ class MethodCall:
     ) -> list[torch.Tensor]:
         """The flat outputs to flat inputs, in ``out`` where that is given; InputMismatchError where
         either do not fit."""
+        outputs = self._again(inputs, out)
+        if outputs is not None:
+            return outputs
         if out is None:
             return self.run(self.check(inputs), state)
         if self.check_out.again(inputs, out):
             return self.run(inputs, state, out)
         inputs = self.check(inputs)
         return self.run(inputs, state, out, is_plain=self.check_out(inputs, out))
+
+    def _again(
+        self, inputs: Sequence[Any], out: Sequence[torch.Tensor] | None
+    ) -> list[torch.Tensor] | None:
+        """The outputs of a call that is like an earlier one in everything; None for any other."""
+        if self._repeat is None:
+            return None
+        try:
+            return self._repeat(inputs, out)
+        except (RuntimeError, MemoryError) as error:
+            raise_fault(error)
 
     def run(
         self,
@@ -188,6 +207,8 @@ class MethodCall:
             if outputs is None:
                 values = self._values(inputs, (), out, is_plain)
                 outputs = self._placed(values, inputs, out)
+            if self._repeat is not None and is_plain:
+                self._repeat.note(inputs, out)
             return outputs
         with state.lock:
             states = state.tensors(self.slots)

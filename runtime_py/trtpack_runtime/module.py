@@ -23,6 +23,7 @@ from .memory_plan import MemoryPlan
 from .method_call import MethodCall, OutputPolicy
 from .phases import LoadTimes
 from .resolve import Choice
+from .segment_loading import PORTABLE
 from .smoke import SmokeReport
 from .tracing import is_traced
 
@@ -61,7 +62,24 @@ class BundleModule(LoadedModule):
     @property
     def failed_engines(self) -> Mapping[str, str]:
         """Why segments run in PyTorch whose engine could not be built or loaded, by segment."""
-        return {**self._failed, **self._loaded.segments.failed}
+        optional = self._choice.chosen.optional
+        failed = {name: why for name, why in self._failed.items() if name not in optional}
+        return {**failed, **self._loaded.segments.failed}
+
+    @property
+    def uncompiled(self) -> Mapping[str, str]:
+        """Why segments that PyTorch runs in any case are not compiled, by segment; one that was
+        not to be compiled is not named."""
+        chosen, loaded = self._choice.chosen, self._loaded.segments
+        if self._choice.degraded:
+            return {}
+        portable = {
+            s.name for found in loaded.methods.values() for s in found if s.kind == PORTABLE
+        }
+        return {
+            name: self._failed.get(name, chosen.engines[name].reason)
+            for name in sorted(chosen.optional & portable - loaded.failed.keys())
+        }
 
     @property
     def own_engines(self) -> Mapping[str, Finished]:
@@ -185,6 +203,7 @@ class BundleModule(LoadedModule):
     def watching(self, watch: Watch) -> Iterator[None]:
         """Runs every segment as ``watch`` says, without CUDA graphs of the whole program, until the
         block ends."""
+        self.refit()
         before = self._loaded
         quiet = replace(self._call_options, cuda_graphs="off")
         self._loaded = self._compiled(before.segments.watched(watch), quiet)
@@ -200,6 +219,12 @@ class BundleModule(LoadedModule):
         Where outputs are wrong, the report names the segments to blame. With ``degrade`` PyTorch
         runs these from now on, if everything is right then; ``failed_engines`` says so.
         """
+        if self._changes.stored:
+            raise ConfigError(
+                "the golden samples are of the weights that the bundle has, not of those that "
+                "were loaded since",
+                hint="give these to the bundle with: trtpack update-weights",
+            )
         report = SmokeReport(())
         for name in self.methods if method is None else (method,):
             replay = partial(self._replay, name)

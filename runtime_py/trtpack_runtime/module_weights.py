@@ -9,6 +9,7 @@ import torch
 
 from .errors import ConfigError
 from .manifest import Weights
+from .state_slots import StateSlots
 
 
 def register_weights(
@@ -47,6 +48,16 @@ def state_buffer(root: torch.nn.Module, name: str) -> torch.Tensor:
     value = module._buffers[name.rpartition(".")[2]]
     assert value is not None
     return value
+
+
+def keep_state(module: torch.nn.Module, incompatible: object) -> None:
+    """Takes over state that ``load_state_dict(assign=True)`` put in place of the module's."""
+    state: StateSlots = module.__dict__["_state"]
+    with state.lock, torch.inference_mode(False), torch.no_grad():
+        for name, value in list(state.values.items()):
+            given = state_buffer(module, name)
+            if given is not value:
+                state.replace(name, given.detach().clone())
 
 
 def destination(

@@ -156,6 +156,15 @@ class Network:
             types.update(tensor.dtype for tensor in network.tensors.values())
         return types
 
+    def constants_scaled(self) -> frozenset[str]:
+        """Constants that layers of quantization read: scales, and what is scaled.
+
+        TensorRT wants them known when an engine is built, so an engine keeps them.
+        """
+        kinds = ("quantize", "dequantize")
+        layers = (layer for layer in self.every_layer() if layer.kind in kinds)
+        return frozenset(name for layer in layers for name in layer.operand_names())
+
     def outputs_by_data(self) -> tuple[str, ...]:
         """The outputs whose shape does not follow from the inputs' shapes alone."""
         given = {tensor.name for tensor in self.inputs}

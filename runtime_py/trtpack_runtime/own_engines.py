@@ -7,13 +7,12 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from .builders import BUILDERS, Site
 from .bundle import Bundle
 from .durations import about, ago
 from .engine_store import EngineStore
 from .manifest import EngineRef, Variant
 from .resolve import OwnEngine, verdict_of
-from .segment_jobs import buildable, device_name, segment_job, usable
+from .segment_jobs import buildable, cannot_build, device_name, segment_job, usable
 
 
 def own_engines(
@@ -52,7 +51,7 @@ def _own(
     verdict = verdict_of(ref, variant.target, facts, untrusted)
     if verdict.fit == "exact":
         return None
-    why = BUILDERS[ref.kind].cannot_run(Site(facts, variant.target))
+    why = cannot_build(ref.kind, variant.target, facts, to_run=True)
     if why is not None:
         if verdict.fit != "rebuild":
             return None
@@ -69,7 +68,7 @@ def _own(
             return None
         return OwnEngine("rebuild", "not built on this device yet, and building is switched off")
     seconds = None if store is None else estimate(store, job.content, facts)
-    count = f"{len(job.network.layers)} layers"
+    count = f"{job.count} {job.parts}"
     hint = count if seconds is None else f"{about(seconds)}: {count}"
     return OwnEngine("builds", f"builds here at its first run ({hint})", seconds)
 

@@ -34,11 +34,19 @@ class Segment:
 
 @dataclass(frozen=True)
 class StateSlot:
-    """A mutated buffer: read as value ``input`` before a call, replaced by ``output`` after it."""
+    """A mutated buffer: read as value ``input`` before a call, replaced by ``output`` after it.
+
+    Where both are the same value, the method only reads what others change.
+    """
 
     slot: str
     input: str
     output: str
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the method leaves it as it is."""
+        return self.input == self.output
 
 
 @dataclass(frozen=True)

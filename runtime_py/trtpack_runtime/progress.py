@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .durations import about, short
@@ -30,12 +30,14 @@ class Progress:
     remaining: float | None
     index: int = 0
     count: int = 1
+    parts: str = "layers"
+    """What ``layers`` counts: ``operators`` of what PyTorch compiles."""
 
     def text(self) -> str:
         """``building forward_0 (1 of 2): tactic selection 42 %, 12 s, about 30 s left``."""
         if self.phase == "waiting":
             return self.begin()
-        phase = self.phase or f"{self.layers} layers"
+        phase = self.phase or f"{self.layers} {self.parts}"
         done = "" if self.fraction is None else f" {self.fraction * 100:.0f} %"
         left = "" if self.remaining is None else f", {about(self.remaining)} left"
         return f"building {self._which}: {phase}{done}, {short(self.elapsed)}{left}"
@@ -45,7 +47,7 @@ class Progress:
         if self.phase == "waiting":
             return f"waiting for {self._which}, which another process builds"
         took = "" if self.remaining is None else f", {about(self.remaining)}"
-        return f"building {self._which}: {self.layers} layers{took}"
+        return f"building {self._which}: {self.layers} {self.parts}{took}"
 
     @property
     def _which(self) -> str:
@@ -60,8 +62,11 @@ OnProgress = Callable[[Progress], None]
 class Watch:
     """Makes ``Progress`` of what TensorRT tells: nested phases with steps, or nothing at all."""
 
-    def __init__(self, segment: str, layers: int, on_progress: OnProgress | None) -> None:
+    def __init__(
+        self, segment: str, layers: int, on_progress: OnProgress | None, parts: str = "layers"
+    ) -> None:
         self._segment, self._layers, self._tell = segment, layers, on_progress
+        self._parts = parts
         self._began = time.monotonic()
         self._expected: float | None = None
         self._outer: tuple[str, float] | None = None
@@ -99,6 +104,6 @@ class Watch:
             remaining = self._pace - now
         if remaining is not None and remaining <= 0:
             remaining = None  # it takes longer than before: nothing is known any more
-        self._tell(
-            Progress(self._segment, self._layers, phase, fraction, now - self._began, remaining)
-        )
+        elapsed = now - self._began
+        told = Progress(self._segment, self._layers, phase, fraction, elapsed, remaining)
+        self._tell(replace(told, parts=self._parts))

@@ -47,12 +47,14 @@ Own = Mapping[tuple[str, str], OwnEngine]
 @dataclass(frozen=True)
 class Candidate:
     """A variant's verdict: that of its worst engine. ``engines`` has the verdict of each, and
-    ``own`` the segments whose engine is this machine's own, built or to be built."""
+    ``own`` the segments whose engine is this machine's own, built or to be built. An engine that
+    does not fit counts for nothing where it is ``optional``: PyTorch runs the segment."""
 
     variant: str
     verdict: Verdict
     engines: Mapping[str, Verdict]
     own: frozenset[str] = field(default=frozenset())
+    optional: frozenset[str] = field(default=frozenset())
 
     @property
     def runs(self) -> bool:
@@ -62,7 +64,7 @@ class Candidate:
     def judged(self, verdicts: Mapping[str, Verdict]) -> Candidate:
         """The same with other verdicts of some segments."""
         found = {**self.engines, **verdicts}
-        return replace(self, engines=found, verdict=_worst(found))
+        return replace(self, engines=found, verdict=_worst(found, self.optional))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -205,18 +207,28 @@ def _candidate(
             if mine.fit == "builds":
                 seconds.append(mine.seconds)
         verdicts[segment] = verdict
-    if not verdicts:
-        return Candidate(name, engines.engine("reference").check({}, facts), {})
-    worst = _worst(verdicts)
+    optional = frozenset(filter(variant.is_optional, verdicts))
+    if not _counting(verdicts, optional):
+        verdict = engines.engine("reference").check({}, facts)
+        return Candidate(name, verdict, verdicts, frozenset(taken), optional)
+    worst = _worst(verdicts, optional)
     if worst.fit == "builds" and len(seconds) > 1:
         known = [s for s in seconds if s is not None]
         time = f" ({about(sum(known))})" if len(known) == len(seconds) else ""
         worst = Verdict("builds", f"{len(seconds)} engines build here at the first run{time}")
-    return Candidate(name, worst, verdicts, frozenset(taken))
+    return Candidate(name, worst, verdicts, frozenset(taken), optional)
 
 
-def _worst(verdicts: Mapping[str, Verdict]) -> Verdict:
-    return max(verdicts.values(), key=lambda v: FITS.index(v.fit))
+def _worst(verdicts: Mapping[str, Verdict], optional: Collection[str]) -> Verdict:
+    counting = _counting(verdicts, optional) or list(verdicts.values())
+    return max(counting, key=lambda v: FITS.index(v.fit))
+
+
+def _counting(verdicts: Mapping[str, Verdict], optional: Collection[str]) -> list[Verdict]:
+    """The verdicts of the engines that the variant runs on, or cannot do without."""
+    return [
+        v for name, v in verdicts.items() if name not in optional or v.usable or v.fit == "builds"
+    ]
 
 
 def verdict_of(

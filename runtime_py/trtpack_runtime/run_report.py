@@ -96,6 +96,7 @@ class RunReport:
         candidates: every variant with its verdict.
         built: segment → what is told of an engine of this machine's own: ``source`` and seconds.
         failed: segment → why it runs in PyTorch.
+        uncompiled: segment → why what PyTorch runs in any case is not compiled.
         load_seconds: what opening and loading took.
         start: further facts of the start, as JSON.
     """
@@ -113,6 +114,7 @@ class RunReport:
     failed: Mapping[str, str]
     load_seconds: float
     start: Mapping[str, Any] = field(default_factory=dict)
+    uncompiled: Mapping[str, str] = field(default_factory=dict)
     methods: list[MethodRun] = field(default_factory=list)
     memory: MemoryPeaks | None = None
     limits: list[LimitCheck] = field(default_factory=list)
@@ -173,6 +175,7 @@ class RunReport:
             "variants": [candidate.to_json() for candidate in self.candidates],
             "engines": {name: dict(told) for name, told in self.built.items()},
             "failed_engines": dict(self.failed),
+            "uncompiled": dict(self.uncompiled),
             "load_seconds": self.load_seconds,
             "start": dict(self.start),
             "methods": {method.name: method.to_json() for method in self.methods},

@@ -6,23 +6,35 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from . import network as networks
 from . import program
-from .builders import BUILDERS, Builder, Site
+from .builders import BUILDERS, OnEvent, Outcome, Site, Work
 from .bundle import Bundle
+from .compiling import (
+    KIND,
+    Source,
+    cannot_compile,
+    compile_segment,
+    constants_of,
+    imported_modules,
+    parts,
+)
 from .engine_store import StoredEngine, content_of, engine_key
 from .engines import engine as engine_module
 from .engines._options import BuildOptions
 from .errors import BundleError
 from .manifest import EngineRef, Variant
 from .network import Network
+from .program import Segment
 
 
 @dataclass(frozen=True)
 class SegmentJob:
-    """A segment whose engine this machine is to build or has built."""
+    """A segment whose engine this machine is to build or has built: TensorRT of its ``network``, or
+    PyTorch of its ``source``."""
 
     bundle: Bundle
     variant: str
@@ -30,28 +42,79 @@ class SegmentJob:
     ref: EngineRef
     options: Mapping[str, Any]
     target: Mapping[str, Any]
-    network: Network
     content: str
+    network: Network | None = None
+    source: Source | None = None
 
     @property
-    def builder(self) -> Builder:
-        """How it is built."""
-        return BUILDERS[self.ref.kind]
+    def portable(self) -> Network:
+        """The network of what TensorRT builds."""
+        assert self.network is not None
+        return self.network
 
-    def site(self, facts: Mapping[str, Any]) -> Site:
-        """A machine, to build it for its target."""
-        return Site(facts, self.target)
+    @property
+    def count(self) -> int:
+        """How many layers it has, or operators."""
+        return self.source.operators if self.source else len(self.portable.layers)
+
+    @property
+    def parts(self) -> str:
+        """What ``count`` counts."""
+        return "operators" if self.source else "layers"
+
+    def cannot_build(self, facts: Mapping[str, Any]) -> str | None:
+        """Why a machine cannot build it, as a clause, or None."""
+        return cannot_build(self.ref.kind, self.target, facts)
 
     def key(self, facts: Mapping[str, Any]) -> str:
         """Where its engine of a machine is in that machine's store."""
-        return engine_key(self.builder.parts(self.content, self.options, self.site(facts)))
+        site = Site(facts, self.target)
+        if self.source is not None:
+            return engine_key(parts(self.content, site))
+        return engine_key(BUILDERS[self.ref.kind].parts(self.content, self.options, site))
+
+    def build(
+        self, path: Path, facts: Mapping[str, Any], tactics: bytes | None, on_event: OnEvent
+    ) -> Outcome:
+        """Builds it in a child process; ``tactics`` is a timing cache to begin with.
+
+        Raises:
+            EngineBuildError: TensorRT or the compiler refused, or its process died.
+        """
+        weights = [self.bundle.file_part(name) for name in self.bundle.manifest.weights.members]
+        site = Site(facts, self.target)
+        if self.source is not None:
+            imports = imported_modules(self.bundle.manifest)
+            return compile_segment(self.source, weights, path, site, imports=imports)
+        work = Work(self.segment, self.portable, weights, self.options, tactics)
+        return BUILDERS[self.ref.kind].build(work, path, site, on_event)
+
+
+def cannot_build(
+    kind: str, target: Mapping[str, Any], facts: Mapping[str, Any], *, to_run: bool = False
+) -> str | None:
+    """Why a machine cannot build an engine for a target, or with ``to_run`` none that it runs; None
+    where it can."""
+    site = Site(facts, target)
+    if kind == KIND:
+        return cannot_compile(site)
+    return BUILDERS[kind].cannot_run(site) if to_run else BUILDERS[kind].cannot_build(site)
 
 
 def buildable(bundle: Bundle, variant: str) -> dict[str, EngineRef]:
-    """The segments of a variant with an engine of a kind that devices build."""
-    segments = _networks(bundle, bundle.manifest.variants[variant])
-    engines = bundle.manifest.variants[variant].engines
-    return {n: ref for n, ref in engines.items() if ref.kind in BUILDERS and n in segments}
+    """The segments of a variant with an engine that a device builds: of TensorRT's kinds, and what
+    PyTorch runs between those, compiled."""
+    described = bundle.manifest.variants[variant]
+    segments = _segments(bundle, described)
+    return {
+        name: ref
+        for name, ref in described.engines.items()
+        if name in segments
+        and (
+            (ref.kind in BUILDERS and segments[name].network is not None)
+            or (described.is_optional(name) and ref.options and segments[name].graph is not None)
+        )
+    }
 
 
 def segment_job(bundle: Bundle, variant: str, segment: str) -> SegmentJob:
@@ -62,10 +125,23 @@ def segment_job(bundle: Bundle, variant: str, segment: str) -> SegmentJob:
     """
     described = bundle.manifest.variants[variant]
     ref = described.engines[segment]
-    network = networks.from_bytes(bundle.member(_networks(bundle, described)[segment]))
+    found, target = _segments(bundle, described)[segment], described.target
+    if found.network is None:
+        assert found.graph is not None
+        source = Source.of(found.graph, ref.options)
+        content = ref.content or _content(bundle, source)
+        return SegmentJob(
+            bundle, variant, segment, ref, ref.options, target, content, source=source
+        )
+    network = networks.from_bytes(bundle.member(found.network))
     content = ref.content or _content(bundle, network)
     options = _options(bundle, segment, ref)
-    return SegmentJob(bundle, variant, segment, ref, options, described.target, network, content)
+    return SegmentJob(bundle, variant, segment, ref, options, target, content, network)
+
+
+def suffix(kind: str) -> str:
+    """How the names of an engine kind's files end."""
+    return ".pt2" if kind == KIND else ".plan"
 
 
 def device_name(facts: Mapping[str, Any]) -> str | None:
@@ -90,11 +166,11 @@ def check_content(job: SegmentJob) -> None:
     """BundleError where the manifest claims another content: the store is shared by all bundles."""
     if job.ref.content is None:
         return
-    has = _content(job.bundle, job.network)
+    has = _content(job.bundle, job.source or job.portable)
     if has != job.ref.content:
         raise BundleError(
             f"{job.bundle.path}: the engine of {job.segment} is said to compute "
-            f"{job.ref.content[:12]}, its network and weights are {has[:12]}",
+            f"{job.ref.content[:12]}, what is in it computes {has[:12]}",
             hint="build the bundle again",
             wants=job.ref.content,
             has=has,
@@ -128,18 +204,20 @@ def _options(bundle: Bundle, segment: str, ref: EngineRef) -> Mapping[str, Any]:
         ) from error
 
 
-def _networks(bundle: Bundle, variant: Variant) -> dict[str, str]:
-    """The network members of a variant's segments by name."""
+def _segments(bundle: Bundle, variant: Variant) -> dict[str, Segment]:
+    """A variant's segments by name."""
     return {
-        segment.name: segment.network
+        segment.name: segment
         for member in variant.programs.values()
         for segment in program.from_json(bundle.json(member)).segments
-        if segment.network is not None
     }
 
 
-def _content(bundle: Bundle, network: Network) -> str:
+def _content(bundle: Bundle, what: Network | Source) -> str:
     weights = bundle.weights
-    wanted = {constant.data for constant in network.constants.values()}
+    if isinstance(what, Source):
+        wanted = set(constants_of(what.graph))
+    else:
+        wanted = {constant.data for constant in what.constants.values()}
     digests = {n: hashlib.sha256(v.buffer).hexdigest() for n, v in weights.items() if n in wanted}
-    return content_of(network, digests)
+    return what.content(digests) if isinstance(what, Source) else content_of(what, digests)

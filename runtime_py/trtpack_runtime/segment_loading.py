@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from .phases import phase
 from .picking import Picked, pick
 from .program import Program, Segment
 from .resolve import Choice
+from .weight_changes import Changes, reads, untaken
 
 PORTABLE = "reference"
 """The kind that runs any segment, wherever PyTorch is."""
@@ -40,6 +41,8 @@ def load_segments(
     trust: bool = False,
     options: Mapping[str, Any] | None = None,
     avoided: Mapping[str, str] | None = None,
+    changes: Changes | None = None,
+    kept: Segments | None = None,
 ) -> Segments:
     """Loads every segment: on its engine where that fits, else in PyTorch on the same device.
 
@@ -56,6 +59,9 @@ def load_segments(
         trust: machine code of the bundle may run.
         options: ``LoadContext``'s; with ``"strict"`` an engine that does not load is an error.
         avoided: engines not to load, by segment, and why.
+        changes: weights that are not the bundle's; engines that cannot take them leave their
+            segment to PyTorch.
+        kept: segments that are loaded already and stay.
 
     Raises:
         BundleError: a program that does not hold together, or (strict) an engine that cannot be
@@ -64,8 +70,10 @@ def load_segments(
             DeviceLostError where it failed for good.
     """
     refs = bundle.manifest.variants[choice.variant].engines
-    loader = _Loader(bundle, constants, device, options or {})
-    methods, failed = {}, {}
+    loader = _Loader(bundle, constants, device, options or {}, changes or Changes())
+    methods: dict[str, tuple[LoadedSegment, ...]] = {}
+    failed: dict[str, str] = {}
+    there = {s.name: s for loaded in (kept.methods.values() if kept else ()) for s in loaded}
     for program in programs:
         wiring.check(program, constants)
         for name in (program.constants or {}).values():
@@ -73,6 +81,10 @@ def load_segments(
         loaded = []
         for segment in program.segments:
             name, picked = segment.name, None
+            if kept is not None and name in there:
+                loaded.append(there[name])
+                failed |= {name: kept.failed[name]} if name in kept.failed else {}
+                continue
             if name not in (avoided or {}):
                 picked = pick(choice, name, refs.get(name), (own or {}).get(name), trust=trust)
             made, reason = loader.load(segment, picked)
@@ -116,16 +128,20 @@ class _Loader:
     constants: Mapping[str, torch.Tensor]
     device: torch.device
     options: Mapping[str, Any]
+    changes: Changes = field(default_factory=Changes)
 
     def load(self, segment: Segment, picked: Picked | None) -> tuple[LoadedSegment, str | None]:
         """The segment on an engine, or in PyTorch with the reason why not on the engine."""
         portable = None
         if segment.network is not None:
             portable = network.from_bytes(self.bundle.member(segment.network))
-        if picked is None:
-            return self._loaded(
-                segment, portable, PORTABLE, self._portable(segment, portable)
-            ), None
+        untakeable = untaken(segment, portable, picked, self.changes.stored)
+        if picked is None or untakeable is not None:
+            runner = self._portable(segment, portable)
+            reason = untakeable and f"its engine was built with other weights, and {untakeable}"
+            return self._loaded(segment, portable, PORTABLE, runner), reason
+        if reads(segment, portable) & self.changes.stored.keys():
+            picked = replace(picked, record={**picked.record, "refit": True})
         try:
             runner = self._engine(segment, portable, picked)
         except (TrtpackError, RuntimeError, MemoryError, OSError) as error:
@@ -152,7 +168,8 @@ class _Loader:
 
     def _engine(self, segment: Segment, portable: Network | None, picked: Picked) -> Runner:
         blob = picked.blob(self.bundle)
-        weights = self.bundle.weights if picked.kind.startswith("tensorrt") else {}
+        tensorrt = picked.kind.startswith("tensorrt")
+        weights = self.changes.weights(self.bundle) if tensorrt else {}
         context = LoadContext(
             segment,
             self.constants,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .bundle import Bundle
+from .compiling import by_reason
 from .device_builds import DeviceBuilds
 from .device_faults import device_fault, naming_faults
 from .engines._child import end_children
@@ -199,3 +200,6 @@ def told(module: BundleModule, stacklevel: int = 2) -> None:
         if reason != LOADING:
             text = f"{module.variant}: {segment} runs in PyTorch, slower than an engine: {reason}"
             warnings.warn(text, DegradedWarning, stacklevel=stacklevel + 1)
+    for reason, segments in by_reason(module.uncompiled).items():
+        text = f"{module.variant}: PyTorch runs {segments} uncompiled, slower: {reason}"
+        warnings.warn(text, DegradedWarning, stacklevel=stacklevel + 1)

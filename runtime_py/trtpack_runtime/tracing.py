@@ -31,7 +31,7 @@ SEGMENT = "segment "
 
 _PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
 _attached: dict[tuple[str, str], weakref.WeakSet[BundleModule]] = {}
-"""What is loaded, by digest and variant."""
+"""What is loaded, by identity and variant."""
 
 _loaded: dict[tuple[str, str, str], BundleModule] = {}
 """What the operator loaded itself; nobody else keeps it."""
@@ -81,7 +81,9 @@ def attach(module: BundleModule) -> None:
 
     Loading a bundle does it; the module is not kept alive by it.
     """
-    key = module.bundle.digest, module.variant
+    for modules in _attached.values():
+        modules.discard(module)  # it may have had other weights
+    key = module.identity, module.variant
     _attached.setdefault(key, weakref.WeakSet()).add(module)
 
 
@@ -110,6 +112,12 @@ def _load(path: str, digest: str, variant: str, device: str) -> BundleModule:
             f"the program calls an engine of {path}, which cannot be opened: {error.message}",
             hint=hint,
         ) from error
+    if digest.startswith(f"{has}+"):
+        raise BundleError(
+            f"the program calls an engine of {path} with weights that were loaded into it later",
+            hint="keep that module while the program is called, or give the weights to the bundle "
+            "with: trtpack update-weights",
+        )
     if has != digest:
         raise BundleError(
             f"the program calls an engine of another {path} than the one that is there",

@@ -79,6 +79,7 @@ def report(
         )
         told = {"source": "built", "build_seconds": 61.0, "told": "built here in 61 s"}
         found.built, found.failed = {"forward_0": told}, {"forward_1": "out of memory"}
+        found.uncompiled = {"forward_2": "there is no C++ compiler"}
         found.start = {"seconds": {"open": 0.1, "total": 0.1}, "memory": None}
         found.limits = [LimitCheck("forward", "latency", "p99", "ms", 33.0, 11.0, "bundle")]
         change = Change("latency", "forward", "latency p50", 9.0, 10.0, "worse", "slower")

@@ -192,6 +192,20 @@ def test_every_weight_can_be_replaced_by_its_name(release: str) -> None:
         assert set(controls(trt).networks[-1]._refittable) == stored
 
 
+def test_scales_and_what_they_scale_stay_inside() -> None:
+    recorder = Recorder()
+    x = recorder.input(Tensor("x", "FLOAT", (4, 4)))
+    few = recorder.constant("INT8", (4, 4), "few")
+    scale, bias = recorder.constant("FLOAT", (4,), "scale"), recorder.constant("FLOAT", (1, 4), "b")
+    scaled = {"input": few, "scale": scale}
+    (w,) = recorder.add("dequantize", scaled, {"output_type": "FLOAT", "axis": 0}, name="w")
+    (y,) = recorder.add("elementwise", {"input1": x, "input2": w}, {"op": "PROD"}, name="y")
+    (z,) = recorder.add("elementwise", {"input1": y, "input2": bias}, {"op": "SUM"}, name="z")
+    trt = double("10.16")
+    built(trt, recorder.finish([z.name]), weights="refittable")
+    assert set(controls(trt).networks[-1]._refittable) == {"b"}
+
+
 def test_a_value_tensorrt_refuses_is_told_with_its_words() -> None:
     trt = double("10.3")
     with pytest.raises(EngineBuildError, match=r"setBuilderOptimizationLevel: 9 is none of 0 to 5"):

@@ -111,6 +111,20 @@ def test_state_is_read_and_its_next_value_found() -> None:
     assert [float(values[slot]) for slot in made.kept] == [5]
 
 
+def test_state_that_is_only_read_is_not_copied() -> None:
+    made = plan(
+        ["x"],
+        ["y"],
+        [segment("0", ["x", "s"], ["y"], lambda x, s: [x * s])],
+        state=[StateSlot("steps", "s", "s")],
+    )
+    state = torch.tensor(4.0)
+    values = made.run(made.values([torch.tensor(3.0)], [state]))
+    (kept,) = made.kept
+    assert values[kept] is state
+    assert kept not in made.risky
+
+
 def test_an_engine_that_answers_too_little_is_told() -> None:
     made = plan(["x"], ["y"], [segment("0", ["x"], ["y", "z"], lambda x: [x])])
     with pytest.raises(BundleError, match="after an engine there are 2 values, not 3"):

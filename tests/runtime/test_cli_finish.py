@@ -57,7 +57,9 @@ def test_engines_are_built_then_come_from_the_store(
     assert trtpack("verify", rtx).code == 0
 
 
-@pytest.mark.parametrize("how", [(), ("--json",)], ids=["text", "json"])
+@pytest.mark.parametrize(
+    "how", [pytest.param((), marks=pytest.mark.slow), ("--json",)], ids=["text", "json"]
+)
 def test_a_cache_that_cannot_be_written_costs_only_time(
     rtx: Path, tmp_path: Path, env: dict[str, str], how: tuple[str, ...]
 ) -> None:

@@ -231,8 +231,8 @@ def test_completion_scripts(shell: str) -> None:
 
 def test_completion_offers_verbs_and_options() -> None:
     env = {"_TRTPACK_COMPLETE": "bash_complete", "COMP_CWORD": "1"}
-    offered = run(env={**env, "COMP_WORDS": "trtpack d"}).out.splitlines()
-    assert offered == ["plain,doctor", "plain,debug"]
+    offered = run(env={**env, "COMP_WORDS": "trtpack p"}).out.splitlines()
+    assert offered == ["plain,prune", "plain,profile"]
     offered = run(env={**env, "COMP_WORDS": "trtpack inspect --j", "COMP_CWORD": "2"}).out
     assert offered.splitlines() == ["plain,--json"]
 

@@ -13,10 +13,12 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from tests.runtime import handmade
 from trtpack_runtime import samples
 from trtpack_runtime.cli import main
+from trtpack_runtime.cli.run import run
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,7 @@ def test_json_is_one_document(bundle: Path, trtpack: Any) -> None:
 
 
 def test_help_has_sections(trtpack: Any) -> None:
+    CliRunner().invoke(run, ["--help"])
     code, out, _ = trtpack("run", "--help")
     titles = re.findall(r"^(\w+):$", out, re.MULTILINE)
     assert (code, titles) == (0, ["Options", "Measuring", "Judging", "Report"])

@@ -40,7 +40,8 @@ def stateful(tmp_path: Path) -> BundleModule:
 
 
 def some(inputs: int = 2, rows: int = 2) -> list[torch.Tensor]:
-    return [torch.randn(rows, 4, device=GPU) for _ in range(inputs)]
+    """Random numbers of the host: PyTorch makes none on a GPU while another thread captures."""
+    return [torch.randn(rows, 4).to(GPU) for _ in range(inputs)]
 
 
 def replayed(module: BundleModule, method: str = "forward") -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.runtime.emission import zeros
 from tests.runtime.networks import NETWORKS
@@ -20,6 +21,7 @@ from trtpack_runtime.engines._profiles import Profiles
 from trtpack_runtime.errors import BundleError, InputMismatchError
 from trtpack_runtime.network import Network
 from trtpack_runtime.safetensors import TensorView
+from trtpack_runtime.samples import StoredTensor
 
 ALL = tuple(releases())
 STRIPS = tuple(
@@ -75,6 +77,20 @@ def test_weights_of_a_refittable_plan_are_replaced(release: str) -> None:
     wrong["stem.weight"] = TensorView(view.name, view.dtype, (1,), memoryview(bytes(2)))
     with pytest.raises(BundleError, match=r"'stem\.weight'"):
         refit(trt, engine, log, wrong)
+
+
+@pytest.mark.parametrize("release", ["8.6", "10.3", "11.1"])
+def test_tensors_in_memory_replace_weights_too(release: str) -> None:
+    trt = double(release)
+    _, engine, log = deserialized(trt, plan_of(trt, weights="refittable"))
+    weights: dict[str, Any] = dict(stored())
+    count = len(weights["stem.weight"].buffer) // 2
+    weights["stem.weight"] = StoredTensor("stem.weight", torch.ones(count, dtype=torch.float16))
+    refit(trt, engine, log, weights)
+    assert engine.create_execution_context() is not None
+    weights["stem.weight"] = StoredTensor("stem.weight", torch.ones(1, dtype=torch.float16))
+    with pytest.raises(BundleError, match=r"'stem\.weight'"):
+        refit(trt, engine, log, weights)
 
 
 def test_weights_the_bundle_lacks_are_told() -> None:

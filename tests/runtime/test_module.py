@@ -85,13 +85,14 @@ def test_parameters_are_mapped_and_shared_with_the_segments(module: BundleModule
     assert again.get_parameter("fc.weight").abs().sum() > 0
 
 
-def test_other_weights_are_refused(module: BundleModule) -> None:
-    other = {k: v + 1 for k, v in module.state_dict().items()}
-    before = module(X, scale=SCALE)["logits"]
-    with pytest.raises(RuntimeError, match="the engines were built with other weights"):
-        module.load_state_dict(other)
-    assert torch.equal(module(X, scale=SCALE)["logits"], before)
-    module.load_state_dict(handmade.Classifier().state_dict())
+def test_other_weights_are_taken_at_the_next_call(module: BundleModule) -> None:
+    module(X, scale=SCALE)
+    other = {k: torch.full_like(v, 2) for k, v in module.state_dict().items()}
+    module.load_state_dict(other)
+    assert (module.stale, module.states["calls"]) == (True, 2)
+    wanted = (X.clamp(0, 6) @ other["fc.weight"].T + other["fc.bias"]) * SCALE
+    torch.testing.assert_close(module(X, scale=SCALE)["logits"], wanted)
+    assert not module.stale
 
 
 def test_state_is_kept_and_reset(module: BundleModule) -> None:

@@ -105,6 +105,10 @@ def chosen(manifest: Manifest, found: list[Candidate], here: Mapping[str, Any]) 
         return None
 
 
+def on_gpu(target: Mapping[str, Any]) -> bool:
+    return target["kind"] in GPU_KINDS or target["sm"] is not None
+
+
 @settings(max_examples=40)
 @given(manifests(), machines, owns)
 def test_every_variant_and_engine_has_one_verdict_with_a_reason(
@@ -131,7 +135,7 @@ def test_the_order(manifest: Manifest, here: Any, own: Any) -> None:
     places = [
         (
             candidate.verdict.fit not in RUNS,
-            candidate.runs and manifest.variants[candidate.variant].target["kind"] not in GPU_KINDS,
+            candidate.runs and not on_gpu(manifest.variants[candidate.variant].target),
             FITS.index(candidate.verdict.fit),
         )
         for candidate in found

@@ -106,9 +106,14 @@ def keys(value: Any, path: str = "") -> set[str]:
         return {"start.*"}  # the phases of loading, which know themselves what they are
     if not isinstance(value, dict) or not value:
         return {path}
-    free = path in ("methods", "engines", "failed_engines", "machine", "settings") or (
-        path.endswith((".figures", ".throttled", ".limits"))
-    )
+    free = path in (
+        "methods",
+        "engines",
+        "failed_engines",
+        "uncompiled",
+        "machine",
+        "settings",
+    ) or (path.endswith((".figures", ".throttled", ".limits")))
     return set().union(
         *(keys(v, f"{path}.{'*' if free else k}".removeprefix(".")) for k, v in value.items())
     )

@@ -73,6 +73,7 @@ class Subject:
 
     device, degraded, settings, start = "cuda:1", False, {"cuda_graphs": True}, dict[str, Any]()
     failed: Mapping[str, str] = {}
+    uncompiled: Mapping[str, str] = {}
 
     def __init__(self, bundle: Bundle, stateful: bool) -> None:
         self.bundle, self.clock, self.built = bundle, Clock(), dict[str, Any]()

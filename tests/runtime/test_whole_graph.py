@@ -21,6 +21,7 @@ from tests.runtime.captures import Gpu, Stream, installed
 from tests.runtime.gpu_double import CPU, gpu_of
 from tests.runtime.running import Trt, runner
 from trtpack_runtime import load
+from trtpack_runtime.engines import inductor
 from trtpack_runtime.engines._execute import EngineRunner
 from trtpack_runtime.engines._graph import GraphRunner
 from trtpack_runtime.errors import DeviceError
@@ -424,16 +425,27 @@ def test_an_engine_alone_is_left_to_its_own_graphs(tmp_path: Path, gpu: Gpu) -> 
     assert module._loaded.calls["forward"].graphs is None
 
 
+class Library:
+    """Stands for a segment that AOTInductor compiled."""
+
+    def run(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0].cumsum(1),)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_engines_and_pytorch_are_captured_together(
-    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+    compiled: bool, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     engines = gpu.engines = gpu_of(monkeypatch)
     engines.caller_on("the caller's own stream")
     first, last = (runner(Trt(engines), kind=kind) for kind in (EngineRunner, GraphRunner))
-    aten = Capturable(lambda inputs: [inputs[0].cumsum(1)])
+    aten: Any = Capturable(lambda inputs: [inputs[0].cumsum(1)])
+    if compiled:
+        aten = inductor._Runner(Library(), {}, torch.device("cuda", 0))
     loaded = (
         LoadedSegment("0", "tensorrt", ("x",), ("a",), first, ("FLOAT",)),
-        LoadedSegment("1", "reference", ("a",), ("b",), aten),
+        LoadedSegment("1", "inductor" if compiled else "reference", ("a",), ("b",), aten),
         LoadedSegment("2", "tensorrt", ("b",), ("y",), last, ("FLOAT",)),
     )
     program = Program(

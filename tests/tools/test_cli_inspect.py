@@ -82,6 +82,14 @@ def test_for_programs(tiny: Path) -> None:
     }
 
 
+def test_what_operators_compute_in(tmp_path: Path) -> None:
+    told = "mixed: 49 in fp16, 2 in fp32; 4 casts"
+    path = write_tiny(tmp_path / "mixed.tar", report={"precision": told})
+    assert f"  precision  {told}\n" in trtpack("inspect", path).out
+    path = write_tiny(tmp_path / "odd.tar", report={"precision": [1]})
+    assert "  precision  " not in trtpack("inspect", path).out
+
+
 def test_most_frequent_operators_first(tmp_path: Path) -> None:
     counts = {f"aten.op{i}.default": i + 1 for i in range(20)}
     refused = [{"op": "aten.unique2.default", "count": 1, "reason": "its size is in the data"}]

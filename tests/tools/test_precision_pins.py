@@ -13,13 +13,13 @@ import torch
 from tests.runtime import handmade, planned
 from tests.runtime.trt_double import RELEASES, double
 from trtpack_runtime import network as networks
+from trtpack_runtime import recipes
 from trtpack_runtime.bundle import open_bundle
 from trtpack_runtime.engines._build import BuildOptions, build_plan
 from trtpack_runtime.errors import ConfigError
 from trtpack_runtime.network import Network, Profile, Tensor
 from trtpack_runtime.reference import evaluate
 from trtpack_runtime.segments import find_segment
-from trtpack_tools import recipes
 from trtpack_tools.check import check_network
 from trtpack_tools.pinned import write_pinned
 from trtpack_tools.precision_pins import new_constants, pin, promoted, promoted_values

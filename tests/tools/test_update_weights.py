@@ -409,6 +409,17 @@ def test_a_bundle_keeps_its_permissions(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
+def test_an_engine_keeps_its_scales_and_what_they_scale() -> None:
+    recorder = Recorder()
+    few, scale = recorder.constant("INT8", (2, 4), "few"), recorder.constant("FLOAT", (), "scale")
+    operands = {"input": few, "scale": scale}
+    (y,) = recorder.add("dequantize", operands, {"output_type": "FLOAT"}, name="y")
+    made = recorder.finish([y.name])
+    for name in ("few", "scale"):
+        told = f"{name} is quantized or a scale, which stays inside engines"
+        assert refit_problem(made, frozenset({name})) == told
+
+
 def test_what_an_engine_cannot_be_given_by_name() -> None:
     recorder = Recorder()
     x = recorder.input(Tensor("x", "FLOAT", (1, 4)))

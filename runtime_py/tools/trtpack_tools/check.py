@@ -11,12 +11,11 @@ from trtpack_runtime import dims
 from trtpack_runtime.dims import Dim, Expr
 from trtpack_runtime.dtypes import DTYPES, NETWORK_DTYPES
 from trtpack_runtime.errors import NetworkError
-from trtpack_runtime.layers import KINDS
+from trtpack_runtime.layers import KINDS, QUANTIZED
 from trtpack_runtime.network import Constant, Layer, Network, Profile, Tensor
 
 from .infer import infer
 
-_ONLY_DEQUANTIZED = frozenset({"INT8", "FP8"})
 _HINT = "build the bundle again, and report the model if it stays"
 
 
@@ -49,7 +48,7 @@ def _check_inputs(inputs: Iterable[Tensor]) -> dict[str, Tensor]:
         where = f"input {tensor}"
         if tensor.name in known:
             raise _wrong(where, "another input has that name")
-        if tensor.dtype not in NETWORK_DTYPES:
+        if tensor.dtype not in NETWORK_DTYPES - {"INT4"}:
             raise _wrong(where, f"{tensor.dtype} is no type of a network")
         known[tensor.name] = tensor
     sizes = {(t.name, axis) for t in known.values() for axis in range(t.rank)}
@@ -165,7 +164,7 @@ def _check_weights(layer: Layer, where: str, constants: Mapping[str, Constant]) 
             raise _wrong(where, f"operand {operand} must be a constant, got {value!r}")
     if layer.kind != "dequantize":
         for name in layer.operand_names():
-            if name in constants and constants[name].dtype in _ONLY_DEQUANTIZED:
+            if name in constants and constants[name].dtype in QUANTIZED:
                 dtype = constants[name].dtype
                 raise _wrong(where, f"reads the {dtype} constant {name!r}, only dequantize may")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trtpack_runtime import program as programs
+from trtpack_runtime import recipes
 from trtpack_runtime.builders import BUILDERS, Site, Work
 from trtpack_runtime.bundle import Bundle, Member
 from trtpack_runtime.checked_json import canonical
@@ -24,7 +25,6 @@ from trtpack_runtime.safetensors import write_safetensors
 from trtpack_runtime.samples import StoredTensor
 from trtpack_runtime.segments import FoundSegment, every_segment
 
-from . import recipes
 from .build_seeds import build_options, seed_tactics
 from .precision_pins import new_constants
 

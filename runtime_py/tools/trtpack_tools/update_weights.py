@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,14 +21,17 @@ from trtpack_runtime import __version__, smoke
 from trtpack_runtime.atomic import cannot_write
 from trtpack_runtime.borders import noting
 from trtpack_runtime.bundle import Bundle, Member, open_bundle
+from trtpack_runtime.compiling import Source
 from trtpack_runtime.engine_store import content_of
 from trtpack_runtime.engines import Verdict
 from trtpack_runtime.errors import BundleError, ConfigError
 from trtpack_runtime.execution import Segments
 from trtpack_runtime.loading import DegradedWarning, load
 from trtpack_runtime.manifest import Border, EngineRef, Golden, Manifest, Method, Variant
-from trtpack_runtime.network import Network
+from trtpack_runtime.new_values import Contents, contents_of
 from trtpack_runtime.program import Program, Segment
+from trtpack_runtime.recipes import sources
+from trtpack_runtime.refitting import is_inlined, refit_problem
 from trtpack_runtime.resolve import Candidate, Choice
 from trtpack_runtime.rewrite import rewrite
 from trtpack_runtime.safetensors import TensorView, open_safetensors, write_safetensors
@@ -38,16 +40,7 @@ from trtpack_runtime.segment_loading import load_segments
 from trtpack_runtime.segments import TENSORRT_KINDS
 from trtpack_runtime.smoke import Sample, SmokeReport
 
-from .new_weights import Contents, contents_of, read_state, write_stored
-
-_REPLACEABLE = frozenset({"FLOAT", "HALF", "BF16", "FP8", "INT8"})
-"""The types of weights that ``engines/_emit.py`` makes replaceable."""
-
-_NAMELESS = "power"
-"""The operand whose weights have no name in an engine, by which they could be replaced."""
-
-_INLINED = 8
-"""A vector of so many numbers, or one number, is part of an AOTInductor library's code."""
+from .new_weights import read_state, write_stored
 
 GOLDEN_NOTE = "golden"
 
@@ -131,22 +124,6 @@ def update_weights(
     )
 
 
-def refit_problem(network: Network, changed: frozenset[str]) -> str | None:
-    """Why an engine cannot be given the changed tensors by their names; None where it can."""
-    forms: dict[str, set[tuple[Any, ...]]] = {}
-    for constant in network.constants.values():
-        forms.setdefault(constant.data, set()).add((constant.dtype, _count(constant.shape)))
-    nameless = {layer.operands.get(_NAMELESS) for layer in network.layers}
-    for constant in network.constants.values():
-        if constant.data not in changed:
-            continue
-        if constant.dtype not in _REPLACEABLE:
-            return f"{constant.data} is {constant.dtype}, which stays inside engines"
-        if constant.name in nameless or len(forms[constant.data]) > 1:
-            return f"{constant.data} has no name of its own in it"
-    return None
-
-
 def _with_engines(
     bundle: Bundle, contents: Contents, views: Mapping[str, TensorView], changed: frozenset[str]
 ) -> tuple[Manifest, dict[tuple[str, str], str], dict[tuple[str, str], str]]:
@@ -181,10 +158,15 @@ def _engine(
 ) -> tuple[EngineRef, str | None]:
     """An engine as it goes on, and why; None where nothing that it reads has changed."""
     if segment.network is None:
-        read = _constants(segment.graph) & changed
-        inlined = sorted(name for name in read if _is_inlined(views[name]))
+        if ref.content is not None and segment.graph is not None:
+            content = Source.of(segment.graph, ref.options).content(digests)
+            ref = replace(ref, content=content)
+        read = set(sources(segment.graph)) & changed
+        inlined = sorted(name for name in read if is_inlined(views[name].shape))
         if not read or ref.member is None:
             return ref, None
+        if ref.record.get("weights") == "inside":
+            return _left(ref, "it holds them inside"), "it holds them inside"
         if inlined:
             return _left(ref, f"{inlined[0]} is a part of its code"), "holds small weights inside"
         return ref, "reads the weights from the bundle"
@@ -332,18 +314,3 @@ def _unused(bundle: Bundle, manifest: Manifest) -> list[str]:
     """The members of engines that are no longer there."""
     before = {member for _, member in bundle.manifest.references()}
     return sorted(before - {member for _, member in manifest.references()})
-
-
-def _constants(graph: Any) -> set[str]:
-    """The stored tensors that an ATen graph reads."""
-    from .recipes import sources
-
-    return set(sources(graph))
-
-
-def _is_inlined(view: TensorView) -> bool:
-    return not view.shape or (len(view.shape) == 1 and view.shape[0] <= _INLINED)
-
-
-def _count(shape: Sequence[int]) -> int:
-    return int(torch.Size(shape).numel())

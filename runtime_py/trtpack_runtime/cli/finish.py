@@ -82,6 +82,10 @@ def text(finished: FinishedBundle, seconds: float) -> str:
         lines += [clean(name), columns(rows)]
     for name in finished.ready:
         lines.append(f"{clean(name)}: lacks no engine that a device builds")
+    for name, segments in finished.uncompiled.items():
+        for segment, why in segments.items():
+            told = f"{name}: PyTorch runs {segment} uncompiled: {why}"
+            lines.append(wrapped(clean(told)))
     for name, why in finished.skipped.items():
         lines.append(wrapped(clean(f"{name}: left as it is, cannot be built here: {why}")))
     count = sum(map(len, finished.engines.values()))
@@ -105,6 +109,7 @@ def to_json(finished: FinishedBundle) -> dict[str, Any]:
         "caches": dict(finished.caches),
         "ready": list(finished.ready),
         "skipped": dict(finished.skipped),
+        "uncompiled": {name: dict(found) for name, found in finished.uncompiled.items()},
     }
 
 
@@ -112,7 +117,7 @@ def _engine(variant: str, engine: Finished) -> dict[str, Any]:
     return {
         "segment": engine.segment,
         "kind": engine.kind,
-        "member": engine_member(variant, engine.segment),
+        "member": engine_member(variant, engine.segment, engine.kind),
         "bytes": engine.nbytes,
         "source": "store" if engine.cached else "built",
         "build_seconds": round(engine.seconds, 3),

@@ -18,6 +18,7 @@ from click.shell_completion import CompletionItem
 
 from .. import __version__
 from ..errors import ConfigError, InternalError
+from .sections import HELP_OPTIONS
 
 ENTRY_POINTS = "trtpack.commands"
 COMPLETE_VARIABLE = "_TRTPACK_COMPLETE"
@@ -54,6 +55,9 @@ VERBS: Mapping[str, Verb] = {
         DEVICE,
         "Build a bundle's engines here, for all devices like this one.",
     ),
+    "farm": Verb(
+        "trtpack_runtime.cli.farm:farm", DEVICE, "Serve a build farm: a scheduler, and workers."
+    ),
     "doctor": Verb(
         "trtpack_runtime.cli.doctor:doctor", DEVICE, "Say what this machine has to run bundles."
     ),
@@ -86,6 +90,9 @@ ELSEWHERE: Mapping[str, Elsewhere] = {
     "matrix": Elsewhere(
         "trtpack", HOST, "Say which of many models and targets to build, for CI to run."
     ),
+    "docker": Elsewhere(
+        "trtpack", HOST, "Make a container image of a bundle, or what one is built from."
+    ),
     "ops": Elsewhere("trtpack", HOST, "List the operators that TensorRT can have, and why not."),
     "cache": Elsewhere(
         "trtpack-tools",
@@ -95,6 +102,9 @@ ELSEWHERE: Mapping[str, Elsewhere] = {
     "inspect": Elsewhere("trtpack-tools", INSIDE, "Show what a bundle holds, without loading it."),
     "profile": Elsewhere(
         "trtpack-tools", INSIDE, "Measure every segment and layer of a bundle on this machine."
+    ),
+    "sweep": Elsewhere(
+        "trtpack-tools", INSIDE, "Measure a bundle or model at several batch sizes, and advise."
     ),
     "extract": Elsewhere(
         "trtpack-tools", INSIDE, "Take the TensorRT engines out of a bundle as files."
@@ -210,7 +220,7 @@ def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) 
 @click.command(
     cls=LazyGroup,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": HELP_OPTIONS, "max_content_width": 100},
     epilog="Every command explains itself with examples: trtpack COMMAND --help",
 )
 @click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks of errors.")

@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..limits import FIGURE, FIGURES
 from ..manifest import Limits
 from . import run_text
+from .device_options import device_option, lease_timeout, ssh_option
 from .failures import DEGRADED
 from .run_steps import Settings, run_steps
 from .run_subject import Subject
@@ -31,6 +32,7 @@ Examples:
   trtpack run bundle.tar --no-build     # engines that are not built yet run in PyTorch
   trtpack run bundle.tar --no-torch     # on TensorRT alone, as where PyTorch is not installed
   trtpack run bundle.tar --max-latency-ms 33 --max-memory-mb 500
+  trtpack run bundle.tar --on ssh://user@orin --junit report.xml
   trtpack run bundle.tar --json > before.json; trtpack run bundle.tar --against before.json
 """
 
@@ -187,6 +189,21 @@ _measuring, _judging, _report = map(_in, ("Measuring", "Judging", "Report"))
 )
 @_report("-v", "--verbose", is_flag=True, help="Show every output and segment.")
 @_report("-q", "--quiet", is_flag=True, help="Print nothing unless it fails.")
+@device_option(
+    "--on",
+    metavar="ADDRESS",
+    help="Run there and say it here: ssh://user@host, ssh://host:2222, ssh://host/folder with "
+    "room. Nothing is left there. Needs trtpack here, nothing of it there.",
+)
+@ssh_option
+@device_option(
+    "--remote-python",
+    metavar="FILE",
+    default="python3",
+    show_default=True,
+    help="The Python to start there.",
+)
+@lease_timeout
 def run(
     bundle: Path,
     inputs: tuple[str, ...],
@@ -219,6 +236,7 @@ def run(
     junit: Path | None,
     verbose: bool,
     quiet: bool,
+    **elsewhere: Any,
 ) -> None:
     """Prove BUNDLE on this machine and measure it.
 
@@ -238,6 +256,11 @@ def run(
             "--max-latency-ms needs the latency, which --no-bench leaves out",
             hint="give one of them",
         )
+    if elsewhere["on"] is not None:
+        from .run_elsewhere import run_elsewhere
+
+        context = click.get_current_context()
+        context.exit(run_elsewhere(context, {"bundle": bundle, **elsewhere}))
     settings = Settings(
         methods=methods,
         files=inputs,
@@ -274,7 +297,7 @@ def run(
                 "device": device,
                 "target": target,
                 "trust": trust,
-                "cuda_graphs": cuda_graphs,
+                "cuda_graphs": cuda_graphs or None,
                 "build": not no_build,
                 "rebuild": rebuild,
                 "verify": verify,

@@ -19,6 +19,7 @@ from ..sample_files import wanted_inputs
 from ..session import Session, SessionFuture, files, smoke_numpy
 from ..session.arrays import numpy_dtype
 from ..smoke_report import SmokeReport
+from .run_subject import built_engines, in_order
 
 if TYPE_CHECKING:
     import numpy
@@ -31,6 +32,7 @@ class SessionSubject:
 
     degraded = False
     failed: Mapping[str, str] = {}
+    uncompiled: Mapping[str, str] = {}
 
     def __init__(self, session: Session, settings: Mapping[str, Any]) -> None:
         self.session, self.settings = session, settings
@@ -43,7 +45,7 @@ class SessionSubject:
         methods: Sequence[str],
         *,
         device: str | None = None,
-        cuda_graphs: bool = False,
+        cuda_graphs: bool | None = None,
         target: str | None = None,
         trust: bool = False,
         build: bool = True,
@@ -83,7 +85,7 @@ class SessionSubject:
             if "PyTorch is not installed" in error.message:  # a variant that would run with it
                 error.hint = f"install PyTorch on this machine, or {error.hint}"
             raise
-        return cls(session, {"cuda_graphs": cuda_graphs, "pytorch": False})
+        return cls(session, {"cuda_graphs": bool(cuda_graphs), "pytorch": False})
 
     @property
     def bundle(self) -> Bundle:
@@ -103,14 +105,7 @@ class SessionSubject:
     @property
     def built(self) -> Mapping[str, Mapping[str, Any]]:
         """The engines that this machine built."""
-        return {
-            name: {
-                "source": "store" if engine.cached else "built",
-                "build_seconds": round(engine.seconds, 3),
-                "told": engine.told,
-            }
-            for name, engine in self.session.own_engines.items()
-        }
+        return built_engines(self.session.own_engines)
 
     @property
     def start(self) -> Mapping[str, Any]:
@@ -134,12 +129,7 @@ class SessionSubject:
         described = manifest.methods[method]
         if given:
             read = files.read_inputs(given, wanted_inputs(described), manifest.metadata)
-            missing = [spec.name for spec in described.inputs if spec.name not in read]
-            if missing:
-                raise InputMismatchError(
-                    f"input {missing[0]!r} is not given", hint=f"add --input {missing[0]}=FILE"
-                )
-            values = [read[spec.name] for spec in described.inputs]
+            values = in_order(described, read)
             self.session.check(values, method=method)
             return values
         samples = smoke_numpy.golden_samples(self.bundle, described)

@@ -86,6 +86,7 @@ def run_steps(
         failed=subject.failed,
         load_seconds=load_seconds,
         start=subject.start,
+        uncompiled=subject.uncompiled,
     )
     if any(engine["source"] == "built" for engine in subject.built.values()):
         watch.forget()

@@ -5,13 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ..bundle import Bundle
 from ..clocks import Clock
+from ..errors import InputMismatchError
+from ..finish import Finished
+from ..manifest import Method
 from ..resolve import Choice
 from ..run_report import TensorFacts
 from ..smoke_report import SmokeReport
+
+T = TypeVar("T")
 
 
 class Subject(Protocol):
@@ -45,6 +50,10 @@ class Subject(Protocol):
     @property
     def failed(self) -> Mapping[str, str]:
         """Why segments run in PyTorch that should not."""
+
+    @property
+    def uncompiled(self) -> Mapping[str, str]:
+        """Why what PyTorch runs in any case is not compiled."""
 
     @property
     def start(self) -> Mapping[str, Any]:
@@ -85,3 +94,29 @@ class Subject(Protocol):
 
     def gpu_peak_bytes(self) -> int | None:
         """The most GPU memory that PyTorch's tensors took; None where it does not run there."""
+
+
+def built_engines(own: Mapping[str, Finished]) -> dict[str, Mapping[str, Any]]:
+    """What ``Subject.built`` says of a machine's own engines."""
+    return {
+        name: {
+            "source": "store" if engine.cached else "built",
+            "build_seconds": round(engine.seconds, 3),
+            "told": engine.told,
+        }
+        for name, engine in own.items()
+    }
+
+
+def in_order(described: Method, given: Mapping[str, T]) -> list[T]:
+    """The inputs that were given, in the method's order.
+
+    Raises:
+        InputMismatchError: one is missing.
+    """
+    for spec in described.inputs:
+        if spec.name not in given:
+            raise InputMismatchError(
+                f"input {spec.name!r} is not given", hint=f"add --input {spec.name}=FILE"
+            )
+    return [given[spec.name] for spec in described.inputs]

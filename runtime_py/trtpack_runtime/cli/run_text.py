@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..bench import Bench, Times
+from ..compiling import by_reason
 from ..limits import LimitCheck
 from ..resolve import Choice
 from ..run_comparison import BETTER, CHANGED, WORSE, Comparison
@@ -44,6 +45,8 @@ def loaded(report: RunReport, choice: Choice, verbose: bool) -> str:
         lines.append(wrapped(f"{clean(name)}: {engine['told']}"))
     for name, reason in report.failed.items():
         lines.append(wrapped(clean(f"{name} runs in PyTorch, slower than an engine: {reason}")))
+    for reason, segments in by_reason(report.uncompiled).items():
+        lines.append(wrapped(clean(f"PyTorch runs {segments} uncompiled, slower: {reason}")))
     if verbose:
         rows = [(name, kind) for run in report.methods for name, kind in run.segments]
         lines += ["segments", columns(rows)]

@@ -13,7 +13,6 @@ import torch
 
 from ..bundle import Bundle
 from ..clocks import Clock, clock_of
-from ..errors import InputMismatchError
 from ..golden import sample_inputs
 from ..input_check import check_inputs
 from ..loading import DegradedWarning, load
@@ -24,6 +23,7 @@ from ..run_report import TensorFacts
 from ..samples import read_inputs, top_classes, wanted_inputs, write_outputs
 from ..smoke_report import SmokeReport
 from ..starting import warm_up
+from .run_subject import built_engines, in_order
 
 
 class TorchSubject:
@@ -44,7 +44,9 @@ class TorchSubject:
             warnings.simplefilter("ignore", DegradedWarning)
             began = time.perf_counter()
             module = load(bundle, on_progress=on_progress, warm_up=True, **options)
-            subject = cls(module, {"cuda_graphs": options.get("cuda_graphs", False)})
+            said = options.get("cuda_graphs")
+            built = module.bundle.manifest.variants[module.choice.variant].cuda_graphs
+            subject = cls(module, {"cuda_graphs": built if said is None else said})
             subject._degrade = not options.get("strict", False)
             if not module.ready:
                 warm_up(module)
@@ -78,19 +80,17 @@ class TorchSubject:
     @property
     def built(self) -> Mapping[str, Mapping[str, Any]]:
         """The engines that this machine built."""
-        return {
-            name: {
-                "source": "store" if engine.cached else "built",
-                "build_seconds": round(engine.seconds, 3),
-                "told": engine.told,
-            }
-            for name, engine in self.module.own_engines.items()
-        }
+        return built_engines(self.module.own_engines)
 
     @property
     def failed(self) -> Mapping[str, str]:
         """Why segments run in PyTorch that should not."""
         return self.module.failed_engines
+
+    @property
+    def uncompiled(self) -> Mapping[str, str]:
+        """Why what PyTorch runs in any case is not compiled."""
+        return self.module.uncompiled
 
     @property
     def start(self) -> Mapping[str, Any]:
@@ -119,13 +119,8 @@ class TorchSubject:
         manifest = self.bundle.manifest
         described = manifest.methods[method]
         given = read_inputs(files, wanted_inputs(described), manifest.metadata)
-        missing = [spec.name for spec in described.inputs if spec.name not in given]
-        if missing:
-            raise InputMismatchError(
-                f"input {missing[0]!r} is not given", hint=f"add --input {missing[0]}=FILE"
-            )
         device = self.module.device
-        values = [given[spec.name].to(device) for spec in described.inputs]
+        values = [value.to(device) for value in in_order(described, given)]
         check_inputs(described.inputs, values, device)
         return values
 

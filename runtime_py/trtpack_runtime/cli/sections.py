@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+HELP_OPTIONS = ("-h", "--help")
+
 
 class SectionOption(click.Option):
     """An option that stands in a section of its own name in the help."""
@@ -18,7 +20,15 @@ class SectionOption(click.Option):
 
 class SectionedCommand(click.Command):
     """A command whose help shows options without a section first, then one section after the
-    other, in the order of their first options."""
+    other, in the order of their first options.
+
+    It names its own help: click keeps the first help option it made, which would be another one
+    if the command had been used without its group before.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.context_settings.setdefault("help_option_names", HELP_OPTIONS)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes all sections."""

@@ -17,6 +17,7 @@ taken, and no engine is held to it:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -28,13 +29,14 @@ from trtpack_runtime.errors import InputMismatchError, InternalError
 from trtpack_runtime.layers import KINDS
 from trtpack_runtime.network import Layer, Network, Tensor
 
-from . import by_data, indexing, linear, plugins, pointwise, regions, spatial
+from . import by_data, indexing, linear, plugins, pointwise, quantization, regions, spatial
+from .quantization import held, unpacked
 from .registry import KERNELS
 
 __all__ = ["evaluate"]
 
 Values = MutableMapping[str, torch.Tensor]
-_FAMILIES = (by_data, indexing, linear, plugins, pointwise, regions, spatial)
+_FAMILIES = (by_data, indexing, linear, plugins, pointwise, quantization, regions, spatial)
 _WITHOUT_INPUT = frozenset({"fill"})
 
 
@@ -62,7 +64,10 @@ def evaluate(
     device = next((value.device for value in given.values()), torch.device("cpu"))
     values: dict[str, torch.Tensor] = dict(given)
     for name, constant in network.constants.items():
-        values[name] = constants[constant.data].reshape(constant.shape)
+        stored = constants[constant.data]
+        if constant.dtype == "INT4":
+            stored = unpacked(stored, math.prod(constant.shape))
+        values[name] = stored.reshape(constant.shape)
     return _run_layers(network, values, sizes, device, keep)
 
 
@@ -177,7 +182,7 @@ def _hold_against(
     declared: Tensor, value: torch.Tensor, sizes: Mapping[str, tuple[int, ...]], layer: Layer
 ) -> None:
     wanted = _numbers(declared.shape, sizes)
-    if by_torch(value.dtype).name != declared.dtype or tuple(value.shape) != wanted:
+    if by_torch(value.dtype).name != held(declared.dtype) or tuple(value.shape) != wanted:
         raise InternalError(
             f"{layer.kind} {layer.name} answered {by_torch(value.dtype).name}{list(value.shape)}, "
             f"declared {declared.dtype}{list(wanted)}"

@@ -13,7 +13,6 @@ from trtpack_runtime.dtypes import DTYPES
 from .registry import kernel
 
 T = torch.Tensor
-_FP8_MAX = 448.0
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -143,20 +142,6 @@ def scale_nd(
 
 
 @kernel
-def quantize(input: T, scale: T, output_type: str, axis: int | None = None) -> T:
-    scaled = input.float() / _along(scale, axis, input.dim()).float()
-    if output_type == "FP8":
-        return scaled.clamp(-_FP8_MAX, _FP8_MAX).to(torch_dtype("FP8"))
-    return scaled.round().clamp(-128, 127).to(torch.int8)
-
-
-@kernel
-def dequantize(input: T, scale: T, output_type: str, axis: int | None = None) -> T:
-    value = input.float() * _along(scale, axis, input.dim()).float()
-    return value.to(torch_dtype(output_type))
-
-
-@kernel
 def cumulative(input: T, op: str, axis: int, exclusive: bool, reverse: bool) -> T:
     ordered = input.flip(axis) if reverse else input
     total = ordered.cumsum(axis, dtype=input.dtype)
@@ -165,9 +150,3 @@ def cumulative(input: T, op: str, axis: int, exclusive: bool, reverse: bool) -> 
         kept = total.narrow(axis, 0, max(total.shape[axis] - 1, 0))
         total = torch.cat([zero, kept], axis)
     return total.flip(axis) if reverse else total
-
-
-def _along(scale: T, axis: int | None, rank: int) -> T:
-    if scale.dim() == 0:
-        return scale
-    return scale.reshape([-1 if i == axis else 1 for i in range(rank)])

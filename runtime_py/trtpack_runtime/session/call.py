@@ -157,14 +157,15 @@ def _launched(
     for value, place in plan.passed:
         cuda.copy_within(place, addresses[value], plan.nbytes[value], stream)
     for state, direct in zip(route.states, plan.direct, strict=True):
-        if not direct:
+        if not direct and not state.is_read_only:
             shape, address, _ = results[state.output]
             nbytes = DTYPES[route.types[state.output]].nbytes(math.prod(shape))
             place = work.states[state.name].next_block(max(1, nbytes)).address
             if nbytes:
                 cuda.copy_within(place, address, nbytes, stream)
     for state in route.states:
-        work.states[state.name].swap(results[state.output][0])
+        if not state.is_read_only:
+            work.states[state.name].swap(results[state.output][0])
     return _outputs(work, plan, results)
 
 

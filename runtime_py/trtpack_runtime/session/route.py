@@ -36,6 +36,11 @@ class Slot:
     input: int
     output: int
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the method leaves it as it is."""
+        return self.input == self.output
+
 
 @dataclass(frozen=True)
 class Route:

@@ -33,7 +33,7 @@ def test_a_step_that_fails(lab: Lab, name: str, copy: bool) -> None:
         lab.cuda.fails.clear()
         assert numpy.array_equal(session.run([given])["sum"], 5 * some(3))
     session.close()
-    gc.collect()  # an error's traceback holds the call's inputs
+    gc.collect(1)  # an error's traceback holds the call's inputs
     x.free()
 
 

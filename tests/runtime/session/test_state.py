@@ -74,6 +74,26 @@ def test_methods_share_state(lab: Lab) -> None:
     assert session.run([ZERO], method="prefill")["y"][0] == 2
 
 
+@pytest.mark.parametrize("graphs", ["off", "auto"])
+def test_a_method_may_only_read_state(lab: Lab, graphs: str) -> None:
+    _, net, inputs, _ = COUNT.segments[0]
+    peek = Made(
+        COUNT.inputs,
+        COUNT.outputs,
+        [("peek_0", net, inputs, {"y": "y", "t": "unused"})],
+        states=[("s", "s_in", "s_in")],
+    )
+    both = {"forward": COUNT, "peek": peek}
+    session = lab.session(
+        NETS, both, states={"s": ZERO + 5}, cuda_graphs=graphs, method=("forward", "peek")
+    )
+    for step in range(3):
+        for _ in range(4):
+            assert session.run([ZERO], method="peek")["y"].tolist() == [5.0 + step] * 3
+        session.run([ZERO])
+    assert "copy within" not in lab.cuda.journal
+
+
 def test_state_may_grow(lab: Lab) -> None:
     session = lab.session(GROWS, GROWING, states={"cache": numpy.zeros((0, 2), "f4")}, shapes=3)
     for _ in range(2):

@@ -168,6 +168,8 @@ def _parts(
         rows.append(("metadata", ", ".join(entries)))
     if isinstance(golden := manifest.report.get("golden"), str):
         rows.append(("golden", golden))
+    if isinstance(precision := manifest.report.get("precision"), str):
+        rows.append(("precision", precision))
     yield columns(rows)
     for name, method in manifest.methods.items():
         yield f"\n{clean(name)}()"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from trtpack_runtime.dims import product
-from trtpack_runtime.layers import FLOATS, INTS, NUMBERS
+from trtpack_runtime.layers import FLOATS, INTS, NUMBERS, QUANTIZED
 from trtpack_runtime.network import Tensor
 
 from .rules import (
@@ -23,6 +23,7 @@ from .rules import (
 _BOOL = frozenset({"BOOL"})
 _SIGNED = NUMBERS | {"INT8"}
 _BESIDE_UINT8 = {"FLOAT", "HALF"}
+_ONLY_SCALED = {"FP8", "INT4"}
 _UNARY_TYPES = {"NOT": _BOOL, "ABS": _SIGNED, "NEG": _SIGNED, "SIGN": _SIGNED}
 _ELEMENTWISE_TYPES = {
     "AND": _BOOL,
@@ -78,10 +79,9 @@ def select(condition: Tensor, then_input: Tensor, else_input: Tensor) -> Results
 
 @rule
 def cast(input: Tensor, to_type: str) -> Results:
-    require(
-        to_type != "FP8" and input.dtype != "FP8", "FP8 comes from quantize, goes to dequantize"
-    )
     types = {input.dtype, to_type}
+    scaled = "".join(sorted(types & _ONLY_SCALED)[:1])
+    require(not scaled, f"{scaled} comes from quantize, goes to dequantize")
     met = "UINT8" not in types or not _BESIDE_UINT8.isdisjoint(types)
     require(met, f"UINT8 is cast from and to FLOAT and HALF, got {input.dtype} to {to_type}")
     return [(to_type, input.shape)]
@@ -122,9 +122,9 @@ def scale_nd(
 
 @rule
 def quantize(input: Tensor, scale: Tensor, output_type: str, axis: int | None = None) -> Results:
-    require(output_type in ("INT8", "FP8"), f"attribute output_type: got {output_type}")
+    require(output_type in QUANTIZED, f"attribute output_type: got {output_type}")
     require_type("scale", scale, frozenset({"FLOAT", input.dtype}))
-    _require_scale(input, scale, axis)
+    _require_scale(input, scale, axis, output_type)
     return [(output_type, input.shape)]
 
 
@@ -132,17 +132,35 @@ def quantize(input: Tensor, scale: Tensor, output_type: str, axis: int | None = 
 def dequantize(input: Tensor, scale: Tensor, output_type: str, axis: int | None = None) -> Results:
     require(output_type in FLOATS, f"attribute output_type: got {output_type}")
     require_type("scale", scale, frozenset({"FLOAT", output_type}))
-    _require_scale(input, scale, axis)
+    _require_scale(input, scale, axis, input.dtype)
     return [(output_type, input.shape)]
 
 
-def _require_scale(input: Tensor, scale: Tensor, axis: int | None) -> None:
+def _require_scale(input: Tensor, scale: Tensor, axis: int | None, quantized: str) -> None:
+    """One scale, one for each channel along ``axis``, or one for each block of INT4."""
+    require(input.rank >= 1, f"operand input: wanted rank 1 or more, got {input}")
+    if quantized == "INT4":
+        return _require_blocks(input, scale)
     require_rank("scale", scale, 0, 1)
     if scale.rank == 1:
         if axis is None:
             raise Mismatch("attribute axis: a scale for every channel needs it")
         require_axis("axis", axis, input.rank)
         require_volume("operand scale", scale.shape, (input.shape[axis],))
+    return None
+
+
+def _require_blocks(input: Tensor, scale: Tensor) -> None:
+    """INT4 has blocks along the last dim or the one before, of sizes TensorRT must know."""
+    require(input.rank >= 2, f"operand input: wanted rank 2 or more for INT4, got {input}")
+    require_rank("scale", scale, input.rank)
+    sizes = zip(input.shape, scale.shape, strict=True)
+    blocked = [axis for axis, (size, count) in enumerate(sizes) if size != count]
+    fits = blocked in ([], [input.rank - 1], [input.rank - 2]) and all(
+        isinstance(size, int) and isinstance(count, int) and count > 0 and size % count == 0
+        for size, count in ((input.shape[axis], scale.shape[axis]) for axis in blocked)
+    )
+    require(fits, f"operand scale: wanted one for each block of one of the last dims, got {scale}")
 
 
 @rule

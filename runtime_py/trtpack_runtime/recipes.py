@@ -13,8 +13,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from trtpack_runtime.dtypes import DTYPES, by_torch
-from trtpack_runtime.errors import BundleError
+from .dtypes import DTYPES, by_torch
+from .errors import BundleError
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ def _encode(value: Any) -> Any:
 def _replay(value: Any, stored: Mapping[str, torch.Tensor]) -> Any:
     import torch
 
-    from trtpack_runtime.aten_literals import operator_named
+    from .aten_literals import operator_named
 
     match value:
         case list():
