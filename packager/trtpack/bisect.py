@@ -19,6 +19,8 @@ from trtpack_runtime.network import Layer, Network, Profile, Tensor
 MAX_BUILDS = 32
 """The most parts that are built for one network; then what is known by then has to do."""
 
+_LONGEST_REASON = 240
+
 Probe = Callable[[Network], None]
 """Builds a network and forgets the engine; raises EngineBuildError where TensorRT refuses it."""
 
@@ -36,6 +38,12 @@ def offending_layers(network: Network, error: EngineBuildError, probe: Probe) ->
     if not search.builds_anything():
         return ()
     return search.run() or named
+
+
+def said(error: EngineBuildError, name: str) -> str:
+    """What TensorRT said of the engine ``name``, in one line of bearable length."""
+    text = " ".join(str(error).split()).removeprefix(f"{name}: ")
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
 
 def part_of(network: Network, first: int, last: int) -> Network | None:

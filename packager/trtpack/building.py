@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trtpack_runtime.compiling import constants_of
 from trtpack_runtime.device import facts
 from trtpack_runtime.engine_store import EngineStore
 from trtpack_runtime.errors import BuildCancelled, BuildKilled, EngineBuildError
 from trtpack_runtime.network import Network
 from trtpack_runtime.tactics import Tactics, TacticStore
 
-from .bisect import offending_layers
-from .capture import Captured
+from .bisect import offending_layers, said
+from .capture import Captured, attribute
+from .compilable import why_eager
 from .convert import node_of, signature
 from .engine_options import TENSORRT_KINDS, kind_for
 from .engines import (
@@ -30,23 +32,23 @@ from .engines import (
 )
 from .options import Options
 from .packing import Stored, store_parameters, write_weights
-from .planning import METHOD, Planned
+from .planning import Planned
 from .program import Assembled, assemble
 from .report import Progress
+from .segments import PlannedSegment
 from .tactic_book import TacticBook, read_tactics
 from .target import Target
 from .weights import WeightStore
 
 _LOG = logging.getLogger("trtpack.building")
-_LONGEST_REASON = 240
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """Every target's program, and the weights that all of them read."""
+    """Every target's programs by method, and the weights that all of them read."""
 
     stored: Stored
-    programs: Mapping[str, Assembled]
+    programs: Mapping[str, Mapping[str, Assembled]]
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Engines:
-    """A target's engines by segment, and what TensorRT refused: graph node -> reason."""
+    """A plan's engines by segment, and what TensorRT refused: segment -> graph node -> reason."""
 
     built: Mapping[str, BuiltEngine]
-    refused: Mapping[str, str]
+    refused: Mapping[str, Mapping[str, str]]
 
 
 def look_around(options: Options, targets: Sequence[Target]) -> Machine:
@@ -100,26 +102,32 @@ def tactics_for(target: Target, engines: Mapping[str, BuiltEngine], bench: Bench
     return bench.tactics.for_bundle(target, built_here=any(e.path is not None for e in built))
 
 
-def assemble_all(captured: Captured, planned: Sequence[Planned], folder: Path) -> Assembly:
+def assemble_all(methods: Iterable[Captured], planned: Sequence[Planned], folder: Path) -> Assembly:
     """Writes plans as programs and the weights they read as one file."""
     store = WeightStore()
-    names = store_parameters(captured, store)
-    programs = {
-        p.target.name: assemble(captured, p.plan, p.converted, store, METHOD) for p in planned
-    }
+    names: dict[str, dict[str, str]] = {}
+    for captured in methods:
+        for kind, found in store_parameters(captured, store).items():
+            names.setdefault(kind, {}).update(found)
+        for state in captured.state:
+            store.put(state.slot, attribute(captured.graph_module, state.slot))
+    programs: dict[str, dict[str, Assembled]] = {}
+    for p in planned:
+        made = assemble(p.lowered.captured, p.plan, p.converted, store, p.method)
+        programs.setdefault(p.target.name, {})[p.method] = made
     return Assembly(write_weights(store, names, folder), programs)
 
 
 def build_engines(
     item: Planned,
-    captured: Captured,
     assembly: Assembly,
     bench: Bench,
     progress: Progress,
     *,
     search: bool,
 ) -> Engines:
-    """Builds or defers every segment's engine.
+    """Builds or defers every segment's engine. What PyTorch runs between engines of TensorRT stays
+    uncompiled, with a warning, where the compiler fails on it.
 
     A segment that TensorRT fails on does not end the build: the nodes of the layers that are to
     blame are answered, and the other segments are built. Without ``search`` the failure is raised.
@@ -128,23 +136,28 @@ def build_engines(
         EngineBuildError: TensorRT failed and no layer is to blame, or the build was stopped.
     """
     engines: dict[str, BuiltEngine] = {}
-    refused: dict[str, str] = {}
-    for job in _jobs(item, captured, assembly):
+    refused: dict[str, dict[str, str]] = {}
+    for job in _jobs(item, assembly):
         name = job.segment.name
         try:
             with progress.step(f"{item.target.name}: engine of {name}") as step:
                 built = build_engine(job, item.target, bench, step.detail)
-        except (BuildCancelled, BuildKilled):
+        except BuildCancelled:
             raise
         except EngineBuildError as error:
+            if job.network is None and _has_layers(item.target, bench):
+                engines[name] = _uncompiled(name, item.target, error)
+                continue
+            if isinstance(error, BuildKilled):
+                raise
             if not search or job.network is None or not _has_layers(item.target, bench):
                 raise
             _LOG.warning("%s: %s", item.target.name, error)
             nodes = _blamed(error, job.network, item.target, bench, progress)
             if not nodes - item.failed.keys():
                 raise
-            reason = f"{builder_name(item.target, bench)} refused it: {_said(error, name)}"
-            refused.update(dict.fromkeys(sorted(nodes), reason))
+            reason = f"{builder_name(item.target, bench)} refused it: {said(error, name)}"
+            refused[name] = dict.fromkeys(sorted(nodes), reason)
         else:
             if built is not None:
                 engines[built.segment] = built
@@ -153,6 +166,14 @@ def build_engines(
 
 def _has_layers(target: Target, bench: Bench) -> bool:
     return kind_for(bench.options, target) in TENSORRT_KINDS
+
+
+def _uncompiled(segment: str, target: Target, error: EngineBuildError) -> BuiltEngine:
+    """What PyTorch runs in any case, and could not be compiled."""
+    why = str(error).splitlines()[0]
+    _LOG.warning("%s: PyTorch runs %s uncompiled, slower: %s", target.name, segment, why)
+    _LOG.info("%s", error)
+    return BuiltEngine(segment, "inductor", failed=why)
 
 
 def _blamed(
@@ -171,33 +192,27 @@ def _blamed(
         return {node_of(layer) for layer in offending_layers(network, error, attempt)}
 
 
-def _said(error: EngineBuildError, name: str) -> str:
-    """What TensorRT said, in one line of bearable length."""
-    text = " ".join(str(error).split()).removeprefix(f"{name}: ")
-    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
-
-
-def _jobs(item: Planned, captured: Captured, assembly: Assembly) -> Iterator[Job]:
-    graphs = {segment.name: segment.graph_module for segment in item.plan.segments}
-    assembled, store = assembly.programs[item.target.name], assembly.stored.store
+def _jobs(item: Planned, assembly: Assembly) -> Iterator[Job]:
+    planned = {segment.name: segment for segment in item.plan.segments}
+    assembled = assembly.programs[item.target.name][item.method]
+    store, ranges = assembly.stored.store, item.lowered.captured.ranges
     for segment in assembled.program.segments:
         network = assembled.networks.get(segment.name)
-        inputs, profile = signature(graphs[segment.name], captured.ranges)
+        inputs, profile = signature(planned[segment.name].graph_module, ranges)
         names = (
             [c.data for c in network.constants.values()]
             if network is not None
-            else _constants_of(segment.graph)
+            else constants_of(segment.graph)
         )
         digests = {name: store.digest(name) for name in names}
-        yield Job(segment, inputs, profile, network, digests)
+        compiled = _is_compiled(planned[segment.name], item.target)
+        yield Job(segment, inputs, profile, network, digests, compiled)
 
 
-def _constants_of(value: object) -> list[str]:
-    if isinstance(value, dict):
-        name = value.get("constant")
-        if len(value) == 1 and isinstance(name, str):
-            return [name]
-        return [n for part in value.values() for n in _constants_of(part)]
-    if isinstance(value, list):
-        return [n for part in value for n in _constants_of(part)]
-    return []
+def _is_compiled(segment: PlannedSegment, target: Target) -> bool:
+    """Whether PyTorch's segment is to be compiled: between engines only what is sure to serve."""
+    between = segment.kind == "torch" and target.engine_kind in TENSORRT_KINDS
+    why = why_eager(segment.graph_module) if between else None
+    if why is not None:
+        _LOG.info("%s is not compiled: %s", segment.name, why)
+    return segment.compiled and why is None

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,8 @@ from .batched_suppression import batched_suppression
 from .branches import graph_of, is_graph
 from .errors import CaptureError
 from .options import SizeRange
+from .quantization.fake_quantizers import fixed_fake_quantizers
+from .quantization.weight_tensors import stored_weights
 from .recurrent_shapes import recurrent_shapes
 from .strided_views import as_strided, as_strided_scatter
 
@@ -62,10 +65,10 @@ class Captured:
     """A model as a functional graph.
 
     ``graph_module`` takes the tensor inputs and the state as placeholders and reads every
-    parameter, buffer and constant by a ``get_attr`` of its full name. It answers first the new
-    state, then the user's outputs that are tensors. ``inputs`` and ``outputs`` are the user's,
+    parameter, buffer and constant by a ``get_attr`` of its full name. It answers the new
+    state and the user's outputs that are tensors. ``inputs`` and ``outputs`` are the user's,
     flat: a placeholder's name or None, and a position among the graph's outputs,
-    ``{"constant": ...}`` or ``{"size": SymInt}``.
+    ``{"constant": ...}`` or ``{"size": SymInt}``. ``method`` is the one of the model's that it is.
     """
 
     graph_module: fx.GraphModule
@@ -78,6 +81,7 @@ class Captured:
     out_spec: Any
     ranges: Mapping[str, SizeRange] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    method: str = "forward"
 
 
 def capture(
@@ -95,20 +99,58 @@ def capture(
     Raises:
         CaptureError: torch.export cannot trace the model; it names the user's line.
     """
+    with _captures(module):
+        exported = (
+            module
+            if isinstance(module, torch.export.ExportedProgram)
+            else _exported(module, args, kwargs, dynamic_shapes)
+        )
+        exported = exported.run_decompositions(decompositions())
+    return _unlift(exported, ranges or {})
+
+
+def export(
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+) -> torch.export.ExportedProgram:
+    """A module as a program that can be captured later, or saved.
+
+    Raises:
+        CaptureError: torch.export cannot trace the model; it names the user's line.
+    """
+    with _captures(module):
+        return _exported(module, args, kwargs, dynamic_shapes)
+
+
+@contextmanager
+def _captures(module: torch.nn.Module | torch.export.ExportedProgram) -> Iterator[None]:
     torch.compiler.reset()  # a torch.cond that ran before would be traced with its sizes of then
     try:
-        with torch.no_grad(), recurrent_shapes(), batched_suppression():
-            exported = (
-                module
-                if isinstance(module, torch.export.ExportedProgram)
-                else torch.export.export(
-                    module, args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
-                )
-            )
-            exported = exported.run_decompositions(decompositions())
+        with (
+            torch.no_grad(),
+            recurrent_shapes(),
+            batched_suppression(),
+            fixed_fake_quantizers(module),
+            stored_weights(),
+        ):
+            yield
+    except CaptureError:
+        raise
     except Exception as error:
         raise _capture_error(error) from error
-    return _unlift(exported, ranges or {})
+
+
+def _exported(
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None,
+    dynamic_shapes: Any,
+) -> torch.export.ExportedProgram:
+    return torch.export.export(
+        module, args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
+    )
 
 
 def returned(graph: fx.Graph) -> list[fx.Node]:
@@ -125,6 +167,15 @@ def attribute(module: torch.nn.Module, path: str) -> torch.Tensor:
         value = getattr(value, part)
     assert isinstance(value, torch.Tensor)
     return value
+
+
+def constant_of(node: object) -> torch.Tensor | None:
+    """The tensor that a ``get_attr`` node reads; None for any other node."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr" or is_graph(node):
+        return None
+    module = node.graph.owning_module
+    assert module is not None
+    return attribute(module, str(node.target))
 
 
 def user_line(stack_trace: str) -> str:
@@ -148,6 +199,9 @@ def decompositions() -> Any:
         packet = getattr(torch.ops.aten, name, None)
         for overload in packet.overloads() if packet else ():
             table.pop(getattr(packet, overload), None)
+    for name in ("quantize_affine", "dequantize_affine"):  # there where torchao is imported
+        if packet := getattr(torch.ops.torchao, name, None):
+            table.pop(packet.default, None)
     table[torch.ops.aten.as_strided.default] = as_strided
     table[torch.ops.aten.as_strided_scatter.default] = as_strided_scatter
     return table
@@ -337,6 +391,8 @@ def _user_frame(error: Exception, text: str) -> tuple[str, str]:
 
 
 def _hint(text: str) -> str:
+    if "PackedParams" in text:
+        return "give the model as it was before torch.ao's convert: its fake quantizers come in"
     if "data-dependent" in text.lower() or "GuardOnDataDependent" in text:
         return "make the control flow independent of tensor values, or use torch.cond"
     if "Constraints violated" in text or "specialized" in text:

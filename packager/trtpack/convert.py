@@ -25,11 +25,12 @@ from .converters import find
 from .converters.bounds import Bounds
 from .converters.constants import Constants
 from .converters.context import Context
-from .converters.node import Refusal, bind_node, described, leaves, module_path, tensor, where
+from .converters.node import Refusal, bind_node, described, leaves, tensor
 from .converters.refusals import Refused
 from .converters.region import Region
 from .converters.symbols import Symbols, UnknownSymbolError
 from .lowering.inline_sizes import SIZES
+from .node_places import module_path, where
 from .options import SizeRange
 from .target import Target
 

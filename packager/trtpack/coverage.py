@@ -36,6 +36,17 @@ PASSES: Mapping[str, str] = {
     "aten::detach": "drop_no_ops",
     "aten::dropout": "drop_no_ops",
     "aten::lift_fresh_copy": "drop_no_ops",
+    **dict.fromkeys(
+        (
+            "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+            "aten::fake_quantize_per_channel_affine",
+            "aten::fake_quantize_per_channel_affine_cachemask",
+            "aten::fake_quantize_per_tensor_affine",
+            "aten::fake_quantize_per_tensor_affine.tensor_qparams",
+            "aten::fake_quantize_per_tensor_affine_cachemask",
+        ),
+        "recognise_quantization",
+    ),
     "aten::sym_numel": "inline_sizes",
     "aten::sym_size.int": "inline_sizes",
     "aten::_unsafe_view": "relax_views",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trtpack_runtime.network import Network
 
@@ -32,10 +32,17 @@ _FLAGS = {
     "sparse": "--sparse",
     "dla_core": "--dla-core",
     "debug_tensors": "--debug-tensors",
+    "cuda_graphs": "--cuda-graphs",
     "tactics": "--tactics",
     "locked": "--locked",
 }
 """The options that only TensorRT heeds, with their flags."""
+_INDUCTOR_FLAGS = {
+    "threads": "--threads",
+    "freezing": "--freezing",
+    "max_autotune": "--max-autotune",
+}
+"""Those that only AOTInductor heeds."""
 
 _LEVELS: dict[str | None, HardwareCompatibility] = {
     None: "NONE",
@@ -67,6 +74,7 @@ def check_engine_options(options: Options, targets: Iterable[Target]) -> None:
             f"{given[0]} is for TensorRT, which builds for none of the targets",
             hint=f"leave {given[0]} away, or add a target with TensorRT",
         )
+    _check_inductor(options, targets)
     alone = all(kind_for(options, t) == "tensorrt-rtx" for t in built)
     for target in built:
         for flag, problem, remedy in _problems(options, target, alone):
@@ -74,6 +82,25 @@ def check_engine_options(options: Options, targets: Iterable[Target]) -> None:
                 f"{flag} is not possible for {target.name}: {problem}",
                 hint=f"{remedy}, or leave {flag} away",
             )
+
+
+def inductor_config(options: Options) -> dict[str, Any]:
+    """The settings of Inductor that were asked for, by its names for them."""
+    config: dict[str, Any] = {}
+    if options.threads is not None:
+        config |= {"cpp.threads": options.threads, "cpp.dynamic_threads": False}
+    config |= {"freezing": True} if options.freezing else {}
+    return config | ({"max_autotune": True} if options.max_autotune else {})
+
+
+def _check_inductor(options: Options, targets: Iterable[Target]) -> None:
+    unset = {field.name: field.default for field in fields(Options)}
+    given = [f for name, f in _INDUCTOR_FLAGS.items() if getattr(options, name) != unset[name]]
+    if given and not any(kind_for(options, t) == "inductor" for t in targets):
+        raise ConfigError(
+            f"{given[0]} is for AOTInductor, which compiles for none of the targets",
+            hint=f"leave {given[0]} away, or add a target such as cpu",
+        )
 
 
 def build_options(options: Options, target: Target, network: Network | None = None) -> BuildOptions:
@@ -89,6 +116,7 @@ def build_options(options: Options, target: Target, network: Network | None = No
         optimization_level=options.optimization_level,
         avg_timing_iterations=options.avg_timing_iterations,
         workspace_bytes=workspace_bytes(options, target),
+        tf32=options.precision == "tf32",
         weights=options.engine_weights if full else "inside",
         version_compatible=options.version_compatible,
         hardware_compatibility=_LEVELS[options.hardware_compatible],

@@ -14,6 +14,7 @@ from typing import Any
 
 from trtpack_runtime import builders
 from trtpack_runtime.builders import Outcome, Site, Work
+from trtpack_runtime.compiling import Source, cannot_compile, parts
 from trtpack_runtime.durations import about
 from trtpack_runtime.engine_store import EngineStore, StoredEngine, content_of, engine_key
 from trtpack_runtime.network import Network, Profile, Tensor
@@ -23,8 +24,8 @@ from trtpack_runtime.progress import Progress as Told
 from trtpack_runtime.progress import Watch
 
 from .custom_operators import required_modules
-from .engine_options import build_options, kind_for
-from .options import Options
+from .engine_options import TENSORRT_KINDS, build_options, inductor_config, kind_for
+from .options import EngineKind, Options
 from .tactic_book import TacticBook, TacticUse
 from .target import Target
 
@@ -43,7 +44,8 @@ class BuiltEngine:
     ``kind`` is the engine kind; ``cached`` says that it was not built now; ``age_seconds`` how long
     ago then. A device builds it with ``options``; ``content`` is a digest of what it computes.
     ``tactics`` tells where its build began. ``needs_bytes`` of memory it takes at the least;
-    ``took_bytes`` of the GPU's its build took, where that was seen.
+    ``took_bytes`` of the GPU's its build took, where that was seen. ``failed`` says why there is
+    none of a segment that PyTorch runs in any case, and that could not be compiled.
     """
 
     segment: str
@@ -59,6 +61,7 @@ class BuiltEngine:
     tactics: TacticUse | None = None
     needs_bytes: int | None = None
     took_bytes: int | None = None
+    failed: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -70,7 +73,8 @@ class BuiltEngine:
 class Job:
     """What an engine is built from: the segment, its inputs, its network if it has one.
 
-    ``digests`` are the sha256 of every stored tensor it reads, by stored name.
+    ``digests`` are the sha256 of every stored tensor it reads, by stored name. Of PyTorch's
+    segments only those are ``compiled`` that gain by it.
     """
 
     segment: Segment
@@ -78,13 +82,15 @@ class Job:
     profile: Profile | None
     network: Network | None
     digests: Mapping[str, str]
+    compiled: bool = True
 
 
 @dataclass(frozen=True)
 class Bench:
     """Where engines are built: this machine's ``facts``, its caches, the weights of the model.
 
-    ``folder`` takes what is built.
+    ``folder`` takes what is built. ``elsewhere`` are the targets whose engines the device of
+    ``--on`` builds.
     """
 
     model: str
@@ -94,6 +100,7 @@ class Bench:
     folder: Path
     store: EngineStore
     tactics: TacticBook
+    elsewhere: frozenset[str] = frozenset()
 
 
 def build_engine(
@@ -105,8 +112,8 @@ def build_engine(
         EngineBuildError: the builder refused the segment or died.
         DeviceError: this machine's GPU cannot do it.
     """
-    kind = kind_for(bench.options, target)
-    if kind == "reference" or (job.network is None) != (kind == "inductor"):
+    kind = _kind_of(job, target, bench.options)
+    if kind is None:
         return None
     made = BuiltEngine(job.segment.name, kind)
     if job.network is not None:
@@ -120,7 +127,14 @@ def build_engine(
             content=content,
             needs_bytes=least_bytes(job.network),
         )
-    reason = cannot_build_here(kind, target, bench.facts)
+    elif (source := _between(job, target, bench.options)) is not None:
+        made = replace(made, options=source.options(), content=source.content(job.digests))
+    by_device = made.content is not None
+    reason = cannot_build_here(kind, target, bench.facts, by_device=by_device)
+    if bench.options.defer and by_device:
+        reason = "left to the device, as was asked"
+    if target.name in bench.elsewhere and by_device:
+        reason = f"left to {bench.options.on}"
     if reason is not None:
         _LOG.info("%s: %s is deferred: %s", target.name, made.segment, reason)
         use = bench.tactics.left_to(target) if kind == "tensorrt" else None
@@ -132,6 +146,23 @@ def build_engine(
             _LOG.info("%s: %s comes from the cache: %s", target.name, made.segment, known.path)
             return _from_store(made, known, target, bench)
         return _built(made, key, job, target, bench, on_progress)
+
+
+def _kind_of(job: Job, target: Target, options: Options) -> EngineKind | None:
+    """The kind of a segment's engine; None where PyTorch runs it operator by operator."""
+    kind = kind_for(options, target)
+    if kind == "reference":
+        return None
+    if job.network is None:
+        return "inductor" if job.compiled and not (options.eager and kind != "inductor") else None
+    return kind if kind in TENSORRT_KINDS else None
+
+
+def _between(job: Job, target: Target, options: Options) -> Source | None:
+    """What a segment between engines of TensorRT is compiled from, here or on the device."""
+    if kind_for(options, target) not in TENSORRT_KINDS or job.segment.graph is None:
+        return None
+    return Source(job.segment.graph, job.inputs, job.profile)
 
 
 def probe(network: Network, target: Target, bench: Bench) -> None:
@@ -159,14 +190,23 @@ def builder_name(target: Target, bench: Bench) -> str:
     return f"TensorRT {bench.facts['tensorrt']}"
 
 
-def cannot_build_here(kind: str, target: Target, facts: Mapping[str, Any]) -> str | None:
-    """Why the engine has to be built on the device, as a clause a user can read, or None."""
+def cannot_build_here(
+    kind: str, target: Target, facts: Mapping[str, Any], *, by_device: bool = True
+) -> str | None:
+    """Why the engine cannot be built here, as a clause a user can read, or None; ``by_device`` says
+    that a device builds what is left to it."""
     if target.unsupported:
         return target.unsupported
     if kind in builders.BUILDERS:
         why = builders.BUILDERS[kind].cannot_build(Site(facts, target.describe()))
         return why and (
             f"not built on this host, {why}; left to the device, which builds it at its first run"
+        )
+    if by_device:
+        why = cannot_compile(Site(facts, target.describe()))
+        return why and (
+            f"not compiled on this host, {why}; left to the device, which compiles it at its "
+            "first run"
         )
     if target.sm is not None and (why := _not_on_gpu(target, facts)):
         return f"AOTInductor compiles on the GPU it is for, {why}; it runs in PyTorch there"
@@ -209,7 +249,7 @@ def _built(
     start = time.perf_counter()
     record: Mapping[str, Any]
     if made.kind == "inductor":
-        record = _build_inductor(job, bench.weights, path, target, on_progress)
+        record = _build_inductor(made, job, path, target, bench, on_progress)
     else:
         outcome = _build_network(made, job, path, target, bench, on_progress)
         record, use = outcome.record, None
@@ -243,6 +283,8 @@ def _depends_on(made: BuiltEngine, job: Job, target: Target, bench: Bench) -> di
         builder = builders.BUILDERS[made.kind]
         assert made.content is not None
         return builder.parts(made.content, made.options or {}, _site(target, bench))
+    if made.content is not None:
+        return parts(made.content, _site(target, bench))
     from trtpack_runtime.engines.inductor import cpu_flags
 
     profile = job.profile.shapes if job.profile else {}
@@ -257,25 +299,27 @@ def _depends_on(made: BuiltEngine, job: Job, target: Target, bench: Bench) -> di
         "machine": platform.machine(),
         "cpu": cpu_flags(),
         **({} if target.sm is None else {"gpu": bench.facts["gpus"][0]["sm"]}),
+        **({"config": config} if (config := inductor_config(bench.options)) else {}),
     }
 
 
 def _build_inductor(
-    job: Job, weights: Path, path: Path, target: Target, on_progress: OnProgress
+    made: BuiltEngine, job: Job, path: Path, target: Target, bench: Bench, on_progress: OnProgress
 ) -> Mapping[str, Any]:
-    from .inductor_build import build_in_child
+    from trtpack_runtime.engines._inductor_build import build_in_child
 
     assert job.segment.graph is not None
     on_progress("compiling C++" if target.sm is None else "compiling kernels and C++")
     return build_in_child(
         job.segment.graph,
-        [weights],
+        [bench.weights],
         job.inputs,
         path,
         profile=job.profile,
         imports=required_modules(job.segment.graph),
         log=lambda line: _INDUCTOR.debug("%s", line),
         device="cpu" if target.sm is None else "cuda",
+        config=inductor_config(bench.options) if made.content is None else {},
     )
 
 

@@ -47,10 +47,10 @@ def record_golden(source: Source, captured: Captured, count: int) -> tuple[Golde
     samples = []
     for call in source.samples(count):
         with unchanged_buffers(source.module):
-            outputs = _copies(source.run(copied(call)))
+            outputs = tensors_of(source.run(copied(call)))
             after = dict(source.module.named_buffers())
             states = {s.slot: after[s.slot].clone() for s in captured.state if s.slot in after}
-        samples.append(GoldenSample(_copies(call), outputs, states))
+        samples.append(GoldenSample(tensors_of(call), outputs, states))
     for sample in samples:
         for i, value in enumerate(sample.outputs):
             if value.is_floating_point() and not value.isfinite().any():
@@ -59,6 +59,13 @@ def record_golden(source: Source, captured: Captured, count: int) -> tuple[Golde
                     hint="check the weights, or the --input ranges",
                 )
     return tuple(samples)
+
+
+def run_again(source: Source) -> tuple[torch.Tensor, ...]:
+    """What the original model answers for the first sample, once more."""
+    call = next(source.samples(1))
+    with unchanged_buffers(source.module):
+        return tensors_of(source.run(copied(call)))
 
 
 @contextmanager
@@ -84,6 +91,7 @@ def copied(call: Call) -> Call:
     return made
 
 
-def _copies(value: Any) -> tuple[torch.Tensor, ...]:
+def tensors_of(value: Any) -> tuple[torch.Tensor, ...]:
+    """Copies of the tensors of a call or an answer, in flat order."""
     leaves = pytree.tree_leaves(value)
     return tuple(t.detach().clone() for t in leaves if isinstance(t, torch.Tensor))

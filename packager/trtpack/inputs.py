@@ -90,7 +90,17 @@ def parse_inputs(texts: Iterable[str]) -> tuple[InputArgument, ...]:
         ConfigError: two of them name the same input, or one dimension name has two ranges.
     """
     found = tuple(parse_input(text) for text in texts)
-    tensors = [spec for spec in found if isinstance(spec, InputSpec)]
+    check_inputs(spec for spec in found if isinstance(spec, InputSpec))
+    return found
+
+
+def check_inputs(specs: Iterable[InputSpec]) -> None:
+    """Refuses inputs that cannot be together.
+
+    Raises:
+        ConfigError: two of them name the same input, or one dimension name has two ranges.
+    """
+    tensors = tuple(specs)
     names = [spec.name for spec in tensors if spec.name]
     for name in names:
         if names.count(name) > 1:
@@ -105,7 +115,6 @@ def parse_inputs(texts: Iterable[str]) -> tuple[InputArgument, ...]:
                         f"dimension {dim.name} has two ranges, {known} and {dim.range}",
                         hint="give dimensions of one name the same range",
                     )
-    return found
 
 
 def parse_profile(text: str) -> ProfileSpec:
@@ -133,6 +142,19 @@ def parse_profile(text: str) -> ProfileSpec:
             )
         found.append(spec)
     return tuple(found)
+
+
+def parse_size(text: str) -> int:
+    """The bytes of ``512M`` or ``4GiB``, both in steps of 1024.
+
+    Raises:
+        ConfigError: not a size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG]?)(i?)B?", text)
+    if match is None:
+        raise ConfigError(f"bad size {text!r}", hint="write it as 512M or 4G")
+    step = 1024 if match[3] or match[2] else 1
+    return int(float(match[1]) * step ** " kMG".index(match[2] or " "))
 
 
 class _Scanner:

@@ -19,6 +19,25 @@ HardwareCompatible = Literal["ampere+", "same-sm"]
 ENGINE_WEIGHTS: tuple[EngineWeights, ...] = ("inside", "refittable", "stripped")
 HARDWARE_COMPATIBLE: tuple[HardwareCompatible, ...] = ("ampere+", "same-sm")
 
+PrecisionName = Literal[
+    "fp32", "tf32", "fp16", "bf16", "mixed", "mixed-bf16", "int8", "fp8", "int4", "auto"
+]
+PinName = Literal["fp32", "fp16", "fp16-fp32acc", "bf16"]
+PRECISION_NAMES: tuple[PrecisionName, ...] = (
+    "fp32", "tf32", "fp16", "bf16", "mixed", "mixed-bf16", "int8", "fp8", "int4", "auto",
+)  # fmt: skip
+PIN_NAMES: tuple[PinName, ...] = ("fp32", "fp16", "fp16-fp32acc", "bf16")
+PruneName = Literal["2:4"]
+PRUNE_NAMES: tuple[PruneName, ...] = ("2:4",)
+ObserverName = Literal["minmax", "percentile", "entropy", "mse"]
+OBSERVER_NAMES: tuple[ObserverName, ...] = ("minmax", "percentile", "entropy", "mse")
+OptimizeName = Literal["latency", "throughput", "memory"]
+OPTIMIZE_NAMES: tuple[OptimizeName, ...] = ("latency", "throughput", "memory")
+FigureName = Literal["cosine", "rel_l2", "max_abs", "top1", "metric"]
+FIGURE_NAMES: tuple[FigureName, ...] = ("cosine", "rel_l2", "max_abs", "top1", "metric")
+AT_MOST: tuple[FigureName, ...] = ("rel_l2", "max_abs")
+"""The figures that are errors; the others are to be large."""
+
 
 @dataclass(frozen=True)
 class SizeRange:
@@ -107,19 +126,71 @@ ProfileSpec = tuple[InputSpec, ...]
 
 
 @dataclass(frozen=True)
+class Pin:
+    """A precision for the operators that a regular expression matches whole.
+
+    It is held against their module's path, their name, and their operator with and without its
+    overload. ``fp16-fp32acc`` is float16 with sums of products in float32.
+    """
+
+    pattern: str
+    precision: PinName
+
+    def __str__(self) -> str:
+        return f"{self.pattern}={self.precision}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A bound that outputs, or the one called ``output``, have to keep against the model itself."""
+
+    figure: FigureName
+    bound: float
+    output: str | None = None
+
+    def __str__(self) -> str:
+        sign = "<=" if self.figure in AT_MOST else ">="
+        return f"{self.output}:" * (self.output is not None) + f"{self.figure}{sign}{self.bound:g}"
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The most that the user's metric may lose: an amount, or with ``relative`` a share of it."""
+
+    amount: float
+    relative: bool
+
+    def __str__(self) -> str:
+        return f"{self.amount * 100:g}%" if self.relative else f"{self.amount:g}"
+
+
+@dataclass(frozen=True)
 class Options:
     """How to build. Every field has one flag of ``trtpack build``."""
 
-    targets: tuple[str, ...]
+    targets: tuple[str, ...] = ()
     output: Path = Path("bundle.tar")
     inputs: tuple[InputArgument, ...] = ()
     weights: Path | None = None
     dtype: DTypeName | None = None  # None: as the model has it
+    precision: PrecisionName | None = None  # None: every operator as the model has it
+    pins: tuple[Pin, ...] = ()
+    calibrate: str | None = None  # data.py:loader, or a folder: what int8 and fp8 need
+    observer: ObserverName | None = None  # None: entropy for int8, minmax for fp8
+    calibration_samples: int = 128  # at most
+    calibration_cache: Path | None = None  # read where it is there, else written
+    budgets: tuple[Budget, ...] = ()
+    metric: str | None = None  # file.py:function or package.module:function
+    max_drop: Drop | None = None  # of that metric
     seed: int = 0
     liven: bool = False
     samples: int = 1
-    min_block_size: int = 5
+    min_block_size: int | None = None  # None: what costs least, by prediction
     torch_ops: tuple[str, ...] = ()
+    torch_modules: tuple[str, ...] = ()  # patterns of paths
+    trt_ops: tuple[str, ...] = ()  # on engines, whatever that costs
+    require_full: bool = False
+    measure_partition: bool = False  # time ways to divide the model here, instead of predicting
     strict: bool = False
     strict_dtypes: bool = False
     converters: tuple[str, ...] = ()  # modules, or .py files, that register more of them
@@ -132,8 +203,19 @@ class Options:
     version_compatible: bool = False
     hardware_compatible: HardwareCompatible | None = None
     sparse: bool = False
+    prune: PruneName | None = None  # weights, before anything rounds them
     dla_core: int | None = None
     debug_tensors: tuple[str, ...] = ()  # patterns of names
+    cuda_graphs: bool = False  # how the bundle is called where a caller says nothing
+    threads: int | None = None  # of the CPU, for AOTInductor; None: all that are there
+    freezing: bool = False  # AOTInductor packs the weights for its kernels, into the engine
+    max_autotune: bool = False  # AOTInductor measures kernels and takes the fastest
+    tune: bool = False  # measure other settings here and take the best
+    trials: int | None = None  # most of them; None: as many as tuning finds worth it
+    budget_minutes: float | None = None  # no trial begins later
+    optimize: OptimizeName = "latency"  # what tuning ships the best of
+    eager: bool = False  # what PyTorch runs between engines is not compiled
+    defer: bool = False  # what a device can build is left to it
     cache: bool = True  # of engines and tactics, below the user's cache folder
     tactics: Path | None = None  # a timing cache, its lock file, or a bundle that has them
     locked: bool = False
@@ -141,5 +223,10 @@ class Options:
     max_latency_ms: float | None = None  # what trtpack run holds the model against
     max_memory_mb: float | None = None
     with_runtime: bool = False  # wheels for a device without a network
+    on: str | None = None  # ssh://user@host: the device that builds its engines
+    ssh_options: tuple[str, ...] = ()
+    remote_python: str = "python3"
+    lease_timeout_s: float = 3600.0
+    cool_below_c: float = 65.0
     dry_run: bool = False
     report: Path | None = None

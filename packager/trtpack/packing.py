@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from trtpack_runtime.manifest import Border, Limits, Manifest, borders_json
 from trtpack_runtime.safetensors import write_safetensors
 from trtpack_runtime.tactics import Tactics, to_lock
 
+from .accuracy.noise import PRECISION_ORDER, Noise, tolerances
 from .aten_encoding import needs_newer_torch
 from .capture import Captured, attribute, returned
 from .convert import signature
@@ -31,34 +31,35 @@ from .converters.symbols import Symbols, UnknownSymbolError
 from .custom_operators import required_modules
 from .engines import BuiltEngine
 from .golden import GoldenSample
+from .lowering import NO_PLAN
+from .output_names import output_names
+from .precision.plan import PrecisionPlan
 from .program import Assembled
 from .sources import Source
 from .target import Target
 from .weights import StoredTensor, WeightStore
 
+PRECISION_MEMBER = "precision/{}.json"
 WEIGHTS_MEMBER = "weights/0.safetensors"
 NO_LIMITS = Limits()
-TOLERANCES: Mapping[str, Mapping[str, Any]] = {
-    "DOUBLE": {"rel_l2": 1e-4, "cosine": 0.9999},
-    "FLOAT": {"rel_l2": 1e-3, "cosine": 0.9999},
-    "HALF": {"rel_l2": 5e-2, "cosine": 0.999},
-    "BF16": {"rel_l2": 1e-1, "cosine": 0.99},
-}
-"""What a device's outputs are judged by, by the least precise type the model computes in."""
-
-_PRECISION = ("BF16", "HALF", "FLOAT", "DOUBLE")
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a bundle holds of the model itself, whatever it is built for."""
+    """What a bundle holds of one method of the model, whatever it is built for."""
 
     source: Source
     captured: Captured
-    method: str
     golden: tuple[GoldenSample, ...]
     limits: Limits = NO_LIMITS
     borders: tuple[Mapping[str, Border], ...] = ()
+    noise: Noise | None = None
+    plan: PrecisionPlan = NO_PLAN
+
+    @property
+    def method(self) -> str:
+        """Its name."""
+        return self.captured.method
 
 
 @dataclass(frozen=True)
@@ -91,41 +92,49 @@ def write_weights(
 
 @dataclass(frozen=True)
 class Variant:
-    """What one target contributes to the bundle."""
+    """What one target contributes to the bundle; ``programs`` by method."""
 
     target: Target
-    assembled: Assembled
+    programs: Mapping[str, Assembled]
     engines: Mapping[str, BuiltEngine]
     tactics: Tactics | None = None
+    cuda_graphs: bool = False
 
 
 def write(
     path: Path,
-    model: Model,
+    models: Sequence[Model],
     stored: Stored,
     variants: Sequence[Variant],
     metadata: Mapping[str, Any],
     report: Mapping[str, Any],
     runtime: Sequence[Member] = (),
 ) -> Path:
-    """Writes the bundle to ``path`` and answers it; ``runtime`` are wheels for the device.
+    """Writes the bundle to ``path`` and answers it; ``models`` are the methods of one model,
+    ``runtime`` are wheels for the device.
 
     Raises:
         ConfigError: the disk refused; nothing is left behind.
     """
-    source, captured, method = model.source, model.captured, model.method
+    source = models[0].source
     samples = []
-    for i, sample in enumerate(model.golden):
-        file = path.parent / f"golden-{i}.safetensors"
-        write_safetensors(file, sample.tensors())
-        samples.append(Member(f"golden/{method}-{i}.safetensors", file))
+    for model in models:
+        for i, sample in enumerate(model.golden):
+            file = path.parent / f"golden-{model.method}-{i}.safetensors"
+            write_safetensors(file, sample.tensors())
+            samples.append(Member(f"golden/{model.method}-{i}.safetensors", file))
     networks = {
         f"networks/{network.digest()}.json": network.to_bytes()
         for variant in variants
-        for network in variant.assembled.networks.values()
+        for assembled in variant.programs.values()
+        for network in assembled.networks.values()
     }
     programs = [
-        Member(_program_member(method, v.target), _json(program.to_json(v.assembled.program)))
+        Member(
+            _program_member(model.method, v.target),
+            _json(program.to_json(v.programs[model.method].program)),
+        )
+        for model in models
         for v in variants
     ]
     engines = [
@@ -142,24 +151,25 @@ def write(
             "name": source.name,
             "requires": _requires(variants),
             "members": [],
-            "methods": {method: _method(model)},
+            "methods": {model.method: _method(model) for model in models},
             "state": [
                 {
-                    "name": s.slot,
-                    "dtype": by_torch(attribute(captured.graph_module, s.slot).dtype).name,
-                    "shape": list(attribute(captured.graph_module, s.slot).shape),
-                    "initial": stored.store.put(s.slot, attribute(captured.graph_module, s.slot)),
+                    "name": slot,
+                    "dtype": by_torch(value.dtype).name,
+                    "shape": list(value.shape),
+                    "initial": stored.store.put(slot, value),
                 }
-                for s in captured.state
+                for slot, value in _state(models).items()
             ],
             "weights": {"members": [WEIGHTS_MEMBER], **stored.names},
-            "variants": {v.target.name: _variant(v, method) for v in variants},
+            "variants": {v.target.name: _variant(v) for v in variants},
             "report": report,
             "metadata": {**source.metadata, **metadata},
         }
     )
     members = [
         *programs,
+        *(Member(PRECISION_MEMBER.format(m.method), _json(m.plan.to_json())) for m in models),
         *(Member(name, content) for name, content in sorted(networks.items())),
         *samples,
         Member(WEIGHTS_MEMBER, stored.path),
@@ -191,7 +201,6 @@ def _method(model: Model) -> dict[str, Any]:
             item |= {"min": list(low), "opt": list(opt), "max": list(high)}
         described.append(item)
     outputs = _outputs(captured)
-    precision = compute_precision(captured)
     return {
         "inputs": described,
         "outputs": outputs,
@@ -210,36 +219,49 @@ def _method(model: Model) -> dict[str, Any]:
             }
             for i, sample in enumerate(golden)
         ],
-        "tolerance": {o["name"]: _tolerance(o["dtype"], precision) for o in outputs},
+        "tolerance": tolerances(
+            [*((o["name"], o["dtype"]) for o in outputs), *_judged_state(model)],
+            compute_precision(captured),
+            model.noise,
+        ),
         "borders": borders_json(model.borders),
         "limits": asdict(model.limits),
     }
+
+
+def _state(models: Sequence[Model]) -> dict[str, torch.Tensor]:
+    """Every slot that any of the methods has, with its first value."""
+    return {
+        state.slot: attribute(model.captured.graph_module, state.slot)
+        for model in models
+        for state in model.captured.state
+    }
+
+
+def _judged_state(model: Model) -> list[tuple[str, str]]:
+    """State that the plan's types change, with its types; other state is judged by these alone."""
+    if model.noise is None or "precision" not in model.noise.figures:
+        return []
+    slots = (state.slot for state in model.captured.state)
+    found = ((slot, attribute(model.captured.graph_module, slot)) for slot in slots)
+    return [(slot, by_torch(value.dtype).name) for slot, value in found]
 
 
 def _outputs(captured: Captured) -> list[dict[str, Any]]:
     """The tensor outputs in pytree order, named after their place in the output structure."""
     nodes = returned(captured.graph_module.graph)
     symbols = Symbols.of(captured.graph_module)
-    paths = treespec.leaf_paths(treespec.encode(captured.out_spec), "output")
     described = []
-    for path, output in zip(paths, captured.outputs, strict=True):
-        name = output_name(path)
-        if isinstance(output, int):
-            value = nodes[output].meta["val"]
-            described.append(
-                {
-                    "name": name,
-                    "dtype": by_torch(value.dtype).name,
-                    "shape": [_dim(size, symbols) for size in value.shape],
-                }
-            )
+    for name, place in output_names(captured).items():
+        value = nodes[place].meta["val"]
+        described.append(
+            {
+                "name": name,
+                "dtype": by_torch(value.dtype).name,
+                "shape": [_dim(size, symbols) for size in value.shape],
+            }
+        )
     return described
-
-
-def output_name(path: str) -> str:
-    """``logits`` of ``output.logits`` or ``output['logits']``; other paths stay whole."""
-    named = re.fullmatch(r"output(?:\.(\w+)|\['([^']+)'\])", path)
-    return path if named is None else named[1] or named[2]
 
 
 def _dim(size: int | torch.SymInt, symbols: Symbols) -> Any:
@@ -256,18 +278,14 @@ def compute_precision(captured: Captured) -> str:
     values = [attribute(captured.graph_module, name) for name in captured.parameters]
     values += [n.meta["val"] for n in captured.graph_module.graph.nodes if n.op == "placeholder"]
     floats = {by_torch(v.dtype).name for v in values if v.is_floating_point()}
-    return min(floats & set(_PRECISION) or found, key=_PRECISION.index)
+    return min(floats & set(PRECISION_ORDER) or found, key=PRECISION_ORDER.index)
 
 
-def _tolerance(dtype: str, precision: str) -> dict[str, Any]:
-    if dtype not in TOLERANCES:
-        return {"equal": True}
-    return dict(TOLERANCES[min(dtype, precision, key=_PRECISION.index)])
-
-
-def _variant(variant: Variant, method: str) -> dict[str, Any]:
+def _variant(variant: Variant) -> dict[str, Any]:
     engines: dict[str, dict[str, Any]] = {}
     for engine in variant.engines.values():
+        if engine.failed is not None:
+            continue  # PyTorch runs the segment
         item: dict[str, Any] = {"kind": engine.kind}
         if engine.path is not None:
             item["member"] = _engine_member(variant.target, engine)
@@ -279,9 +297,11 @@ def _variant(variant: Variant, method: str) -> dict[str, Any]:
         engines[engine.segment] = item
     described = {
         "target": variant.target.describe(),
-        "programs": {method: _program_member(method, variant.target)},
+        "programs": {name: _program_member(name, variant.target) for name in variant.programs},
         "engines": engines,
     }
+    if variant.cuda_graphs:
+        described["cuda_graphs"] = True
     if variant.tactics is not None:
         cache, lock = _cache_names(variant.target)
         key = variant.tactics.key.to_json()
@@ -304,7 +324,8 @@ def _cache_names(target: Target) -> tuple[str, str]:
 def _requires(variants: Sequence[Variant]) -> list[str]:
     needs = {"format:1"}
     for variant in variants:
-        for segment in variant.assembled.program.segments:
+        segments = [s for one in variant.programs.values() for s in one.program.segments]
+        for segment in segments:
             if segment.graph is None:
                 continue
             needs.update(needs_newer_torch(segment.graph))

@@ -5,32 +5,47 @@ from __future__ import annotations
 
 import itertools
 import logging
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trtpack_runtime.archive_writer import Member
 from trtpack_runtime.manifest import Limits
 from trtpack_runtime.safetensors import open_safetensors
 
+from .accuracy.gate import Gate, hold_types
+from .accuracy.reading import check_budgets
 from .borders import record_borders
-from .building import assemble_all, bench_for, build_engines, look_around, tactics_for
-from .capture import capture
+from .building import Assembly, assemble_all, bench_for, build_engines, look_around, tactics_for
+from .capture import Captured, capture
 from .converters import load_module
 from .engine_options import TENSORRT_KINDS, check_engine_options
 from .engines import Bench
 from .golden import copied, record_golden, unchanged_buffers
-from .lowering import Lowered, lower
+from .lowering import lower
+from .methods import Prepared, check_methods, options_of_methods
 from .options import Options
 from .packing import Model as PackedModel
 from .packing import Variant, write
-from .planning import METHOD, Planned, again, check_torch_ops, plan
+from .partition_checks import check_partition, check_places
+from .partition_measuring import measured_partitions
+from .planning import Planned, again, plan
+from .precision.names import check_precision
+from .precision_requests import choose_precisions, precision_request, quantization_request
 from .profiles import profile_ranges
-from .proof import prove
+from .proof import Proof, prove
+from .remote.build import Engines, finish_on_device, look_at_device
 from .report import BuildReport, Progress
+from .report.methods import merged
+from .report.precision_text import precision_line
 from .runtime_wheel import runtime_members
-from .sources import Model, Source, load_source
+from .shared_state import share_state
+from .sources import Model, Source, load_sources
 from .summary import Made, describe
-from .target import find_target
+from .target import Target, find_target
+from .tuning import check_tuning, tune
+from .turns import Turns, record_turns
 from .work_folder import work_folder
 
 _LOG = logging.getLogger("trtpack.pipeline")
@@ -48,116 +63,237 @@ def build(model: Model, options: Options, progress: Progress | None = None) -> B
         TrtpackError: any stage failed; an existing file at the output path stays as it was.
     """
     progress = progress or Progress()
+    check_tuning(options)
+    if options.tune:
+        return tune(options, lambda one, shown: build(model, one, shown), progress)
     targets = [find_target(name, options.engine) for name in options.targets]
     check_engine_options(options, targets)
+    check_precision(options, targets)
+    check_budgets(options)
+    check_partition(options)
     for module in options.converters:
         load_module(module)
     machine = None if options.dry_run else look_around(options, targets)
+    visit = None if options.dry_run else look_at_device(options, targets, progress)
     with progress.step("load the model"):
-        source = load_source(
+        sources = load_sources(
             model,
             weights=options.weights,
             dtype=options.dtype,
             seed=options.seed,
             inputs=options.inputs,
         )
-        if options.liven:
-            from .livening import check_alive, liven
-
-            liven(source.module, source.args, source.kwargs, seed=options.seed)
-            with unchanged_buffers(source.module):
-                check_alive(source.module, source.args, ALIVE_TOLERANCE, source.kwargs)
-        with unchanged_buffers(source.module):  # its state begins as it was given
-            source.run(copied((source.args, source.kwargs)))
+        check_methods(options, sources)
+        _try(sources, options)
     with progress.step("capture with torch.export"):
-        captured = capture(
-            source.exported or source.module,
-            source.args,
-            source.kwargs,
-            source.dynamic_shapes,
-            source.ranges,
+        captured = share_state([_captured(source) for source in sources])
+    methods = [
+        _lowered(source, graph, own, targets, progress)
+        for source, graph, own in zip(
+            sources, captured, options_of_methods(options, captured), strict=True
         )
-    with progress.step("lower"):
-        has_tensorrt = any(t.engine_kind in TENSORRT_KINDS for t in targets)
-        lowered = lower(captured, keep_doubles=options.strict_dtypes or not has_tensorrt)
-    for name, count in ((n, c) for n, c in lowered.effects.items() if c):
-        _LOG.info("pass %s: %d", name, count)
-    check_torch_ops(lowered, options)
-    profiles = profile_ranges(captured, options.profiles)
+    ]
+    check_places([method.lowered for method in methods], options)
+    profiles = [profile_ranges(m.captured, m.options.profiles) for m in methods]
     planned = []
     for target in targets:
         with progress.step(f"partition and convert for {target.name}"):
-            planned.append(plan(lowered, target, options, profiles))
-        for refusal in planned[-1].plan.refusals:
+            planned += [
+                plan(method.lowered, target, method.options, ranges)
+                for method, ranges in zip(methods, profiles, strict=True)
+            ]
+    for one in planned:
+        for refusal in one.plan.refusals:
             at = f" at {refusal.where}" if refusal.where else ""
-            _LOG.info("%s: %s%s stays in PyTorch: %s", target.name, refusal.op, at, refusal.reason)
+            told = f"{refusal.op}{at} stays in PyTorch: {refusal.reason}"
+            _LOG.info("%s: %s", one.target.name, told)
     if machine is None:
-        return describe(source, lowered, planned, options)
+        return _report(methods, planned)
     with work_folder(options.output) as folder:
-        bench = bench_for(source.name, options, machine, folder)
-        return _finish(source, lowered, planned, bench, progress)
+        bench = bench_for(sources[0].name, methods[0].options, machine, folder)
+        if visit is not None:
+            bench = replace(bench, elsewhere=visit.targets)
+        if options.measure_partition:
+            planned = measured_partitions(methods, planned, bench, progress)
+        return _finish(methods, planned, bench, progress)
+
+
+def _try(sources: Sequence[Source], options: Options) -> None:
+    """Calls every method once, if asked after the model was made to answer its inputs."""
+    if options.liven:
+        from .livening import check_alive, liven
+
+        first = sources[0]
+        liven(first.module, first.args, first.kwargs, seed=options.seed)
+        for source in sources:
+            with unchanged_buffers(source.module):
+                check_alive(source.module, source.args, ALIVE_TOLERANCE, source.kwargs)
+    for source in sources:
+        with unchanged_buffers(source.module):  # its state begins as it was given
+            source.run(copied((source.args, source.kwargs)))
+
+
+def _captured(source: Source) -> Captured:
+    made = capture(
+        source.exported or source.module,
+        source.args,
+        source.kwargs,
+        source.dynamic_shapes,
+        source.ranges,
+    )
+    return replace(made, method=source.method)
+
+
+def _lowered(
+    source: Source,
+    captured: Captured,
+    options: Options,
+    targets: Sequence[Target],
+    progress: Progress,
+) -> Prepared:
+    found, options = choose_precisions(source, captured, options, targets, progress)
+    with progress.step("lower") as step:
+        has_tensorrt = any(t.engine_kind in TENSORRT_KINDS for t in targets)
+        request = precision_request(source, captured, options)
+        lowered = lower(
+            captured,
+            keep_doubles=options.strict_dtypes or not has_tensorrt,
+            precision=request,
+            quantization=quantization_request(source, captured, options, step),
+            pruned=options.prune is not None,
+            search=found,
+        )
+    for name, count in ((n, c) for n, c in lowered.effects.items() if c):
+        _LOG.info("pass %s: %d", name, count)
+    return Prepared(source, lowered, request, options)
 
 
 def _finish(
-    source: Source,
-    lowered: Lowered,
-    planned: list[Planned],
-    bench: Bench,
-    progress: Progress,
+    methods: Sequence[Prepared], planned: list[Planned], bench: Bench, progress: Progress
 ) -> BuildReport:
-    captured, options, folder = lowered.captured, bench.options, bench.folder
+    options, folder = bench.options, bench.folder
     wheels = runtime_members() if options.with_runtime else ()
     with progress.step("run the model for golden samples"):
-        golden = record_golden(source, captured, options.samples)
+        golden = [record_golden(m.source, m.captured, options.samples) for m in methods]
+        turns = record_turns([m.source for m in methods], options.samples)
+    limits, models, held = Limits(options.max_latency_ms, options.max_memory_mb), [], {}
+    with progress.step("measure what the precisions cost"):
+        for method, samples in zip(methods, golden, strict=True):
+            gate = held[method.name] = method.gate(samples)
+            hold_types(gate)
+            noise, types = gate.noise(method.source), method.lowered.plan
+            models.append(
+                PackedModel(method.source, method.captured, samples, limits, (), noise, types)
+            )
+    parts = _Parts(methods, models, held, turns, wheels)
+    own = {method.name: method.options for method in methods}
     for attempt in itertools.count(1):
         with progress.step("collect the weights"):
-            assembly = assemble_all(captured, planned, folder)
+            assembly = assemble_all([m.captured for m in methods], planned, folder)
         bench = replace(bench, weights=assembly.stored.path)
         search = not (options.strict or options.locked) and attempt < MAX_ATTEMPTS
-        engines = {
-            p.target.name: build_engines(p, captured, assembly, bench, progress, search=search)
-            for p in planned
-        }
-        if not any(made.refused for made in engines.values()):
+        built: Engines = {}
+        refused: dict[tuple[str, str], Mapping[str, str]] = {}
+        for one in planned:
+            name = one.target.name
+            engines = build_engines(one, assembly, bench, progress, search=search)
+            built[name] = {**built.get(name, {}), **engines.built}
+            refused |= {(name, segment): nodes for segment, nodes in engines.refused.items()}
+        if not refused:
+            bundle, proofs = _written(parts, planned, assembly, built, bench, progress)
+            before = {(p.target.name, name): p.failed for p in planned for name in p.segments}
+            failed = _failed(options.output)
+            on, built, found = finish_on_device(
+                bench, bundle, built, progress, failed, before if search else None
+            )
+            refused.update(found)
+        if not refused:
             break
         with progress.step("plan again without what TensorRT refused"):
-            planned = [again(lowered, p, engines[p.target.name].refused, options) for p in planned]
-    built = {name: made.built for name, made in engines.items()}
-    plan_report = describe(source, lowered, planned, options)
+            planned = [again(one, refused, own[one.method]) for one in planned]
+    made = Made(built, assembly.stored.store, bundle, proofs)
+    report = replace(_report(methods, planned, made), on=on)
+    bundle.replace(options.output)
+    return report
+
+
+def _report(
+    methods: Sequence[Prepared], planned: Sequence[Planned], made: Made | None = None
+) -> BuildReport:
+    """The report of all methods; without ``made`` that of a plan."""
+    return merged(
+        {
+            m.name: describe(
+                m.source, m.lowered, [p for p in planned if p.method == m.name], m.options, made
+            )
+            for m in methods
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a bundle has whatever its targets' plans are; ``models`` still without borders."""
+
+    methods: Sequence[Prepared]
+    models: Sequence[PackedModel]
+    held: Mapping[str, Gate]
+    turns: Sequence[Turns]
+    wheels: Sequence[Member]
+
+
+def _written(
+    parts: _Parts,
+    planned: Sequence[Planned],
+    assembly: Assembly,
+    built: Engines,
+    bench: Bench,
+    progress: Progress,
+) -> tuple[Path, dict[str, Proof]]:
+    """Writes the bundle and proves every target; it stands in the folder of the work."""
+    options = bench.options
+    plan_report = _report(parts.methods, planned)
+    targets = {one.target.name: one.target for one in planned}
     variants = [
         Variant(
-            p.target,
-            assembly.programs[p.target.name],
-            built[p.target.name],
-            tactics_for(p.target, built[p.target.name], bench),
+            target,
+            assembly.programs[name],
+            built[name],
+            tactics_for(target, built[name], bench),
+            options.cuda_graphs,
         )
-        for p in planned
+        for name, target in targets.items()
     ]
-    limits = Limits(options.max_latency_ms, options.max_memory_mb)
+    models = []
     with progress.step("run the segments for what crosses between them"):
         weights = {n: v.tensor() for n, v in open_safetensors(assembly.stored.path).items()}
-        borders = record_borders(captured, assembly.programs.values(), weights, golden)
+        for model in parts.models:
+            programs = [found[model.method] for found in assembly.programs.values()]
+            borders = record_borders(model.captured, programs, weights, model.golden)
+            models.append(replace(model, borders=borders))
     with progress.step("write the bundle"):
         bundle = write(
-            folder / options.output.name,
-            PackedModel(source, captured, METHOD, golden, limits, borders),
+            bench.folder / options.output.name,
+            models,
             assembly.stored,
             variants,
             options.metadata,
             _summary(plan_report),
-            wheels,
+            parts.wheels,
         )
     proofs = {}
-    for item in planned:
-        name = item.target.name
+    for name, target in targets.items():
         with progress.step(f"prove {name} with the golden samples"):
             proofs[name] = prove(
-                bundle, item.target, built[name].values(), bench.facts, _failed(options.output)
+                bundle,
+                target,
+                built[name].values(),
+                bench.facts,
+                _failed(options.output),
+                parts.held,
+                parts.turns,
             )
-    made = Made(built, assembly.stored.store, bundle, proofs)
-    report = describe(source, lowered, planned, options, made)
-    bundle.replace(options.output)
-    return report
+    return bundle, proofs
 
 
 def _failed(output: Path) -> Path:
@@ -167,9 +303,16 @@ def _failed(output: Path) -> Path:
 
 def _summary(report: BuildReport) -> dict[str, Any]:
     """What ``inspect`` shows of the build: nothing that depends on time or machine."""
+    asked = {
+        name: precision_line(one.precision)
+        for name, one in (report.methods or {"": report}).items()
+        if one.precision["asked"] or one.precision["pins"]
+    }
+    told = "; ".join(f"{name}: {line}" if name else line for name, line in asked.items())
     return {
         "parameters": report.parameters,
         "operators": dict(report.operators),
+        **({"precision": told} if told else {}),
         "targets": {
             target.name: {
                 "supported": dict(target.supported),

@@ -6,31 +6,42 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .branches import every_branch
 from .convert import ConversionError, ConvertedSegment, Ranges, convert
-from .errors import ConfigError, UnsupportedOpError
+from .engine_options import TENSORRT_KINDS
+from .errors import UnsupportedOpError
 from .lowering import Lowered
 from .options import Options
 from .partition import Plan, partition
-from .sources.examples import nearest
+from .partition_checks import check_wanted, check_whole
 from .target import Target
-
-METHOD = "forward"
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One target's plan with its converted TensorRT segments, by segment name.
+    """One target's plan of one method, with its converted TensorRT segments by segment name.
 
     ``profiles`` are the ranges of further optimisation profiles; ``failed`` the nodes that stay in
-    PyTorch because building an engine of them failed, with the reason.
+    PyTorch because building an engine of them failed, with the reason. ``min_block_size`` is that
+    of the way to divide it that was measured to be the fastest, where that was asked.
     """
 
     target: Target
+    lowered: Lowered
     plan: Plan
     converted: Mapping[str, ConvertedSegment]
     profiles: tuple[Ranges, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
+    min_block_size: int | None = None
+
+    @property
+    def method(self) -> str:
+        """The model's method that it is of."""
+        return self.lowered.captured.method
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """The names of its segments, which no other method of the target has."""
+        return tuple(segment.name for segment in self.plan.segments)
 
 
 def plan(
@@ -39,14 +50,17 @@ def plan(
     options: Options,
     profiles: Sequence[Ranges] = (),
     failed: Mapping[str, str] | None = None,
+    min_block_size: int | None = None,
 ) -> Planned:
     """Partitions and converts, again whenever converting finds a node that cannot be converted.
 
     ``profiles`` are the ranges of further optimisation profiles, ``failed`` nodes that TensorRT
-    could not build, with the reason.
+    could not build, with the reason; ``min_block_size`` goes before that of the options.
 
     Raises:
-        UnsupportedOpError: with ``options.strict``, the first node that TensorRT refuses.
+        UnsupportedOpError: with ``options.strict``, the first node that TensorRT refuses; with
+            ``options.require_full``, one that is not in the only engine; one of
+            ``options.trt_ops`` that is in none.
     """
     failed = dict(failed or {})
     refused = dict(failed)
@@ -54,28 +68,54 @@ def plan(
         made = partition(
             lowered.captured.graph_module,
             target,
-            method=METHOD,
+            method=lowered.captured.method,
             torch_ops=options.torch_ops,
-            min_block_size=options.min_block_size,
+            torch_modules=options.torch_modules,
+            trt_ops=options.trt_ops,
+            min_block_size=min_block_size or options.min_block_size,
+            divided=_divided(target, options),
+            ranges=lowered.captured.ranges,
             refused=refused,
         )
         if options.strict and made.refusals:
             first = made.refusals[0]
             raise UnsupportedOpError(first.op, first.where, first.reason)
+        check_wanted(made, options)
+        if options.require_full:
+            check_whole(made, target)
         converted, found = _converted(made, lowered, target, profiles)
         if not found:
-            return Planned(target, made, converted, tuple(profiles), failed)
+            return Planned(
+                target, lowered, made, converted, tuple(profiles), failed, min_block_size
+            )
         refused.update(found)
 
 
+def _divided(target: Target, options: Options) -> bool:
+    """Whether engines and PyTorch share a graph: with AOTInductor's only where that was asked for,
+    since what it compiles is PyTorch's own."""
+    return target.engine_kind in TENSORRT_KINDS or options.engine == "inductor"
+
+
 def again(
-    lowered: Lowered, planned: Planned, refused: Mapping[str, str], options: Options
+    planned: Planned, refused: Mapping[tuple[str, str], Mapping[str, str]], options: Options
 ) -> Planned:
-    """The plan without the nodes that TensorRT refused to build; as it is where there are none."""
-    if not refused:
+    """The plan without the nodes that TensorRT refused to build, told by target and segment; as it
+    is where there are none."""
+    found = [refused.get((planned.target.name, name), {}) for name in planned.segments]
+    if not any(found):
         return planned
-    failed = {**planned.failed, **refused}
-    return plan(lowered, planned.target, options, planned.profiles, failed)
+    failed = dict(planned.failed)
+    for nodes in found:
+        failed.update(nodes)
+    return plan(
+        planned.lowered,
+        planned.target,
+        options,
+        planned.profiles,
+        failed,
+        planned.min_block_size,
+    )
 
 
 def _converted(
@@ -98,24 +138,3 @@ def _converted(
         except ConversionError as error:
             refused[error.refusal.node] = error.refusal.reason
     return converted, refused
-
-
-def check_torch_ops(lowered: Lowered, options: Options) -> None:
-    """Refuses an operator to keep in PyTorch that the model does not have, a misspelling mostly.
-
-    Raises:
-        ConfigError: with the nearest operator that it has.
-    """
-    module = lowered.captured.graph_module
-    nodes = [node for m in (module, *every_branch(module)) for node in m.graph.nodes]
-    found = {str(node.target) for node in nodes if node.op == "call_function"}
-    known = sorted(found | {name.rpartition(".")[0] for name in found} - {""})
-    for name in options.torch_ops:
-        if name not in known:
-            near = nearest(name, known)
-            raise ConfigError(
-                f"the lowered model has no operator {name} to keep in PyTorch",
-                hint=f"did you mean --torch-op {near}?"
-                if near
-                else "choose one of those that trtpack explain lists",
-            )

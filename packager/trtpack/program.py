@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from trtpack_runtime import dims, program
+from trtpack_runtime import recipes as recipe_format
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.errors import CompileError
 from trtpack_runtime.network import Network
-from trtpack_tools import recipes as recipe_format
 from trtpack_tools.check import check_network
 
 from .aten_encoding import encode

@@ -4,29 +4,38 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from trtpack_runtime.builders import BUILDERS, Site
 from trtpack_runtime.errors import CompileError
 from trtpack_runtime.loading import DegradedWarning, load
-from trtpack_runtime.smoke import SmokeReport
+from trtpack_runtime.module import BundleModule
+from trtpack_runtime.smoke import SmokeReport, full_float32
 
+from .accuracy.gate import Gate, Verdict
 from .engines import BuiltEngine
+from .golden import GoldenSample
 from .target import Target
+from .turns import Turns, replay
+
+NO_GATES: Mapping[str, Gate] = {}
 
 
 @dataclass(frozen=True)
 class Proof:
     """The golden samples of one variant, and what computed its TensorRT segments: a GPU's name for
-    its engines there, None for the evaluator."""
+    its engines there, None for the evaluator. ``verdicts`` are how near its methods are to the
+    model."""
 
     report: SmokeReport
     device: str | None
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
 
 def prove(
@@ -35,13 +44,17 @@ def prove(
     engines: Iterable[BuiltEngine],
     facts: Mapping[str, Any],
     failed: Path,
+    gates: Mapping[str, Gate] = NO_GATES,
+    turns: Sequence[Turns] = (),
 ) -> Proof:
-    """Runs one variant on the golden samples: its engines where this host has the GPU they are for,
-    else its TensorRT segments by the evaluator.
+    """Runs one variant on the golden samples, and its methods in turn: its engines where this host
+    has the GPU they are for, else its TensorRT segments by the evaluator.
 
-    A bundle whose engines are wrong is moved to ``failed``, to be debugged.
+    A bundle whose engines are wrong is moved to ``failed``, to be debugged. Its methods have to
+    keep the budgets of ``gates`` too.
 
     Raises:
+        AccuracyError: it misses its budget.
         CompileError: an engine does not load, or an output is outside its tolerance; it names the
             output and the figures.
     """
@@ -63,9 +76,16 @@ def prove(
     if loaded.degraded:
         device = None  # nothing it says is of the engines
     report = loaded.smoke()
+    if turns:
+        report += replay(loaded, turns)
     worst = report.worst
     if report.passed or worst is None:
-        return Proof(report, device)
+        verdicts = {
+            name: _judged(loaded, name, target, device, gate)
+            for name, gate in gates.items()
+            if gate.is_asked
+        }
+        return Proof(report, device, verdicts)
     told = f"{worst.output} of {worst.sample}: {worst.failure}"
     told += "".join(f"; {departure.told}" for departure in report.departures[:1])
     if device is None:
@@ -80,12 +100,35 @@ def prove(
     )
 
 
+def _judged(
+    loaded: BundleModule, method: str, target: Target, device: str | None, gate: Gate
+) -> Verdict:
+    place, call = loaded.device, loaded.method(method)
+
+    def answers(sample: GoldenSample) -> tuple[torch.Tensor, ...]:
+        loaded.reset()
+        made = loaded.run(method, [value.to(place) for value in sample.inputs])
+        return tuple(value.cpu().clone() for value in made)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = tree_map_only(torch.Tensor, lambda t: t.to(place), (args, kwargs))
+        return tree_map_only(torch.Tensor, lambda t: t.cpu(), call(*args, **kwargs))
+
+    with torch.no_grad(), full_float32():
+        verdict = gate.judge([answers(sample) for sample in gate.golden], run)
+    loaded.reset()
+    where = "by the evaluator" if device is None else f"on {device}"
+    of = "" if len(loaded.methods) == 1 else f", {method},"
+    gate.hold(verdict, f"{target.name}{of} {where}")
+    return verdict
+
+
 def runs_engines(
     target: Target, engines: Iterable[BuiltEngine], facts: Mapping[str, Any]
 ) -> str | None:
     """The GPU of this host that runs the engines which were built for a target, None without."""
     built = {e.kind for e in engines if e.path is not None}
-    if "inductor" in built and target.sm is not None:
+    if "inductor" in built and target.engine_kind == "inductor" and target.sm is not None:
         return str(facts["gpus"][0]["name"])
     kinds = built & BUILDERS.keys()
     if not kinds or not torch.cuda.is_available():

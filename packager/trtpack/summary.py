@@ -13,24 +13,27 @@ from typing import Any
 import torch
 from torch import fx
 
-from trtpack_runtime import treespec
 from trtpack_runtime.smoke import Comparison
 
+from .accuracy.budgets import bounds, budgets_of
+from .accuracy.gate import Verdict
 from .capture import Captured, returned
 from .convert import ConvertedSegment, Ranges
 from .converters.node import Refusal
 from .engines import BuiltEngine
 from .lowering import Lowered
 from .options import Options
-from .packing import output_name
-from .partition import PlannedSegment
+from .output_names import output_names
+from .partition import PlannedSegment, Prediction
 from .planning import Planned
 from .proof import Proof
 from .report import (
+    AccuracyReport,
     Agreement,
     BuildReport,
     BundleReport,
     EngineReport,
+    PredictionReport,
     RefusedOperator,
     SegmentReport,
     TacticReport,
@@ -38,6 +41,8 @@ from .report import (
     ValueReport,
 )
 from .sources import Source
+from .sparsity import SPARSE_SM, SPARSE_TYPES, sparsities
+from .target import Target
 from .weights import WeightStore
 
 
@@ -59,7 +64,7 @@ def describe(
     options: Options,
     made: Made | None = None,
 ) -> BuildReport:
-    """The report of a build; without ``made`` that of a plan.
+    """The report of one method of a build; without ``made`` that of a plan.
 
     It names ``options.output`` as the bundle.
     """
@@ -87,6 +92,7 @@ def describe(
                 captured.ranges,
                 made.engines[p.target.name] if made is not None else {},
                 made.proofs[p.target.name] if made is not None else None,
+                options,
             )
             for p in planned
         ),
@@ -97,9 +103,33 @@ def describe(
             *captured.notes,
             *_narrowed(source, captured, placeholders),
             *_in_float32(lowered),
+            *_in_floats(captured),
         ),
+        precision=lowered.plan.to_json(),
+        sparsity=_sparsity(lowered, [p.target for p in planned], options),
         dry_run=options.dry_run,
     )
+
+
+def _sparsity(
+    lowered: Lowered, targets: Sequence[Target], options: Options
+) -> dict[str, Any] | None:
+    """Which weights are sparse, where that was asked for."""
+    if not options.sparse and options.prune is None:
+        return None
+    types = {row.node: row.precision for row in lowered.plan.rows}
+    found = list(sparsities(lowered.captured.graph_module.graph))
+    sparse = [one.node for one in found if not one.why]
+    return {
+        "sparse": sparse,
+        "left": {one.node: one.why for one in found if one.why},
+        "usable": [node for node in sparse if SPARSE_TYPES & set(types.get(node, "").split("+"))],
+        "without": {
+            target.name: f"SM {target.sm} has no sparse tensor cores, which SM 8.0 brought"
+            for target in targets
+            if target.sm is not None and float(target.sm) < SPARSE_SM
+        },
+    }
 
 
 def _target(
@@ -107,8 +137,11 @@ def _target(
     ranges: Ranges,
     engines: Mapping[str, BuiltEngine],
     proof: Proof | None,
+    options: Options,
 ) -> TargetReport:
-    target = planned.target
+    target, method = planned.target, planned.method
+    found = [c for c in (proof.report.comparisons if proof else ()) if _is_of(c, method)]
+    verdict = proof.verdicts.get(method) if proof is not None else None
     return TargetReport(
         target.name,
         target.device,
@@ -116,10 +149,43 @@ def _target(
         target.stack,
         tuple(_segment(s, planned.converted, ranges) for s in planned.plan.segments),
         _refused(planned.plan.refusals, planned.failed),
-        tuple(map(_engine, engines.values())),
-        tuple(_agreement(c) for c in proof.report.comparisons) if proof is not None else (),
+        tuple(_engine(e) for e in engines.values() if e.segment in planned.segments),
+        tuple(map(_agreement, found)),
         proof.device if proof is not None else None,
+        _accuracy(verdict, options) if verdict is not None else (),
+        _predictions(planned.plan.prediction),
     )
+
+
+def _predictions(found: Prediction | None) -> tuple[PredictionReport, ...]:
+    return () if found is None else (PredictionReport(**dataclasses.asdict(found)),)
+
+
+def _is_of(comparison: Comparison, method: str) -> bool:
+    """Whether it is of a golden sample of a method: ``prefill-0``."""
+    return comparison.sample.rpartition("-")[0] == method
+
+
+def _accuracy(verdict: Verdict, options: Options) -> tuple[AccuracyReport, ...]:
+    outputs = [one.output for one in verdict.figures]
+    budgets = budgets_of(options, outputs)
+    found = [
+        AccuracyReport(
+            one.output,
+            ", ".join(map(str, bounds(budgets, one.output))),
+            one.cosine,
+            one.rel_l2,
+            one.max_abs,
+            one.top1,
+        )
+        for one in verdict.figures
+    ]
+    if verdict.metric is not None:
+        wanted = [str(b) for b in options.budgets if b.figure == "metric"]
+        wanted += [f"drop<={options.max_drop}"] if options.max_drop is not None else []
+        name, (of_model, value) = str(options.metric), verdict.metric
+        found.append(AccuracyReport(name, ", ".join(wanted), of_model=of_model, value=value))
+    return tuple(found)
 
 
 def _engine(engine: BuiltEngine) -> EngineReport:
@@ -136,6 +202,7 @@ def _engine(engine: BuiltEngine) -> EngineReport:
         TacticReport(**dataclasses.asdict(use)) if use is not None else None,
         engine.needs_bytes,
         engine.took_bytes,
+        engine.failed,
     )
 
 
@@ -153,6 +220,8 @@ def _segment(
         tuple(_value(n.name, n.meta["val"], ranges) for n in inputs),
         tuple(_value(name, n.meta["val"], ranges) for name, n in outputs),
         len(done.network.layers) if done is not None else None,
+        segment.compiled,
+        segment.predicted_us,
     )
 
 
@@ -189,11 +258,9 @@ def _agreement(comparison: Comparison) -> Agreement:
 
 def _outputs(captured: Captured) -> tuple[ValueReport, ...]:
     nodes = returned(captured.graph_module.graph)
-    paths = treespec.leaf_paths(treespec.encode(captured.out_spec), "output")
     return tuple(
-        _value(output_name(path), nodes[place].meta["val"], captured.ranges)
-        for path, place in zip(paths, captured.outputs, strict=True)
-        if isinstance(place, int)
+        _value(name, nodes[place].meta["val"], captured.ranges)
+        for name, place in output_names(captured).items()
     )
 
 
@@ -237,6 +304,16 @@ def _in_float32(lowered: Lowered) -> list[str]:
         return []
     what = "1 operator computes" if count == 1 else f"{count} operators compute"
     return [f"{what} in float32 instead of float64, which TensorRT lacks; see --strict-dtypes"]
+
+
+def _in_floats(captured: Captured) -> list[str]:
+    places: list[str] = captured.graph_module.meta.get("unscaled", [])
+    if not places:
+        return []
+    what = "1 quantizer is" if len(places) == 1 else f"{len(places)} quantizers are"
+    why = "TensorRT's INT8 goes from -128 to 127 around 0, and has fixed scales"
+    floats = "computed in floats, which is right and no faster"
+    return [f"{what} {floats}: {why}; the first is at {places[0]}"]
 
 
 def _operators(graph: fx.Graph) -> dict[str, int]:

@@ -75,6 +75,10 @@ class WeightStore:
         """Stored name and tensor of each content, in the order they were put."""
         yield from ((n, tensor) for n, tensor in self._tensors.items() if n not in self._same)
 
+    def every(self) -> Mapping[str, torch.Tensor]:
+        """The tensor of each stored name, those without bytes of their own too."""
+        return dict(self._tensors)
+
     @property
     def same(self) -> Mapping[str, str]:
         """Stored names of tensors that have no bytes of their own -> the name that has them."""

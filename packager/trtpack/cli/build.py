@@ -15,11 +15,16 @@ from click.shell_completion import CompletionItem
 from trtpack_runtime.cli.sections import SectionedCommand
 
 from ..errors import ConfigError
-from ..inputs import parse_inputs, parse_profile
+from ..inputs import parse_inputs, parse_profile, parse_size
 from ..metadata import read_metadata
 from ..options import DTYPE_NAMES, Options
 from ..report import BuildReport
-from .engine_options import engine_options, size_bytes
+from .engine_options import engine_options
+from .matrix_options import matrix_of, matrix_options
+from .partition_options import measure_option, partition_options
+from .precision_options import gate_options, plan_options, precision_settings
+from .remote_options import remote_options
+from .tuning_options import tuning_options
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -31,6 +36,8 @@ Examples:
   trtpack build hf:./bert-base -t rtx-4090 --input input_ids=1x128 --input attention_mask=1x128
   trtpack build exported.pt2 -t orin --dry-run
   trtpack build model.py:make_model -t native --input x=1/8/32x3x224x224 --profile x=1x3x224x224
+  trtpack build torchvision:resnet18 -t orin --on ssh://user@orin -o resnet18.tar
+  trtpack build --matrix matrix.toml -o bundles --jobs 4
 
 \b
 MODEL is one of
@@ -81,11 +88,15 @@ converters_option = click.option(
 )
 
 
+def model_argument(*, required: bool) -> Callable[[Command], Command]:
+    """The MODEL argument."""
+    return click.argument("model", required=required, shell_complete=_complete_model)
+
+
 def model_options(command: Command) -> Command:
-    """The arguments that ``build`` and ``explain`` share."""
+    """The options that ``build`` and ``explain`` share."""
     for decorate in reversed(
         (
-            click.argument("model", shell_complete=_complete_model),
             click.option(
                 "-t",
                 "--target",
@@ -111,8 +122,10 @@ def model_options(command: Command) -> Command:
             click.option(
                 "--dtype",
                 type=click.Choice(DTYPE_NAMES),
-                help="Convert the model to this type.  [default: as it is]",
+                help="Convert the model itself to this type, inputs and outputs too; see "
+                "--precision.  [default: as it is]",
             ),
+            plan_options,
             click.option(
                 "--seed",
                 type=click.IntRange(0),
@@ -125,20 +138,7 @@ def model_options(command: Command) -> Command:
                 is_flag=True,
                 help="Draw random weights again, so that outputs depend on inputs.",
             ),
-            click.option(
-                "--min-block-size",
-                type=click.IntRange(1),
-                default=5,
-                show_default=True,
-                help="Fewest operators of a TensorRT segment where the model splits.",
-            ),
-            click.option(
-                "--torch-op",
-                "torch_ops",
-                multiple=True,
-                metavar="OP",
-                help="Keep an operator in PyTorch, such as aten.add or aten.add.Tensor.",
-            ),
+            partition_options,
             converters_option,
             click.option(
                 "--strict", is_flag=True, help="Fail where TensorRT cannot take an operator."
@@ -163,6 +163,7 @@ def model_options(command: Command) -> Command:
 
 
 @click.command(cls=SectionedCommand, epilog=EXAMPLES)
+@model_argument(required=False)
 @click.option(
     "-o",
     "--output",
@@ -170,7 +171,7 @@ def model_options(command: Command) -> Command:
     metavar="FILE",
     default="bundle.tar",
     show_default=True,
-    help="The bundle to write.",
+    help="The bundle to write; with --matrix the folder of all.  [there: bundles]",
 )
 @model_options
 @click.option(
@@ -207,9 +208,25 @@ def model_options(command: Command) -> Command:
 )
 @click.option("--dry-run", is_flag=True, help="Stop before engines and print the plan.")
 @click.option("--report", type=_FILE, metavar="FILE", help="Also write the build report as JSON.")
+@measure_option
+@gate_options
 @engine_options
-def build(model: str, **arguments: Any) -> None:
-    """Build MODEL for each target into one bundle that `trtpack run` runs there."""
+@tuning_options
+@remote_options
+@matrix_options
+def build(model: str | None, **arguments: Any) -> None:
+    """Build MODEL for each target into one bundle that `trtpack run` runs there.
+
+    With --matrix, build every cell of a file of models by targets: a bundle each, here in processes
+    or with --farm on the machines of a build farm.
+    """
+    file, arguments = matrix_of(model, arguments)
+    if file is not None:
+        from .build_matrix import run_matrix
+
+        run_matrix(file, **arguments)
+        return
+    assert model is not None
     run_build(model, **arguments)
 
 
@@ -221,7 +238,10 @@ def run_build(
     Raises:
         TrtpackError: what is wrong, before any file is written.
     """
+    from ..api.settings import check_together
+
     options = options_of(**arguments)
+    check_together(options)
     if not options.dry_run:
         check_writable(options.output, "--output")
     if options.report is not None:
@@ -253,6 +273,11 @@ def options_of(
     tactics: str | None = None,
     meta: tuple[str, ...] = (),
     report: str | None = None,
+    precision: str | None = None,
+    pins: tuple[str, ...] = (),
+    budgets: tuple[str, ...] = (),
+    metric: str | None = None,
+    max_drop: str | None = None,
     **settings: Any,
 ) -> Options:
     """The settings of a build from what the command line gave, each checked.
@@ -264,17 +289,22 @@ def options_of(
         raise ConfigError(
             "no target is given", hint="add one, for example -t cpu; see: trtpack targets"
         )
+    if settings.get("on") is not None:
+        from ..remote.address import check_on
+
+        check_on(settings["on"], targets)
     options = Options(
         targets=_targets(targets, settings.get("engine")),
         output=Path(output),
         inputs=parse_inputs(inputs),
         weights=Path(weights) if weights else None,
         torch_ops=torch_ops,
-        workspace_bytes=size_bytes(workspace),
+        workspace_bytes=parse_size(workspace) if workspace else None,
         profiles=tuple(map(parse_profile, profiles)),
         tactics=Path(tactics) if tactics else None,
         metadata=read_metadata(map(Path, meta)),
         report=Path(report) if report else None,
+        **precision_settings(precision, pins, budgets, metric, max_drop),
         **settings,
     )
     if options.weights is not None and not options.weights.is_file():
@@ -340,12 +370,8 @@ def _targets(names: tuple[str, ...], engine: str | None) -> tuple[str, ...]:
 
 def _tell(report: BuildReport, options: Options, quiet: bool) -> None:
     if options.report is not None:
-        from trtpack_runtime.atomic import cannot_write, replaced
+        from ..api.bundle import write_report
 
-        try:
-            with replaced(options.report) as file:
-                file.write(report.to_json_text().encode())
-        except OSError as error:
-            raise cannot_write(options.report, error) from error
+        write_report(report, options.report)
     if not quiet:
         click.echo(report.to_text(), nl=False)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,7 +11,6 @@ import click
 from trtpack_runtime.cli.gpu_option import GPU_HELP, choose_gpu
 from trtpack_runtime.cli.sections import SectionOption
 
-from ..errors import ConfigError
 from ..options import ENGINE_KINDS, ENGINE_WEIGHTS, HARDWARE_COMPATIBLE
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -81,7 +79,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Engines that other GPUs run too: Ampere and later (also where no value is given), "
         "or of the same compute capability.",
     ),
-    _option("--sparse", is_flag=True, help="Let TensorRT use the 2:4 sparsity of weights."),
+    _option(
+        "--sparse",
+        is_flag=True,
+        help="Let TensorRT use the 2:4 sparsity of weights; the report says which have it.",
+    ),
     _option(
         "--dla-core",
         type=click.IntRange(0),
@@ -96,6 +98,27 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "for more.",
     ),
     _option(
+        "--cuda-graphs",
+        is_flag=True,
+        help="Have the bundle's calls replayed as CUDA graphs, unless its caller says otherwise.",
+    ),
+    _option(
+        "--threads",
+        metavar="COUNT",
+        type=click.IntRange(1),
+        help="Threads of the CPU that AOTInductor compiles for.  [default: all that are there]",
+    ),
+    _option(
+        "--freezing",
+        is_flag=True,
+        help="Let AOTInductor pack the weights for its kernels: faster, and fixed in the engine.",
+    ),
+    _option(
+        "--max-autotune",
+        is_flag=True,
+        help="Let AOTInductor measure kernels and take the fastest; weights are fixed too.",
+    ),
+    _option(
         "--tactics",
         type=click.Path(),
         metavar="FILE",
@@ -105,6 +128,18 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--locked",
         is_flag=True,
         help="Use known tactics only: fail where one is missing, and prove that none changed.",
+    ),
+    _option(
+        "--eager",
+        is_flag=True,
+        help="Let PyTorch run what stays with it between engines operator by operator; else it is "
+        "compiled, here or on the device.",
+    ),
+    _option(
+        "--defer",
+        is_flag=True,
+        help="Build no engine here that a device can build itself; leave it to the first run "
+        "there, or to trtpack finish.",
     ),
     _option(
         "--no-cache",
@@ -122,18 +157,3 @@ def engine_options(command: Decorated) -> Decorated:
     for decorate in reversed(_OPTIONS):
         command = decorate(command)
     return command
-
-
-def size_bytes(value: str | None) -> int | None:
-    """The bytes of ``512M`` or ``4GiB``.
-
-    Raises:
-        ConfigError: not a size.
-    """
-    if value is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG]?)(i?)B?", value)
-    if match is None:
-        raise ConfigError(f"bad size {value!r}", hint="write it as 512M or 4G")
-    step = 1024 if match[3] or match[2] else 1
-    return int(float(match[1]) * step ** " kMG".index(match[2] or " "))

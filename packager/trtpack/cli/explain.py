@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .build import model_options, run_build
+from .build import model_argument, model_options, run_build
 
 EXAMPLES = """\b
 Examples:
@@ -17,6 +17,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
+@model_argument(required=True)
 @model_options
 @click.option("--report", type=click.Path(), metavar="FILE", help="Also write the plan as JSON.")
 def explain(model: str, **arguments: Any) -> None:

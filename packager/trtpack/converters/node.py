@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graph nodes as converters see them: bound arguments, described tensors, where they came from."""
+"""Graph nodes as converters see them: bound arguments and described tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import fx
 from torch._ops import OpOverload
 
 from trtpack.branches import COND, branches, operands
-from trtpack.capture import user_line
+from trtpack.quantization.operators import DEQUANTIZE
 from trtpack.target import Target
 from trtpack_runtime.dtypes import NETWORK_DTYPES, by_torch
 from trtpack_runtime.network import Tensor
@@ -49,7 +49,7 @@ def refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
     if found is None:
         return refused.reason(op)
     try:
-        for value in (*_tensors(node.args), *_tensors(node.kwargs)):
+        for value in (*_tensors(_held(node)), *_tensors(node.kwargs)):
             if reason := _untranslatable(value, target, symbols):
                 return reason
         bound = bind_node(node, lambda n: described(n, symbols), symbols)
@@ -62,6 +62,13 @@ def refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
         return next((reason for reason in reasons if reason), None)
     except UnknownSymbolError as error:
         return error.reason
+
+
+def _held(node: fx.Node) -> tuple[Any, ...]:
+    """The arguments TensorRT has to hold; of stored numbers the converter makes what it can."""
+    first = node.args[0] if node.args else None
+    is_stored = node.target is DEQUANTIZE and isinstance(first, fx.Node) and first.op == "get_attr"
+    return node.args[1:] if is_stored else node.args
 
 
 def _branch_refusal(node: fx.Node, target: Target, symbols: Symbols) -> str | None:
@@ -95,19 +102,6 @@ def _nests_open_sizes(node: fx.Node) -> bool:
     inner = [n for b in branches(node) for n in b.graph.nodes if n.target is COND]
     values = [v for n in inner for v in (*_tensors(operands(n)), *leaves(n.meta["val"]))]
     return any(isinstance(size, torch.SymInt) for value in values for size in value.shape)
-
-
-def where(node: fx.Node) -> str:
-    """The user's module path and source line of a node, as ``layer1.0.conv1 (model.py:12)``."""
-    path, line = module_path(node), _source_line(node)
-    return f"{path} ({line})" if path and line else path or line or node.name
-
-
-def module_path(node: fx.Node) -> str:
-    """The full name of the module whose forward made the node; empty for the root."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = next(reversed(stack.values()))[0] if stack else ""
-    return str(path).removeprefix("L['self']").removeprefix(".")
 
 
 def bind_node(node: fx.Node, tensor_of: Any, symbols: Symbols) -> dict[str, Any]:
@@ -177,8 +171,3 @@ def leaves(value: Any) -> list[torch.Tensor]:
     if isinstance(value, list | tuple):
         return [leaf for item in value for leaf in leaves(item)]
     return []
-
-
-def _source_line(node: fx.Node) -> str:
-    """``file.py:12`` of the innermost user frame that made the node."""
-    return user_line(node.meta.get("stack_trace") or "")

@@ -3,24 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch._ops import OpOverload
 
 from trtpack.target import Target
-from trtpack_runtime import dims
+from trtpack_runtime import dims, recipes
 from trtpack_runtime.dims import Dim
 from trtpack_runtime.dtypes import DTYPES, by_torch
 from trtpack_runtime.layers import INTS, KINDS, NUMBERS
 from trtpack_runtime.network import Network, Tensor
-from trtpack_tools import recipes
 from trtpack_tools.recorder import Recorder
 
 from .bounds import Bounds
 from .constants import Constants
 from .refusals import Refused, unless_sized_by_data
+
+aten = torch.ops.aten
 
 _MOVED = {
     "concatenation": ("inputs",),
@@ -56,6 +57,8 @@ class Recording:
         self._never_negative: set[str] = set()
         self._origins: dict[str, Tensor] = {}
         self._bytes: set[str] = set()
+        self._before_casts: dict[str, Tensor] = {}
+        self._in_other_types: dict[str, Callable[[str], Tensor | None]] = {}
         self._added: dict[Hashable, tuple[Tensor, ...]] = {}
         self._constants = constants
 
@@ -166,6 +169,29 @@ class Recording:
         stored = self._constants.put(f"{tensor.name}|{use}", value, recipe)
         return self._recorder.constant(dtype, shape, stored, recipe)
 
+    def packed(self, x: Tensor) -> Tensor:
+        """A constant of whole numbers from -8 to 7 as INT4: two to a byte, the first one low."""
+        assert dims.is_static(x.shape)
+        known: tuple[torch.Tensor, Any] = (self.value(x), self._recipe(x))
+
+        def step(op: OpOverload, *given: Any) -> tuple[torch.Tensor, Any]:
+            values, told = zip(*(g if isinstance(g, tuple) else (g, g) for g in given), strict=True)
+            return op(*values), recipes.call(op, list(told), {})
+
+        if known[0].numel() % 2:
+            flat = step(aten.reshape.default, known, [-1])
+            known = step(aten.constant_pad_nd.default, flat, [0, 1])
+        pairs = step(aten.reshape.default, known, [-1, 2])
+        low, high = (step(aten.select.int, pairs, 1, which) for which in (0, 1))
+        low = step(aten.bitwise_and.Scalar, low, 15)
+        high = step(aten.bitwise_left_shift.Tensor_Scalar, high, 4)
+        value, recipe = step(aten.view.dtype, step(aten.bitwise_or.Tensor, low, high), torch.uint8)
+        put, name = self._constants.put, f"{x.name}|int4"
+        if x.name in self._constants.tables:
+            put = self._constants.put_table
+            recipe = None
+        return self._recorder.constant("INT4", x.shape, put(name, value, recipe), recipe)
+
     def _recipe(self, constant: Tensor) -> recipes.Recipe:
         return self._constants.recipes.get(constant.name, {"constant": constant.name})
 
@@ -191,6 +217,9 @@ class Recording:
         x = self._origins.get(x.name, x)
         if x.dtype == dtype:
             return x
+        made = self._in_other_types[x.name](dtype) if x.name in self._in_other_types else None
+        if made is not None:
+            return made
         if self.is_constant(x) and x.dtype in DTYPES:
             torch_dtype = getattr(torch, DTYPES[dtype].torch)
             return self.fold(
@@ -199,6 +228,14 @@ class Recording:
         if dtype == "UINT8":
             return self._to_bytes(x)
         return self._cast(x, dtype)
+
+    def offer(self, x: Tensor, in_type: Callable[[str], Tensor | None]) -> None:
+        """Tells how to make ``x`` in another type at once; None where it has to be cast."""
+        self._in_other_types[x.name] = in_type
+
+    def before_cast(self, x: Tensor) -> Tensor:
+        """What ``x`` was cast from; itself where it was not."""
+        return self._before_casts.get(x.name, x)
 
     def numbers(self, x: Tensor) -> Tensor:
         """The numbers of a UINT8, as FLOAT or INT32; any other tensor itself."""
@@ -237,6 +274,7 @@ class Recording:
         made = through
         if through.dtype != dtype:
             made = self.add("cast", {"input": through}, to_type=dtype)
+            self._before_casts[made.name] = through
         if dtype in NUMBERS and (x.dtype == "UINT8" or x.name in self._bytes):
             self._origins[made.name] = x
             self._bytes.add(made.name)

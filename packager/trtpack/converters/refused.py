@@ -40,7 +40,24 @@ _TRAINED = (
 )
 _STRIDES = "asks how a tensor lies in memory, which TensorRT alone decides"
 
+_OBSERVES = (
+    "finds its range while it runs, as in training; put the model into eval mode and turn its "
+    "observers off"
+)
+_FOUR_BIT_FLOATS = (
+    "finds the scales of blocks while it runs, in FP4 or MXFP8, which networks here do not have yet"
+)
+
 REASONS: dict[str, str] = {
+    "aten::_fused_moving_avg_obs_fq_helper": _OBSERVES,
+    "aten::_fused_moving_avg_obs_fq_helper_functional": _OBSERVES,
+    "aten::fused_moving_avg_obs_fake_quant": _OBSERVES,
+    "aten::_int_mm": (
+        "multiplies int8 by int8 with a scale found while it runs; TensorRT wants scales that are "
+        "known when the engine is built"
+    ),
+    "tensorrt::dynamic_block_quantize_op": _FOUR_BIT_FLOATS,
+    "tensorrt::dynamic_block_quantize_op.overload": _FOUR_BIT_FLOATS,
     "aten::_adaptive_avg_pool2d_backward": _BACKWARD,
     "aten::avg_pool2d_backward": _BACKWARD,
     "aten::convolution_backward": _BACKWARD,

@@ -4,12 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from trtpack.branches import every_branch
-from trtpack.capture import Captured
+from torch import fx
 
+from trtpack.branches import every_branch
+from trtpack.calibration.request import Calibrated, Quantization
+from trtpack.capture import Captured
+from trtpack.precision.plan import PrecisionPlan, Request
+
+from .autocast import autocast, rows
+from .cancel_norm_scales import cancel_norm_scales
 from .drop_asserts import drop_asserts
 from .drop_no_ops import drop_no_ops
 from .drop_true_masks import drop_true_masks
@@ -23,9 +29,12 @@ from .merge_common_subexpressions import merge_common_subexpressions
 from .merge_projections import merge_projections
 from .merge_views import merge_views
 from .narrow_doubles import narrow_doubles
+from .prune import prune
+from .quantize import quantize
 from .recognise_attention import recognise_attention
 from .recognise_gelu import recognise_gelu
 from .recognise_layer_norm import recognise_layer_norm
+from .recognise_quantization import recognise_quantization
 from .recognise_rms_norm import recognise_rms_norm
 from .recognise_rotary import recognise_rotary
 from .relax_views import relax_views
@@ -35,11 +44,13 @@ PASSES = (
     inline_sizes,  # a size is an expression; as a node it would cut segments apart
     relax_views,  # the passes below may change strides, which view() cannot stand
     drop_no_ops,  # casts, clones, dropouts and views that change nothing
+    recognise_quantization,  # before its weights and scales become constants like others
     recognise_gelu,  # written by hand it is eight layers; TensorRT has it as one
     recognise_layer_norm,  # likewise, and TensorRT keeps its statistics in float32
     recognise_rms_norm,  # a layer less, and the operator that reports name
     recognise_rotary,  # one layer from TensorRT 10.15 on, instead of seven or nine
     recognise_attention,  # one fused layer from TensorRT 10.14 on
+    cancel_norm_scales,  # what quantized weights of a model in training have in them already
     fold_batch_norm,  # one layer instead of two; leaves arithmetic over parameters behind
     merge_projections,  # one wide product is faster than three; leaves joined weights behind
     fold_constants,  # evaluates that arithmetic, and all else that reads no input
@@ -48,14 +59,21 @@ PASSES = (
     fold_padding,  # a convolution pads for itself
     merge_views,  # TensorRT moves data once for a chain of them
     merge_common_subexpressions,  # what is written twice, or became equal above
+    prune,  # if asked, before anything looks at how large weights are
+    quantize,  # post-training, if asked: of constants and values as they will be
     narrow_doubles,  # no TensorRT computes in float64; constants have been evaluated in it
+    autocast,  # the precision that was asked for; rules go by whole operators, so it comes last
 )
 
 NOT_IN_BRANCHES = (
     recognise_rms_norm, recognise_rotary,  # what runs in PyTorch is taken apart outside only
-    fold_batch_norm, merge_projections, fold_constants, narrow_doubles,
+    cancel_norm_scales, fold_batch_norm, merge_projections, fold_constants,
+    prune, quantize, narrow_doubles, autocast,
 )  # fmt: skip
 """What does not run on the graphs of ``torch.cond``, where weights arrive as operands."""
+
+
+NO_PLAN = PrecisionPlan()
 
 
 @dataclass(frozen=True)
@@ -63,16 +81,30 @@ class Lowered:
     """The lowered graph (placeholders, outputs and names as in ``Captured``).
 
     ``recipes`` tells, for each constant the passes derived, how it follows from the parameters;
-    ``effects`` how many rewrites each pass made, in order, those in branches counted in.
+    ``effects`` how many rewrites each pass made, in order, those in branches counted in. ``plan``
+    tells what every operator computes in; ``uncast`` is the graph before that was changed, None
+    where nothing was asked for.
     """
 
     captured: Captured
     recipes: Mapping[str, dict[str, Any]]
     effects: Mapping[str, int]
+    plan: PrecisionPlan = NO_PLAN
+    uncast: fx.GraphModule | None = None
 
 
-def lower(captured: Captured, *, keep_doubles: bool = False) -> Lowered:
-    """Runs every pass once, in order; ``keep_doubles`` leaves float64 as it is.
+def lower(
+    captured: Captured,
+    *,
+    keep_doubles: bool = False,
+    precision: Request | None = None,
+    quantization: Quantization | None = None,
+    pruned: bool = False,
+    search: Mapping[str, Any] | None = None,
+) -> Lowered:
+    """Runs every pass once, in order; ``keep_doubles`` leaves float64 as it is, ``precision`` asks
+    for other types than the model has, ``quantization`` for numbers of few bits,
+    ``pruned`` for weights of which half are zero; ``search`` tells how the precision was found.
 
     Raises:
         CompileError: a pass failed or left an invalid graph; the pass is named.
@@ -81,6 +113,11 @@ def lower(captured: Captured, *, keep_doubles: bool = False) -> Lowered:
     module = captured.graph_module
     module.meta["recipes"] = recipes
     within = list(every_branch(module))
+    if precision is not None:
+        module.meta["precision"] = precision
+    module.meta["prune"] = pruned
+    if quantization is not None:
+        module.meta["quantization"] = quantization
     effects = {}
     for rewrite in PASSES:
         if keep_doubles and rewrite is narrow_doubles:
@@ -89,4 +126,8 @@ def lower(captured: Captured, *, keep_doubles: bool = False) -> Lowered:
         effects[rewrite.__name__] = sum(run_pass(rewrite, graph, recipes) for graph in graphs)
     for graph in (*within, module):
         graph.recompile()
-    return Lowered(captured, recipes, effects)
+    made = module.meta.pop("plan", None) or PrecisionPlan(rows=rows(module.graph))
+    calibrated: Calibrated | None = module.meta.pop("calibrated", None)
+    told = None if calibrated is None else calibrated.to_json()
+    made = replace(made, quantization=told, search=search)
+    return Lowered(captured, recipes, effects, made, module.meta.pop("uncast", None))

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import fx
 
+from trtpack.quantization.operators import DEQUANTIZE, FAKE_QUANTIZE, RANGES
 from trtpack.rotary_embedding import ROTARY
 
 from .graph import insert
@@ -18,7 +19,7 @@ aten = torch.ops.aten
 
 
 def expand_composites(graph: fx.Graph) -> int:
-    """Replace ``trtpack.rotary_embedding`` and ``rms_norm`` by their parts, which take its name.
+    """Replace operators of our own, and ``rms_norm``, by their parts, which take their name.
 
     Devices may have PyTorch 2.3, which has no ``rms_norm``, and have ATen only.
 
@@ -27,7 +28,7 @@ def expand_composites(graph: fx.Graph) -> int:
     Returns: how many it replaced.
     """
     expanded = 0
-    for target, parts in ((ROTARY, _rotary), (aten.rms_norm.default, _rms_norm)):
+    for target, parts in _PARTS.items():
         for node in graph.find_nodes(op="call_function", target=target):
             if node.meta["val"].dtype not in (torch.float32, torch.float16, torch.bfloat16):
                 continue
@@ -73,10 +74,58 @@ def _rms_norm(
     normal = op(aten.mul.Tensor, wide, op(aten.rsqrt.default, op(aten.add.Tensor, mean, epsilon)))
     if weight is not None:
         normal = op(aten.mul.Tensor, normal, _float32(op, weight))
-    dtype = input.meta["val"].dtype
-    return normal if dtype == torch.float32 else op(aten._to_copy.default, normal, dtype=dtype)
+    return _typed(op, normal, input.meta["val"].dtype)
 
 
 def _float32(op: Callable[..., fx.Node], node: fx.Node) -> fx.Node:
     narrow = node.meta["val"].dtype != torch.float32
     return op(aten._to_copy.default, node, dtype=torch.float32) if narrow else node
+
+
+def _fake_quantize(
+    op: Callable[..., fx.Node], x: fx.Node, scale: fx.Node, axis: int | None, dtype: str
+) -> fx.Node:
+    low, high = RANGES[dtype]
+    scale = _spread(op, scale, x, axis)
+    numbers = op(aten.div.Tensor, _float32(op, x), scale)
+    if dtype == "FP8":
+        numbers = op(aten.clamp.default, numbers, low, high)
+        numbers = op(aten._to_copy.default, numbers, dtype=torch.float8_e4m3fn)
+        numbers = op(aten._to_copy.default, numbers, dtype=torch.float32)
+    else:
+        numbers = op(aten.clamp.default, op(aten.round.default, numbers), low, high)
+    return _typed(op, op(aten.mul.Tensor, numbers, scale), x.meta["val"].dtype)
+
+
+def _dequantize(
+    op: Callable[..., fx.Node],
+    stored: fx.Node,
+    scale: fx.Node,
+    axis: int | None,
+    dtype: str,
+    out: torch.dtype,
+) -> fx.Node:
+    numbers = op(aten._to_copy.default, stored, dtype=torch.float32)
+    return _typed(op, op(aten.mul.Tensor, numbers, _spread(op, scale, stored, axis)), out)
+
+
+def _spread(op: Callable[..., fx.Node], scale: fx.Node, x: fx.Node, axis: int | None) -> fx.Node:
+    """A scale for all, for channels or for blocks in a shape that meets ``x``."""
+    shape, scales = x.meta["val"].shape, scale.meta["val"].shape
+    if axis is None or len(scales) == 0:
+        return scale
+    if len(scales) == 1:
+        return op(aten.reshape.default, scale, [-1] + [1] * (len(shape) - axis - 1))
+    return op(aten.repeat_interleave.self_int, scale, shape[axis] // scales[axis], axis)
+
+
+def _typed(op: Callable[..., fx.Node], node: fx.Node, dtype: torch.dtype) -> fx.Node:
+    return node if dtype == torch.float32 else op(aten._to_copy.default, node, dtype=dtype)
+
+
+_PARTS: Mapping[Any, Callable[..., fx.Node]] = {
+    ROTARY: _rotary,
+    FAKE_QUANTIZE: _fake_quantize,
+    DEQUANTIZE: _dequantize,
+    aten.rms_norm.default: _rms_norm,
+}

@@ -9,13 +9,17 @@ from typing import Any
 import torch
 from torch import fx
 
-from .graph import constant_of, insert
+from trtpack.capture import constant_of
+
+from .graph import insert
 
 aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class _Norm:
+class Norm:
+    """A batch norm by running statistics: the node, what others read of it, and its operands."""
+
     node: fx.Node
     output: fx.Node
     input: Any
@@ -40,7 +44,7 @@ def fold_batch_norm(graph: fx.Graph) -> int:
     """
     folded = 0
     for node in list(graph.nodes):
-        norm = _norm(node)
+        norm = norm_of(node)
         if norm is None:
             continue
         producer = norm.input
@@ -56,20 +60,21 @@ def fold_batch_norm(graph: fx.Graph) -> int:
     return folded
 
 
-def _norm(node: fx.Node) -> _Norm | None:
+def norm_of(node: fx.Node) -> Norm | None:
+    """A node as a batch norm by running statistics; None for any other."""
     if node.target is aten._native_batch_norm_legit_no_training.default:
         outputs = [u for u in node.users if u.args[1] == 0]
         if len(outputs) != 1 or len(outputs) != len(node.users):
             return None
         x, gamma, beta, mean, variance, _, epsilon = node.args
-        return _Norm(node, outputs[0], x, gamma, beta, mean, variance, float(epsilon))  # type: ignore[arg-type]
+        return Norm(node, outputs[0], x, gamma, beta, mean, variance, float(epsilon))  # type: ignore[arg-type]
     if node.target is aten.batch_norm.default and node.args[5] is False:
         x, gamma, beta, mean, variance, _, _, epsilon, *_ = node.args
-        return _Norm(node, node, x, gamma, beta, mean, variance, float(epsilon))  # type: ignore[arg-type]
+        return Norm(node, node, x, gamma, beta, mean, variance, float(epsilon))  # type: ignore[arg-type]
     return None
 
 
-def _constants(norm: _Norm, kernel: Any, bias: Any) -> bool:
+def _constants(norm: Norm, kernel: Any, bias: Any) -> bool:
     needed = (norm.mean, norm.variance, kernel)
     optional = (norm.gamma, norm.beta, bias)
     return all(constant_of(n) is not None for n in needed) and all(
@@ -77,7 +82,7 @@ def _constants(norm: _Norm, kernel: Any, bias: Any) -> bool:
     )
 
 
-def _fold(graph: fx.Graph, norm: _Norm, producer: fx.Node, kernel: fx.Node, bias: Any) -> None:
+def _fold(graph: fx.Graph, norm: Norm, producer: fx.Node, kernel: fx.Node, bias: Any) -> None:
     def op(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         return insert(graph, producer, target, *args, **kwargs)
 

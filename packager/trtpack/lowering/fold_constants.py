@@ -10,9 +10,10 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from trtpack_tools import recipes as recipe_format
+from trtpack.capture import constant_of
+from trtpack_runtime import recipes as recipe_format
 
-from .graph import Recipes, add_constant, constant_of
+from .graph import Recipes, add_constant
 
 LARGE_BYTES = 1 << 20
 """A result above this is stored only if it is not much larger than what it was made of."""
@@ -38,7 +39,7 @@ def fold_constants(graph: fx.Graph, recipes: Recipes) -> int:
             values[node] = constant
             name = str(node.target)
             known[node] = recipes.get(name, {"constant": name})
-            if name in weights:
+            if name in weights or name in recipes:
                 learned.add(node)
         elif node.op == "call_function" and _foldable(node, values):
             with torch.no_grad():

@@ -11,8 +11,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from trtpack.branches import is_graph
-from trtpack.capture import attribute
+from trtpack.capture import constant_of
 from trtpack_runtime.errors import CompileError, TrtpackError
 
 Recipes = dict[str, dict[str, Any]]
@@ -53,15 +52,6 @@ def forward(node: fx.Node, source: fx.Node) -> int:
         return 0
     node.replace_all_uses_with(source)
     return 1
-
-
-def constant_of(node: object) -> torch.Tensor | None:
-    """The tensor a ``get_attr`` node reads; None for any other node."""
-    if not isinstance(node, fx.Node) or node.op != "get_attr" or is_graph(node):
-        return None
-    module = node.graph.owning_module
-    assert module is not None
-    return attribute(module, str(node.target))
 
 
 def add_constant(graph: fx.Graph, name: str, value: torch.Tensor) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from .graph import constant_of
+from trtpack.capture import constant_of
 
 aten = torch.ops.aten
 

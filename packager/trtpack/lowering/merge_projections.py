@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from .graph import constant_of, insert
+from trtpack.capture import constant_of
+
+from .graph import insert
 
 aten = torch.ops.aten
 

@@ -11,10 +11,10 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from trtpack.capture import returned
-from trtpack_tools import recipes as recipe_format
+from trtpack.capture import constant_of, returned
+from trtpack_runtime import recipes as recipe_format
 
-from .graph import Recipes, add_constant, constant_of, insert
+from .graph import Recipes, add_constant, insert
 
 aten = torch.ops.aten
 _LARGEST = torch.finfo(torch.float32).max

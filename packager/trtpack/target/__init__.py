@@ -20,7 +20,7 @@ from pathlib import Path
 
 from trtpack_runtime.errors import ConfigError, DeviceError
 
-from .files import Device, EngineKind, Peak, Stack, Table, read_device, read_stack
+from .files import Device, EngineKind, Image, Peak, Stack, Table, read_device, read_stack
 from .model import Target
 from .native import NAME as NATIVE
 from .native import native_target
@@ -32,6 +32,7 @@ __all__ = [
     "Target",
     "Catalogue",
     "EngineKind",
+    "Image",
     "AUTO",
     "NATIVE",
     "Peak",
@@ -46,6 +47,7 @@ __all__ = [
     "no_dla",
     "why_not",
     "Source",
+    "Stack",
     "cite",
     "is_user_file",
     "read_user_file",

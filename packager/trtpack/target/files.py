@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,19 @@ class Peak:
     int8_tops: float | None = None
     fp8_tflops: float | None = None
     fp4_tflops: float | None = None
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a container of a stack is made of; ``base`` has what is not installed by the rest."""
+
+    base: str  # name:tag
+    debs: tuple[str, ...] = ()  # of apt: python3-libnvinfer=10.16.2.10-1+cuda13.2
+    repository: str | None = None  # theirs: the address, suite and component
+    key: str | None = None  # the address of the key that signs it
+    wheels: tuple[str, ...] = ()  # of pip: tensorrt-cu13==10.13.3.9
+    torch: str | None = None  # where that is needed: torch==2.8.0; of what the bundle names if None
+    torch_index: str | None = None  # where pip finds that
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,7 @@ class Stack:
     not_sms: tuple[str, ...]  # that it is known not to serve
     devices: tuple[str, ...] | None  # that the vendor names, where it names them
     notes: str | None
+    image: Image | None
     sources: Mapping[str, tuple[str, ...]]
 
 
@@ -203,6 +218,7 @@ _WITHOUT_SOURCE = frozenset(
         "stacks",
         "notes",
         "peak",
+        "image",
         "sources",
     }
 )
@@ -216,8 +232,9 @@ def _facts(table: Table) -> list[str]:
     facts = [key for key in table.content if key not in _WITHOUT_SOURCE]
     cited = table.content.get("sources")
     facts += [key for key in _MAY_HAVE_A_SOURCE if isinstance(cited, dict) and key in cited]
-    peak = table.content.get("peak", {})
-    return facts + [f"peak.{key}" for key in peak] if isinstance(peak, dict) else facts
+    parts = {name: table.content.get(name) for name in ("peak", "image")}
+    within = {name: part for name, part in parts.items() if isinstance(part, dict)}
+    return facts + [f"{name}.{key}" for name, part in within.items() for key in part]
 
 
 def read_device(
@@ -283,11 +300,30 @@ def read_stack(table: Table, sources: frozenset[str] | None, *, id: str | None =
         not_sms=table.texts("not_sms", ()),
         devices=table.texts("devices", ()) or None,
         notes=table.text_or_none("notes"),
+        image=_image(table.part("image")) if "image" in table.content else None,
         sources={},
     )
     table.text_or_none("cudnn")
     table.text_or_none("l4t")
     return replace(stack, sources=table.finish(sources, facts))
+
+
+def _image(part: Table) -> Image:
+    image = Image(
+        base=part.take("base", _is_image, 'an image with its tag, "debian:bookworm-slim"') or "",
+        debs=part.texts("debs", ()),
+        repository=part.text_or_none("repository"),
+        key=part.text_or_none("key"),
+        wheels=part.texts("wheels", ()),
+        torch=part.text_or_none("torch"),
+        torch_index=part.text_or_none("torch_index"),
+    )
+    if image.repository is not None and image.key is None:
+        part.wrong("repository", "missing beside it: key, the address of the key that signs it")
+    if image.debs and image.repository is None:
+        part.wrong("debs", "missing beside it: repository, where apt finds them")
+    part.finish(None, ())
+    return image
 
 
 def _arch(table: Table) -> tuple[str, ...]:
@@ -299,6 +335,10 @@ def _arch(table: Table) -> tuple[str, ...]:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
+
+
+def _is_image(value: Any) -> bool:
+    return _is_text(value) and re.fullmatch(r"[a-z0-9._/-]+:[\w.-]+", value) is not None
 
 
 def _is_flag(value: Any) -> bool:

@@ -44,7 +44,7 @@ def native_target(
         )
     gpu = facts["gpus"][0]
     kind, release = _builder(facts, gpu, engine)
-    like = _device_like(facts, gpu, devices)
+    like = device_like(facts, gpu, devices)
     stack = _stack_of(facts, stacks)
     memory = facts["memory"]["total_bytes"] if gpu.get("integrated") else gpu["memory_bytes"]
     sm = tuple(map(int, gpu["sm"].split(".")))
@@ -114,7 +114,7 @@ def _builder(
     )
 
 
-def _device_like(
+def device_like(
     facts: Mapping[str, Any], gpu: Mapping[str, Any], devices: Iterable[Device]
 ) -> Device | None:
     """The listed device of the same SM and kind of memory whose size is nearest, if it is near."""

@@ -30,7 +30,7 @@ from .possible import check_stacks
 if TYPE_CHECKING:
     from . import Catalogue
 
-_PARTS = ("peak", "sources")
+_PARTS = ("peak", "image", "sources")
 _OF_THE_BASE_ALONE = ("aliases", "notes")
 
 
