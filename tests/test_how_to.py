@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from click.testing import CliRunner
 
 from tests.runtime import chains
+from tests.runtime.command import trtpack
 from trtpack.cli.explain import explain
 from trtpack.converters import extensions, load, registry
 
@@ -42,6 +44,58 @@ def test_a_converter_of_ones_own_takes_the_operator(
     for plan in plans:
         assert "TensorRT  2 operators" in plan
         assert "PyTorch  " not in plan
+
+
+def commands(page: str) -> list[list[str]]:
+    """The words of a page's commands."""
+    blocks = BLOCK.findall((HOW_TO / page).read_text("utf-8"))
+    lines = [line for language, text in blocks for line in text.splitlines()]
+    return [shlex.split(line.removeprefix("$ trtpack ")) for line in lines]
+
+
+@pytest.mark.slow
+def test_a_batch_size_is_chosen_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chains.write(tmp_path / "bundle.tar")
+    monkeypatch.chdir(tmp_path)
+    first, second = (
+        trtpack(*words, "--repeats", "3") for words in commands("choose-a-batch-size.md")
+    )
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert "<- knee" in first.out
+    assert "build with" in first.out
+    assert (tmp_path / "sweep.svg").stat().st_size > 1000
+    assert json.loads(second.out)["dim"] == "x0:0"
+
+
+NET = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.last(self.first(x).relu().mean((2, 3)).cumsum(1).sigmoid())
+
+def model():
+    return Net().eval(), (torch.randn(2, 3, 8, 8),)
+"""
+
+
+@pytest.mark.slow
+def test_what_stays_in_pytorch_is_left_to_be_compiled_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.py").write_text(NET, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    built, ran = (trtpack(*words) for words in commands("compile-what-stays-in-pytorch.md"))
+    assert built.code == 0, built.err
+    assert "not compiled on this host" in built.out
+    assert "smoke test" in ran.out
 
 
 def test_the_converter_takes_ten_lines() -> None:

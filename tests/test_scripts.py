@@ -41,7 +41,8 @@ def test_setup_wants_a_new_enough_python(tmp_path: Path) -> None:
 def test_the_front_door_lists_its_commands() -> None:
     done = run("scripts/dev")
     assert done.returncode == 0
-    for command in ("format", "lint", "types", "imports", "test", "slow", "python310", "all"):
+    lanes = ("test", "slow", "sweep", "rootfs", "python310", "all")
+    for command in ("format", "lint", "types", "imports", *lanes):
         assert f"scripts/dev {command}" in done.stdout
 
 

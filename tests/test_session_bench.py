@@ -58,7 +58,7 @@ def test_the_script_of_a_process_is_python(without: bool) -> None:
 def test_a_process_answers_and_tells_what_it_took(tmp_path: Path) -> None:
     """With PyTorch on the CPU; the other way needs a GPU."""
     options = trtpack.Options(targets=("cpu",), output=tmp_path / "b.tar", engine="reference")
-    trtpack.build((session.Conv().eval(), (session._images(1),)), options)
+    trtpack.build((session.Conv().eval(), (session._images(1),)), options=options)
     numpy.save(tmp_path / "x.npy", session._images(1).numpy())
     told = session.child(tmp_path / "b.tar", tmp_path / "x.npy", without=False, device="cpu")
     assert set(told) == {"s", "host", "free"}

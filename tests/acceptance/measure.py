@@ -9,11 +9,10 @@ standard output is the result as JSON.
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 import trtpack
 from tests.acceptance.rows import ROWS, Row
+from tests.acceptance.side_by_side import side_by_side
 from trtpack.inputs import parse_inputs
 from trtpack.livening import check_alive, liven, vary
 from trtpack.pipeline import ALIVE_TOLERANCE
-from trtpack_runtime.bench import Plan, wall_times
 from trtpack_runtime.clocks import DeviceClock
 from trtpack_runtime.engine_store import EngineStore
 from trtpack_runtime.loading import load
@@ -34,7 +33,7 @@ from trtpack_runtime.module import BundleModule
 LIVENED_BATCH = 8
 DYNAMIC_BATCHES = (1, 3, 32)
 OPT_BATCH = 8
-ROUNDS, REPEATS, UNTIMED = 5, 40, 10
+TURNS = {"rounds": 5, "repeats": 40, "untimed": 10}
 
 
 def main() -> None:
@@ -88,7 +87,7 @@ def latency(row: Row, folder: Path) -> dict[str, Any]:
         }
         if row.images:
             calls["channels_last"] = channels_last(row, module, inputs)
-        return {"cosine": close, "latency_ms": side_by_side(calls)}
+        return {"cosine": close, "latency_ms": side_by_side(calls, DeviceClock(), **TURNS)}
 
 
 def dynamic(row: Row, folder: Path) -> dict[str, Any]:
@@ -103,7 +102,9 @@ def dynamic(row: Row, folder: Path) -> dict[str, Any]:
             cosines[str(batch)] = cosine(on_gpu(*inputs), engine(*inputs))
         inputs = to_cuda(args)
         times = side_by_side(
-            {"dynamic": lambda: engine(*inputs), "static": lambda: static(*inputs)}
+            {"dynamic": lambda: engine(*inputs), "static": lambda: static(*inputs)},
+            DeviceClock(),
+            **TURNS,
         )
     return {"cosines": cosines, "latency_ms": times}
 
@@ -135,7 +136,7 @@ def livened(row: Row) -> tuple[torch.nn.Module, tuple[Any, ...]]:
 def packaged(module: torch.nn.Module, args: tuple[Any, ...], bundle: Path, **options: Any) -> float:
     """Builds a bundle for this machine; answers the seconds that its engines took."""
     chosen = trtpack.Options(targets=("native",), output=bundle, strict=True, **options)
-    report = trtpack.build((module, args), chosen)
+    report = trtpack.build((module, args), options=chosen).report
     (target,) = report.targets
     for engine in target.engines:
         print(f"{bundle.name}: {engine}", file=sys.stderr)
@@ -190,19 +191,6 @@ def channels_last(row: Row, module: torch.nn.Module, inputs: tuple[Any, ...]) ->
     again.cuda().to(memory_format=torch.channels_last)
     ordered = tuple(value.contiguous(memory_format=torch.channels_last) for value in inputs)
     return lambda: again(*ordered)
-
-
-def side_by_side(calls: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
-    """The median latency of each call in milliseconds, taken in turns so that drift hits all."""
-    clock = DeviceClock()
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(ROUNDS):
-        for name, call in calls.items():
-            for _ in range(UNTIMED):
-                call()
-            clock.wait()
-            times[name].append(wall_times(call, clock, Plan(repeats=REPEATS)).p50_ms)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 if __name__ == "__main__":

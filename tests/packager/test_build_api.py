@@ -47,7 +47,7 @@ def nested() -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
 
 def test_structure_survives(tmp_path: Path, nested: Any) -> None:
     model, args, kwargs = nested
-    report = trtpack.build(nested, options(tmp_path))
+    report = trtpack.build(nested, options=options(tmp_path)).report
     assert report.bundle is not None
     assert report.bundle.nbytes == (tmp_path / "b.tar").stat().st_size
     assert {v.name for v in report.inputs} >= {"scale"}
@@ -62,9 +62,9 @@ def test_structure_survives(tmp_path: Path, nested: Any) -> None:
 
 def test_dynamic_dimensions_reach_the_device(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()).eval()
     inputs = parse_inputs(["1/2/8x3x8x8"])
-    report = trtpack.build(model, options(tmp_path, inputs=inputs))
+    report = trtpack.build(model, options=options(tmp_path, inputs=inputs)).report
     assert report.inputs[0].shape_text == "1/2/8x3x8x8"
     assert report.outputs[0].shape_text == "1/2/8x144"
     loaded = trtpack_runtime.load(tmp_path / "b.tar")
@@ -78,7 +78,7 @@ def test_an_exported_program_becomes_a_bundle(tmp_path: Path, nested: Any) -> No
     _, args, kwargs = nested
     model = Nested(kind=None)  # torch.export.load cannot read a string among the outputs
     torch.export.save(torch.export.export(model, args, kwargs), tmp_path / "n.pt2")
-    trtpack.build(str(tmp_path / "n.pt2"), options(tmp_path))
+    trtpack.build(str(tmp_path / "n.pt2"), options=options(tmp_path))
     loaded = trtpack_runtime.load(tmp_path / "b.tar")
     with torch.no_grad():
         torch.testing.assert_close(loaded(*args, **kwargs)["y"], model(*args, **kwargs)["y"])
@@ -88,14 +88,14 @@ def test_the_printed_lines_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nested: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    report = trtpack.build(nested, options(Path()))
+    report = trtpack.build(nested, options=options(Path())).report
     names: dict[str, Any] = {}
     exec("\n".join(report.usage()), names)
     assert names["outputs"]["y"].shape == (2, 4)
 
 
 def test_a_dry_run_builds_and_writes_nothing(tmp_path: Path, nested: Any) -> None:
-    report = trtpack.build(nested, options(tmp_path, dry_run=True))
+    report = trtpack.build(nested, options=options(tmp_path, dry_run=True)).report
     assert report.bundle is None
     assert report.targets[0].supported.total() > 0
     assert list(tmp_path.iterdir()) == []
@@ -104,7 +104,7 @@ def test_a_dry_run_builds_and_writes_nothing(tmp_path: Path, nested: Any) -> Non
 def test_same_input_same_bytes(tmp_path: Path, nested: Any) -> None:
     bundles = []
     for name in ("a.tar", "b.tar"):
-        trtpack.build(nested, options(tmp_path, output=tmp_path / name))
+        trtpack.build(nested, options=options(tmp_path, output=tmp_path / name))
         bundles.append((tmp_path / name).read_bytes())
     assert bundles[0] == bundles[1]
 

@@ -21,7 +21,7 @@ from trtpack.cli.logs import logging_to
 from trtpack.cli.progress import LiveProgress
 from trtpack.cli.targets import targets
 from trtpack.errors import ConfigError
-from trtpack.options import DynamicDim, InputSpec, Options, SizeRange
+from trtpack.options import Budget, Drop, DynamicDim, InputSpec, Options, Pin, SizeRange
 from trtpack.report import BuildReport, BundleReport, Progress
 from trtpack.target import all_targets
 
@@ -65,14 +65,18 @@ def test_every_flag_reaches_its_option(pipeline: FakePipeline, tmp_path: Path) -
     arguments = f"""
         m.py:make -t orin -t cpu -o {tmp_path}/b.tar -i x=1/4/8x3 --input ids=2:int64[0,9]
         --weights {weights} --dtype float16 --seed 7 --liven --samples 3 --min-block-size 2
-        --torch-op aten.add --torch-op aten.mul.Tensor --strict --engine reference
+        --torch-op aten.add --torch-op aten.mul.Tensor --engine reference
         --converters ours --converters more.py --strict-dtypes
         --workspace 2G --optimization-level 4 --meta {meta} --dry-run
         --report {tmp_path}/r.json --profile x=1x3;ids=2 --profile x=8x3 --avg-timing-iterations 4
         --engine-weights stripped --version-compatible --hardware-compatible same-sm --sparse
         --dla-core 1 --debug-tensors a.* --debug-tensors b --no-cache --tactics {weights} --locked
-        --max-latency-ms 16.6 --max-memory-mb 800 --with-runtime
-    """
+        --precision mixed --pin head.*=fp32 --pin aten.mul=bf16 --budget logits:rel_l2<=0.01
+        --budget cosine>=0.99 --metric m.py:top1 --max-drop 0.5%
+        --max-latency-ms 16.6 --max-memory-mb 800 --with-runtime --defer
+        --on ssh://robot@orin --ssh-option -4 --ssh-option -v --remote-python python3.12
+        --lease-timeout 60 --cool-below 50
+    """  # but for --strict, which contradicts --torch-op
     run(build, *arguments.split())
     assert pipeline.model == "m.py:make"
     assert pipeline.options == Options(
@@ -84,12 +88,16 @@ def test_every_flag_reaches_its_option(pipeline: FakePipeline, tmp_path: Path) -
         ),
         weights=weights,
         dtype="float16",
+        precision="mixed",
+        pins=(Pin("head.*", "fp32"), Pin("aten.mul", "bf16")),
+        budgets=(Budget("rel_l2", 0.01, "logits"), Budget("cosine", 0.99)),
+        metric="m.py:top1",
+        max_drop=Drop(0.005, True),
         seed=7,
         liven=True,
         samples=3,
         min_block_size=2,
         torch_ops=("aten.add", "aten.mul.Tensor"),
-        strict=True,
         strict_dtypes=True,
         converters=("ours", "more.py"),
         engine="reference",
@@ -110,6 +118,12 @@ def test_every_flag_reaches_its_option(pipeline: FakePipeline, tmp_path: Path) -
         max_latency_ms=16.6,
         max_memory_mb=800.0,
         with_runtime=True,
+        defer=True,
+        on="ssh://robot@orin",
+        ssh_options=("-4", "-v"),
+        remote_python="python3.12",
+        lease_timeout_s=60.0,
+        cool_below_c=50.0,
         dry_run=True,
         report=tmp_path / "r.json",
     )

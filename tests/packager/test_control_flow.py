@@ -20,8 +20,9 @@ from trtpack.converters.symbols import Symbols
 from trtpack.errors import CaptureError
 from trtpack.lowering import lower
 from trtpack.options import Options
+from trtpack.partition_checks import check_places
 from trtpack.pipeline import build
-from trtpack.planning import Planned, check_torch_ops, plan
+from trtpack.planning import Planned, plan
 from trtpack.target import find_target
 from trtpack_runtime import aten, reference
 
@@ -255,7 +256,7 @@ def test_an_operand_that_is_answered_is_told_by_torch() -> None:
 def test_an_operator_kept_in_pytorch_keeps_conditionals_that_have_it() -> None:
     options = Options(("rtx-4090",), torch_ops=("aten.sin",))
     lowered = lower(captured(Choosing()))
-    check_torch_ops(lowered, options)
+    check_places([lowered], options)
     made = plan(lowered, find_target("rtx-4090"), options)
     kept = {refused.op: refused.reason for refused in made.plan.refusals}
     assert kept["cond"] == "kept in PyTorch by --torch-op"

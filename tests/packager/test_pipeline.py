@@ -194,24 +194,27 @@ def test_targets_share_one_weight_store(
 
 
 @pytest.mark.parametrize(
-    ("middle", "operator"),
+    ("middle", "operator", "compiled"),
     [
-        (lambda y: torch.unique(y).sum(), "aten._unique2.default"),
-        (lambda y: y[y > 0].sum(), "aten.index.Tensor"),
-        (lambda y: torch.fft.irfft(torch.fft.rfft(y), n=8), "aten._fft_r2c.default"),
-        (lambda y: twice(y), "trtpack_tests.twice.default"),
+        (lambda y: torch.unique(y).sum(), "aten._unique2.default", False),
+        (lambda y: y[y > 0].sum(), "aten.index.Tensor", False),
+        (lambda y: torch.fft.irfft(torch.fft.rfft(y), n=8), "aten._fft_r2c.default", True),
+        (lambda y: twice(y), "trtpack_tests.twice.default", True),
     ],
     ids=["unique", "mask", "rfft", "custom"],
 )
 def test_an_operator_tensorrt_lacks_runs_between_two_engines(
-    middle: Any, operator: str, tmp_path: Path
+    middle: Any, operator: str, compiled: bool, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     model, x = Middle(middle), torch.randn(4, 8)
     report = made((model, (x,)), tmp_path / "bundle.tar", ("rtx-4090",), min_block_size=1)
     (target,) = report.targets
     assert [s.kind for s in target.segments] == ["tensorrt", "torch", "tensorrt"]
-    assert [e.kind for e in target.engines] == ["tensorrt-rtx", "tensorrt-rtx"]
+    engines = [e.kind for e in target.engines if e.deferred is None]
+    assert engines == ["tensorrt-rtx", "tensorrt-rtx"]
+    left = [e.kind for e in target.engines if e.deferred]
+    assert left == (["inductor"] if compiled else [])
     (refused,) = (r for r in target.refused if r.op == operator)
     assert refused.reason
     assert refused.reason in " ".join(report.to_text().split())

@@ -143,9 +143,10 @@ def test_what_it_fails_on_stays_in_pytorch_and_the_rest_is_built(
     report = made(tmp_path / "b.tar", model, x)
     (target,) = report.targets
     assert [s.kind for s in target.segments] == ["tensorrt", "torch", "tensorrt"]
-    assert [(e.segment, e.nbytes > 0) for e in target.engines] == [
-        ("forward_0", True),
-        ("forward_2", True),
+    assert [(e.segment, e.kind, e.nbytes > 0) for e in target.engines] == [
+        ("forward_0", "tensorrt-rtx", True),
+        ("forward_1", "inductor", False),
+        ("forward_2", "tensorrt-rtx", True),
     ]
     (refused,) = target.refused
     assert (refused.op, refused.failed) == ("aten.gelu.default", True)
@@ -240,7 +241,9 @@ def test_tensorrt_rtx_really_fails_on_one_layer(tmp_path: Path, converted: None)
         "torch",
         "tensorrt",
     ]
-    assert all(engine.nbytes for engine in target.engines)
+    engines = [engine for engine in target.engines if engine.kind == "tensorrt-rtx"]
+    assert len(engines) == 3
+    assert all(engine.nbytes for engine in engines)
     loaded = trtpack_runtime.load(tmp_path / "b.tar", device="cpu")
     with torch.no_grad():
         torch.testing.assert_close(loaded(x), model(x), rtol=1e-4, atol=1e-5)

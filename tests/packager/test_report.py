@@ -294,11 +294,11 @@ def fail_after(seconds: float) -> None:
 def test_plain_progress_tells_of_long_steps_only(monkeypatch: pytest.MonkeyPatch) -> None:
     from trtpack.cli import progress as shown
 
-    monkeypatch.setattr(shown, "SHOWN_AFTER_SECONDS", 0.05)
     stream = io.StringIO()
     progress = shown.progress_for(quiet=False, stream=stream)
     with progress.step("short"):
         pass
+    monkeypatch.setattr(shown, "SHOWN_AFTER_SECONDS", 0.05)
     with progress.step("long"):
         time.sleep(0.15)
     with pytest.raises(ValueError, match="broken"), progress.step("doomed"):
@@ -318,14 +318,15 @@ def test_live_progress_leaves_a_line_for_long_steps(monkeypatch: pytest.MonkeyPa
         def isatty(self) -> bool:
             return True
 
-    monkeypatch.setattr(shown, "SHOWN_AFTER_SECONDS", 0.05)
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     progress = shown.progress_for(quiet=False, stream=stream)
+    monkeypatch.setattr(shown, "SHOWN_AFTER_SECONDS", 600)
     with progress.step("short [1]") as step:
         step.detail("at [it]")
+    monkeypatch.setattr(shown, "SHOWN_AFTER_SECONDS", 0)
     with progress.step("long [2]"):
-        time.sleep(0.1)
+        pass
     lines = [line for line in stream.getvalue().splitlines() if "✓" in line]
     assert len(lines) == 1
     assert "long [2]" in lines[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Strided views of contiguous tensors become indexing; others stay as they are."""
+"""Strided views of tensors that fill their memory become indexing; others stay as they are."""
 
 from __future__ import annotations
 
@@ -34,9 +34,12 @@ class Viewed(nn.Module):
         lambda x: x.as_strided((), (), 4),
         lambda x: x[1:].as_strided((2, 3), (1, 1)),
         lambda x: x[1:].as_strided((2, 3), (1, 1), 7),
+        lambda x: x.t().as_strided((2, 2), (1, 2)),
+        lambda x: x.reshape(2, 2, 6).permute(2, 0, 1).as_strided((5, 3), (4, 1), 1),
+        lambda x: x.t().as_strided_scatter(torch.ones(2, 2), (2, 2), (1, 2)),
     ],
 )
-def test_a_view_of_a_contiguous_tensor_is_an_index(view: View) -> None:
+def test_a_view_of_a_tensor_that_fills_its_memory_is_an_index(view: View) -> None:
     x = torch.randn(4, 6)
     captured = capture(Viewed(view), (x,)).graph_module
     assert not captured.graph.find_nodes(op="call_function", target=aten.as_strided.default)
@@ -55,7 +58,6 @@ def test_windows_of_a_dynamic_batch_are_an_index() -> None:
 @pytest.mark.parametrize(
     "view",
     [
-        lambda x: x.t().as_strided((2, 2), (1, 2)),
         lambda x: x[1:].as_strided((2, 3), (1, 1), 0),
         lambda x: x[:1].as_strided((2, 6), (6, 1)),
     ],

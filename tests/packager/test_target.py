@@ -202,6 +202,17 @@ def folder(tmp_path: Path) -> Path:
         ("stacks/jetpack-6.2.toml", '"10.3.0.30"', '"ten"', "tensorrt", "numbers and dots"),
         ("stacks/jetpack-6.2.toml", '"10.3.0.30"', '"8.5.2"', "tensorrt", "8.6 or newer"),
         ("stacks/jetpack-6.2.toml", '"tensorrt"', '"onnx"', "kind", "wanted one of tensorrt"),
+        ("stacks/jetpack-7.2.toml", "-base-ubuntu24.04", " latest", "image.base", "with its tag"),
+        ("stacks/jetpack-7.2.toml", "key =", "# key =", "image.repository", "beside it: key"),
+        ("stacks/jetpack-7.2.toml", "repository =", "# =", "image.debs", "beside it: repository"),
+        (
+            "stacks/jetpack-7.2.toml",
+            '"image.base"',
+            '"image.bass"',
+            "sources.image.base",
+            "missing",
+        ),
+        ("stacks/tensorrt-11.4.toml", "wheels =", "wheel =", "image.wheel", "did you mean wheels?"),
     ],
 )
 def test_a_malformed_file_is_named_with_its_key(

@@ -232,5 +232,7 @@ def _bundle(
             targets=("native",), output=path, strict=not torch_ops, torch_ops=torch_ops,
             min_block_size=1,
         )  # fmt: skip
-        trtpack.build((module.eval(), tuple(torch.randn(SHAPE) for _ in range(count))), options)
+        trtpack.build(
+            (module.eval(), tuple(torch.randn(SHAPE) for _ in range(count))), options=options
+        )
     return path

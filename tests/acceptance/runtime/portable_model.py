@@ -5,11 +5,10 @@ QUICK``. The last line of standard output is what was found, as JSON."""
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 import trtpack
+from tests.acceptance.side_by_side import side_by_side
 from tests.zoo import MODELS
 from trtpack.livening import liven
-from trtpack_runtime.bench import Plan, wall_times
-from trtpack_runtime.clocks import Clock, DeviceClock, HostClock
+from trtpack_runtime.clocks import clock_of
 from trtpack_runtime.errors import TrtpackError
 from trtpack_runtime.loading import load
 from trtpack_runtime.module import BundleModule
@@ -56,7 +55,7 @@ def measured(name: str, device: torch.device, folder: Path, rounds: int) -> dict
             calls[kind] = partial(loaded, *inputs)
         except TrtpackError as error:
             found[kind] = {"problem": error.message.splitlines()[0]}
-    on_device = module.to(device)
+    on_device = module.to(device).eval()
     calls["eager"] = partial(on_device, *inputs)
     with torch.inference_mode(), full_float32():
         try:
@@ -65,7 +64,9 @@ def measured(name: str, device: torch.device, folder: Path, rounds: int) -> dict
             calls["torch.compile"] = partial(compiled, *inputs)
         except Exception as error:  # whatever the compiler meets is told with the row
             found["compile_problem"] = str(error).strip().splitlines()[0]
-        found["latency_ms"] = side_by_side(calls, device, rounds)
+        found["latency_ms"] = side_by_side(
+            calls, clock_of(device), rounds=rounds, repeats=REPEATS, untimed=UNTIMED
+        )
     return found
 
 
@@ -79,7 +80,7 @@ def packaged(
             output=bundle,
             engine="inductor" if kind == "inductor" else "reference",
         )
-        trtpack.build((module, args), options)
+        trtpack.build((module, args), options=options)
     return load(bundle, device=device, strict=True)
 
 
@@ -96,21 +97,6 @@ def judged(loaded: BundleModule, kind: str) -> dict[str, Any]:
         "failure": None if worst is None else worst.failure,
         "rel_l2": max(errors, default=0.0),
     }
-
-
-def side_by_side(
-    calls: Mapping[str, Callable[[], Any]], device: torch.device, rounds: int
-) -> dict[str, float]:
-    """The median latency of each call in milliseconds, taken in turns so that drift hits all."""
-    clock: Clock = HostClock() if device.type == "cpu" else DeviceClock(device)
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            for _ in range(UNTIMED):
-                call()
-            clock.wait()
-            times[name].append(wall_times(call, clock, Plan(repeats=REPEATS)).p50_ms)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 if __name__ == "__main__":

@@ -312,5 +312,5 @@ def _bundle(name: str, model: Model, settings: Settings) -> Path:
             strict=True,
             min_block_size=1,
         )
-        trtpack.build((model.module().eval(), (model.given(1),)), options)
+        trtpack.build((model.module().eval(), (model.given(1),)), options=options)
     return path

@@ -171,5 +171,5 @@ def _bundle(settings: Settings, *, hybrid: bool) -> Path:
             min_block_size=1,
             engine="reference" if settings.device == "cpu" else None,
         )
-        trtpack.build((_model(), (torch.randn(4, 3, 48, 48),)), options)
+        trtpack.build((_model(), (torch.randn(4, 3, 48, 48),)), options=options)
     return path

@@ -119,5 +119,5 @@ def _bundle(settings: Settings) -> Path:
 
             made = (module.float(), tuple(value.float() for value in args))
             options = trtpack.Options(targets=("cpu",), output=path, engine="reference")
-            trtpack.build(made, options)
+            trtpack.build(made, options=options)
     return path

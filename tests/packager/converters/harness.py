@@ -55,8 +55,7 @@ from trtpack.converters import node
 from trtpack.converters.symbols import Symbols
 from trtpack.recurrent_shapes import recurrent_shapes
 from trtpack.target import Target, find_target
-from trtpack_runtime import layers, reference
-from trtpack_tools import recipes
+from trtpack_runtime import layers, recipes, reference
 
 __all__ = [
     "EVERY",

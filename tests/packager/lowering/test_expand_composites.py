@@ -14,6 +14,7 @@ from trtpack.capture import capture
 from trtpack.converters.symbols import Symbols
 from trtpack.lowering import lower
 from trtpack.partition import Plan, partition
+from trtpack.quantization.operators import DEQUANTIZE, FAKE_QUANTIZE
 from trtpack.schemas import lacking
 from trtpack.target import find_target
 
@@ -31,10 +32,28 @@ class Turning(nn.Module):
         return self.turn(x, torch.linspace(0, 2, 20).reshape(5, 4).to(x.dtype))
 
 
+class Few(nn.Module):
+    """Numbers of few bits, of each type, computed and stored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(6)
+        self.register_buffer("scale", torch.rand(8, generator=generator) / 10 + 0.01)
+        self.register_buffer("blocks", torch.rand(5, 4, generator=generator) / 10 + 0.01)
+        self.register_buffer("stored", torch.arange(-8, 8, dtype=torch.int8).reshape(1, 16)[:, :8])
+        self.register_buffer("weight", torch.randn(5, 8, generator=generator))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = FAKE_QUANTIZE(x, self.scale, 3, "INT8") + FAKE_QUANTIZE(x, self.scale[0], None, "FP8")
+        stored = DEQUANTIZE(self.stored, self.blocks[:1], 1, "INT4", x.dtype)
+        return x * FAKE_QUANTIZE(self.weight, self.blocks, 1, "INT4").to(x.dtype) + stored
+
+
 MODELS: dict[str, Callable[[torch.dtype], nn.Module]] = {
     "halves": lambda dtype: Turning(by_halves),
     "neighbours": lambda dtype: Turning(by_neighbours),
     "rms norm": lambda dtype: nn.RMSNorm(8, dtype=dtype),
+    "few bits": lambda dtype: Few(),
     "rms norm without weights": lambda dtype: nn.RMSNorm((5, 8), 1e-3, False),
 }
 

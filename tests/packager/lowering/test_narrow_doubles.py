@@ -17,8 +17,7 @@ from trtpack.lowering import Lowered, lower
 from trtpack.options import Options
 from trtpack.partition import Plan, partition
 from trtpack.target import find_target
-from trtpack_runtime import reference
-from trtpack_tools import recipes
+from trtpack_runtime import recipes, reference
 
 T = torch.Tensor
 RTX = find_target("rtx-4090")

@@ -21,8 +21,8 @@ from trtpack.lowering.fold_constants import fold_constants
 from trtpack.lowering.graph import Recipes, run_pass
 from trtpack.lowering.inline_sizes import inline_sizes
 from trtpack.lowering.relax_views import relax_views
+from trtpack_runtime import recipes as recipe_format
 from trtpack_runtime.errors import CompileError
-from trtpack_tools import recipes as recipe_format
 
 aten = torch.ops.aten
 

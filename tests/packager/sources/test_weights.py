@@ -29,6 +29,7 @@ def test_weights_replace_parameters_and_buffers(tmp_path: Path, suffix: str) -> 
         assert torch.equal(value, trained[name]), name
 
 
+@pytest.mark.slow
 def test_safetensors_weights_stay_mapped(tmp_path: Path) -> None:
     """Anonymous memory grows by much less than the weights."""
     path = save(tmp_path / "w.safetensors", weight=torch.zeros(4096, 4096))
