@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from trtpack_runtime import wiring
 from trtpack_runtime.borders import crossing, noting
 from trtpack_runtime.engines import LoadContext, engine
 from trtpack_runtime.execution import LoadedSegment, Segments
@@ -54,16 +53,8 @@ def _segments(assembled: Assembled, stored: Mapping[str, torch.Tensor]) -> Segme
     for segment in assembled.program.segments:
         network = assembled.networks.get(segment.name)
         context = LoadContext(segment, stored, _HOST, network)
-        inputs, outputs = wiring.order(segment, network)
-        loaded.append(
-            LoadedSegment(
-                segment.name,
-                PORTABLE,
-                tuple(segment.inputs[name] for name in inputs),
-                tuple(segment.outputs[name] for name in outputs),
-                engine(PORTABLE).load(None, context),
-            )
-        )
+        runner = engine(PORTABLE).load(None, context)
+        loaded.append(LoadedSegment.of(segment, network, PORTABLE, runner))
     return Segments({assembled.program.method: tuple(loaded)})
 
 

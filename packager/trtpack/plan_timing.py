@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from trtpack_runtime import wiring
 from trtpack_runtime.engines import LoadContext, engine
 from trtpack_runtime.execution import LoadedSegment, Segments
 from trtpack_runtime.segment_loading import PORTABLE
@@ -43,16 +42,8 @@ def callable_plan(
         context = LoadContext(
             segment, stored, device, network, {}, weights=weights, record=record, trust=True
         )
-        takes, answers = wiring.order(segment, network)
-        loaded.append(
-            LoadedSegment(
-                segment.name,
-                kind,
-                tuple(segment.inputs[name] for name in takes),
-                tuple(segment.outputs[name] for name in answers),
-                engine(kind).load(path, context),
-            )
-        )
+        runner = engine(kind).load(path, context)
+        loaded.append(LoadedSegment.of(segment, network, kind, runner))
     program = assembled.program
     plan = Segments({program.method: tuple(loaded)}).plan(program, stored)
     module = captured.graph_module

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
+from . import wiring
 from .call_plan import CallPlan
 from .engines import Runner
-from .program import Program
+from .network import Network
+from .program import Program, Segment
 
 Results = tuple[list[Any], dict[str, torch.Tensor]]
 
@@ -27,6 +29,25 @@ class LoadedSegment:
     run: Runner
     dtypes: tuple[str, ...] = ()
     """The outputs' types by TensorRT's names; empty where only running it tells."""
+
+    @classmethod
+    def of(
+        cls, segment: Segment, portable: Network | None, kind: str, runner: Runner
+    ) -> LoadedSegment:
+        """A segment whose engine is loaded; ``portable`` is its network, where it has one.
+
+        Raises:
+            BundleError: the segment's tensors are not those of its graph.
+        """
+        inputs, outputs = wiring.order(segment, portable)
+        return cls(
+            segment.name,
+            kind,
+            tuple(segment.inputs[name] for name in inputs),
+            tuple(segment.outputs[name] for name in outputs),
+            runner,
+            () if portable is None else tuple(portable.tensor(name).dtype for name in outputs),
+        )
 
 
 Watch = Callable[[LoadedSegment], Runner]

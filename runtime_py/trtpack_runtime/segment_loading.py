@@ -139,7 +139,7 @@ class _Loader:
         if picked is None or untakeable is not None:
             runner = self._portable(segment, portable)
             reason = untakeable and f"its engine was built with other weights, and {untakeable}"
-            return self._loaded(segment, portable, PORTABLE, runner), reason
+            return LoadedSegment.of(segment, portable, PORTABLE, runner), reason
         if reads(segment, portable) & self.changes.stored.keys():
             picked = replace(picked, record={**picked.record, "refit": True})
         try:
@@ -147,9 +147,9 @@ class _Loader:
         except (TrtpackError, RuntimeError, MemoryError, OSError) as error:
             reason = self._refusal(error, segment, picked)
         else:
-            return self._loaded(segment, portable, picked.kind, runner), None
+            return LoadedSegment.of(segment, portable, picked.kind, runner), None
         runner = self._portable(segment, portable)
-        return self._loaded(segment, portable, PORTABLE, runner), reason
+        return LoadedSegment.of(segment, portable, PORTABLE, runner), reason
 
     def _refusal(self, error: Exception, segment: Segment, picked: Picked) -> str:
         """Why an engine does not load; raises what PyTorch in its place would be no answer to."""
@@ -190,16 +190,3 @@ class _Loader:
                     self.constants[constant.data]
         context = LoadContext(segment, self.constants, self.device, portable, self.options)
         return engine(PORTABLE).load(None, context)
-
-    def _loaded(
-        self, segment: Segment, portable: Network | None, kind: str, runner: Runner
-    ) -> LoadedSegment:
-        inputs, outputs = wiring.order(segment, portable)
-        return LoadedSegment(
-            segment.name,
-            kind,
-            tuple(segment.inputs[name] for name in inputs),
-            tuple(segment.outputs[name] for name in outputs),
-            runner,
-            () if portable is None else tuple(portable.tensor(name).dtype for name in outputs),
-        )

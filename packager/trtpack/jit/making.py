@@ -242,15 +242,7 @@ class _Loading:
         if runner is None:
             runner = engine(PORTABLE).load(None, self._context(segment))
         network = self._assembled.networks.get(segment.name)
-        inputs, outputs = wiring.order(segment, network)
-        return LoadedSegment(
-            segment.name,
-            kind,
-            tuple(segment.inputs[name] for name in inputs),
-            tuple(segment.outputs[name] for name in outputs),
-            runner,
-            () if network is None else tuple(network.tensor(name).dtype for name in outputs),
-        )
+        return LoadedSegment.of(segment, network, kind, runner)
 
     def _engine(self, segment: Segment, built: BuiltEngine) -> Runner:
         if built.path is None:
