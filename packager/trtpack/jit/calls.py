@@ -9,6 +9,7 @@ PyTorch does not count (``parameter.data.copy_``) goes unseen.
 from __future__ import annotations
 
 import logging
+import operator
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,8 +32,11 @@ _LOG = logging.getLogger("trtpack.jit")
 MOST_CHANGES = 8
 """How often weights may change before a graph stays in PyTorch."""
 
-Weights = tuple[int, ...]
+Weights = tuple[tuple[int, ...], tuple[int, ...]]
 """Where a graph's parameters are, and how often each was changed."""
+
+_place = torch.Tensor.data_ptr
+_count = operator.attrgetter("_version")
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,12 @@ class GraphCall:
 
     # --- which engines ---------------------------------------------------------------------------
     def _weights(self, given: Sequence[Any]) -> Weights:
-        key: list[int] = []
-        for position in self._bound:
-            tensor = given[position]
-            key.append(tensor.data_ptr())
-            key.append(0 if tensor.is_inference() else tensor._version)
-        return tuple(key)
+        tensors = [given[position] for position in self._bound]
+        try:
+            counts = tuple(map(_count, tensors))
+        except RuntimeError:  # tensors of inference_mode count nothing
+            counts = tuple(0 if t.is_inference() else _count(t) for t in tensors)
+        return tuple(map(_place, tensors)), counts
 
     def _within(self, ready: _Ready, given: Sequence[Any]) -> bool:
         """Whether the engines take an input's sizes; what they should take is noted."""
@@ -111,7 +115,7 @@ class GraphCall:
 
     def _forget(self, key: Weights) -> None:
         """Drops engines of the same parameters with other values."""
-        changed = [old for old in self._ready if old != key and old[::2] == key[::2]]
+        changed = [old for old in self._ready if old != key and old[0] == key[0]]
         for old in changed:
             del self._ready[old]
         self._changes += len(changed)
