@@ -3,21 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
-from trtpack_runtime.cli.gpu_option import GPU_HELP, choose_gpu
+from trtpack_runtime.cli.gpu_option import gpu_option
 from trtpack_runtime.cli.sections import SectionOption
 
 from ..options import ENGINE_KINDS, ENGINE_WEIGHTS, HARDWARE_COMPATIBLE
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+_SECTION: Mapping[str, Any] = {"cls": SectionOption, "section": "Engine options"}
 
 
 def _option(*names: str, **settings: Any) -> Callable[[Decorated], Decorated]:
-    return click.option(*names, cls=SectionOption, section="Engine options", **settings)
+    return click.option(*names, **_SECTION, **settings)
 
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -33,14 +34,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="SPEC",
         help="One more optimization profile within the dynamic sizes, see below; repeat for more.",
     ),
-    _option(
-        "--gpu",
-        metavar="N",
-        type=click.IntRange(min=0),
-        expose_value=False,
-        callback=choose_gpu,
-        help=GPU_HELP,
-    ),
+    gpu_option(**_SECTION),
     _option(
         "--optimization-level",
         type=click.IntRange(0, 5),

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from types import TracebackType
 
 import click
 
@@ -35,12 +34,7 @@ class BuildLine:
             threading.Thread(target=self._tick, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._over.set()
         with self._lock:
             if self._live and self._last is not None:

@@ -9,7 +9,7 @@ import click
 
 from ..device import facts
 from ..errors import ConfigError
-from .gpu_option import GPU_HELP, choose_gpu
+from .gpu_option import gpu_option
 
 EXAMPLES = """\b
 Examples:
@@ -40,14 +40,7 @@ def farm() -> None:
     help="What this device builds for; repeat for more.  [default: what its facts say]",
 )
 @click.option("--name", help="What reports call it.  [default: its address]")
-@click.option(
-    "--gpu",
-    metavar="N",
-    type=click.IntRange(min=0),
-    expose_value=False,
-    callback=choose_gpu,
-    help=GPU_HELP,
-)
+@gpu_option()
 def worker(scheduler: str, targets: tuple[str, ...], name: str | None) -> None:
     """Build engines on this device for whoever asks SCHEDULER, one after the other."""
     _needs_dask()

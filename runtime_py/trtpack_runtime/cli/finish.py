@@ -16,7 +16,7 @@ from ..device import facts
 from ..finish import Finished, Workshop
 from ..finish_bundle import FinishedBundle, engine_member, finish_bundle
 from .building import BuildLine
-from .gpu_option import GPU_HELP, choose_gpu
+from .gpu_option import gpu_option
 from .text import clean, columns, plural, size, wrapped
 
 EXAMPLES = """\b
@@ -39,14 +39,7 @@ Examples:
 )
 @click.option("--target", metavar="NAME", help="Finish only this variant.")
 @click.option("--rebuild", is_flag=True, help="Build engines anew that are there already.")
-@click.option(
-    "--gpu",
-    metavar="N",
-    type=click.IntRange(min=0),
-    expose_value=False,
-    callback=choose_gpu,
-    help=GPU_HELP,
-)
+@gpu_option()
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing unless it fails.")
 def finish(

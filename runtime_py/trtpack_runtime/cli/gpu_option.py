@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import click
 
 from ..gpus import visible
-
-GPU_HELP = "Build on this GPU of several, as CUDA counts them.  [default: 0, the first]"
 
 
 def choose_gpu(ctx: click.Context, parameter: click.Parameter, value: int | None) -> int | None:
@@ -17,3 +16,15 @@ def choose_gpu(ctx: click.Context, parameter: click.Parameter, value: int | None
     if value is not None and not ctx.resilient_parsing:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible(value)
     return value
+
+
+gpu_option = partial(
+    click.option,
+    "--gpu",
+    metavar="N",
+    type=click.IntRange(min=0),
+    expose_value=False,
+    callback=choose_gpu,
+    help="Build on this GPU of several, as CUDA counts them.  [default: 0, the first]",
+)
+"""The option, to be called for a command, with its section of the help where that has some."""

@@ -18,6 +18,7 @@ from ..manifest import Limits
 from . import run_text
 from .device_options import device_option, lease_timeout, ssh_option
 from .failures import DEGRADED
+from .loading_options import device_flag, import_flag, no_build_flag, target_flag, trust_flag
 from .run_steps import Settings, run_steps
 from .run_subject import Subject
 from .sections import SectionedCommand, SectionOption
@@ -84,16 +85,14 @@ _measuring, _judging, _report = map(_in, ("Measuring", "Judging", "Report"))
     multiple=True,
     help="Only this method; repeat for more.  [default: all]",
 )
-@click.option("--target", metavar="NAME", help="Take this variant, not the best one.")
-@click.option("--device", metavar="DEVICE", help="Run there: cpu, cuda, cuda:1.")
+@target_flag
+@device_flag
 @click.option("--strict", is_flag=True, help="Fail rather than run in PyTorch what fits no engine.")
-@click.option("--trust", is_flag=True, help="Load machine code that another machine built.")
+@trust_flag
 @click.option(
     "--cuda-graphs", is_flag=True, help="Replay TensorRT engines as CUDA graphs: one launch a call."
 )
-@click.option(
-    "--no-build", is_flag=True, help="Run in PyTorch what this device would have to build first."
-)
+@no_build_flag
 @click.option("--rebuild", is_flag=True, help="Build this device's engines anew.")
 @click.option(
     "--verify",
@@ -110,13 +109,7 @@ _measuring, _judging, _report = map(_in, ("Measuring", "Judging", "Report"))
     help="With fast, PyTorch answers while the engines load; what is measured are the engines.",
 )
 @click.option("--no-memory-check", is_flag=True, help="Load also what will hardly fit.")
-@click.option(
-    "--import",
-    "imports",
-    metavar="MODULE",
-    multiple=True,
-    help="Import a module that registers operators. Repeat for several.",
-)
+@import_flag
 @click.option(
     "--no-torch",
     is_flag=True,

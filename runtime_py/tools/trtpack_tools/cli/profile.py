@@ -4,18 +4,24 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from trtpack_runtime.cli.building import BuildLine
 from trtpack_runtime.cli.group import naming_missing_modules
+from trtpack_runtime.cli.loading_options import (
+    device_flag,
+    import_flag,
+    no_build_flag,
+    target_flag,
+    trust_flag,
+)
 from trtpack_runtime.cli.text import clean, columns, plural, wrapped
 
 from .engine_text import brief, origins_text
+from .loading import loaded, method_flag
 
 if TYPE_CHECKING:
     from ..profiling import LayerProfile, ModuleTime, Profile, SegmentProfile
@@ -35,20 +41,12 @@ _NOTHING = 1e-3
 
 @click.command(epilog=EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--target", metavar="NAME", help="Take this variant, not the best one.")
-@click.option("--method", default="forward", show_default=True, help="The method to call.")
-@click.option("--device", metavar="DEVICE", help="Run there: cpu, cuda, cuda:1.")
-@click.option("--trust", is_flag=True, help="Load machine code that another machine built.")
-@click.option(
-    "--no-build", is_flag=True, help="Run in PyTorch what this device would have to build first."
-)
-@click.option(
-    "--import",
-    "imports",
-    metavar="MODULE",
-    multiple=True,
-    help="Import a module that registers operators. Repeat for several.",
-)
+@target_flag
+@method_flag
+@device_flag
+@trust_flag
+@no_build_flag
+@import_flag
 @click.option(
     "--iterations", type=click.IntRange(1), default=20, show_default=True, help="Timed calls."
 )
@@ -93,22 +91,19 @@ def profile(
     """
     with naming_missing_modules("profile"):
         from trtpack_runtime.golden import sample_inputs
-        from trtpack_runtime.loading import DegradedWarning, load
 
         from .. import profiling
         from .. import trace as traces
 
-    with warnings.catch_warnings(), BuildLine(quiet=as_json) as line:
-        warnings.simplefilter("ignore", DegradedWarning)  # told in words below
-        module = load(
-            bundle,
-            device=device,
-            target=target,
-            trust=trust,
-            imports=imports,
-            build=not no_build,
-            on_progress=line,
-        )
+    module = loaded(
+        bundle,
+        device=device,
+        target=target,
+        trust=trust,
+        no_build=no_build,
+        imports=imports,
+        quiet=as_json,
+    )
     module.method(method)
     inputs = sample_inputs(module, method)
     found = profiling.profile(module, method, inputs, iterations=iterations, warmup=warmup)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from importlib.metadata import entry_points
@@ -14,10 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trtpack_runtime.cli.building import BuildLine
 from trtpack_runtime.cli.group import naming_missing_modules
+from trtpack_runtime.cli.loading_options import (
+    device_flag,
+    import_flag,
+    no_build_flag,
+    trust_flag,
+)
 from trtpack_runtime.cli.text import clean, columns, size, wrapped
 from trtpack_runtime.errors import ConfigError
+
+from .loading import loaded, method_flag
 
 if TYPE_CHECKING:
     from ..sweeping import Advice, Axis, Point
@@ -67,9 +73,9 @@ class Sizes(click.ParamType[tuple[int, ...]]):
     metavar="INPUT:AXIS",
     help="Sweep this dimension.  [default: the first open one, at the front of an input]",
 )
-@click.option("--method", default="forward", show_default=True, help="The method to call.")
+@method_flag
 @click.option("--target", metavar="NAME", help="Take this variant, or build the MODEL for it.")
-@click.option("--device", metavar="DEVICE", help="Run there: cpu, cuda, cuda:1.")
+@device_flag
 @click.option(
     "--input",
     "specs",
@@ -77,18 +83,10 @@ class Sizes(click.ParamType[tuple[int, ...]]):
     multiple=True,
     help="An input of the MODEL, as trtpack build takes it; its first dimension becomes open.",
 )
-@click.option("--trust", is_flag=True, help="Load machine code that another machine built.")
+@trust_flag
 @click.option("--cuda-graphs", is_flag=True, help="Replay engines as CUDA graphs.")
-@click.option(
-    "--no-build", is_flag=True, help="Run in PyTorch what this device would have to build first."
-)
-@click.option(
-    "--import",
-    "imports",
-    metavar="MODULE",
-    multiple=True,
-    help="Import a module that registers operators. Repeat for several.",
-)
+@no_build_flag
+@import_flag
 @click.option("--threads", type=click.IntRange(1), help="CPU threads to use.")
 @click.option(
     "--warmup",
@@ -156,7 +154,6 @@ def sweep(
         import torch
 
         from trtpack_runtime.free_memory import used_bytes
-        from trtpack_runtime.loading import DegradedWarning, load
 
         from .. import sweeping
     if threads is not None:
@@ -165,18 +162,16 @@ def sweep(
         bundle = _bundle(what, specs, sizes, target, stack)
         on_gpu = torch.cuda.is_available() and device != "cpu"
         before = used_bytes(torch.device(device or "cuda")) if on_gpu else None
-        with warnings.catch_warnings(), BuildLine(quiet=as_json) as line:
-            warnings.simplefilter("ignore", DegradedWarning)  # told in words below
-            module = load(
-                bundle,
-                device=device,
-                target=target if bundle == Path(what) else None,
-                trust=trust,
-                imports=imports,
-                build=not no_build,
-                cuda_graphs=cuda_graphs,
-                on_progress=line,
-            )
+        module = loaded(
+            bundle,
+            device=device,
+            target=target if bundle == Path(what) else None,
+            trust=trust,
+            no_build=no_build,
+            imports=imports,
+            quiet=as_json,
+            cuda_graphs=cuda_graphs,
+        )
         axis = sweeping.axis_of(module, method, dim)
         chosen = sweeping.sizes_of(axis, sizes)
         name, where = module.bundle.manifest.name, str(module.device)
