@@ -26,7 +26,8 @@ from trtpack_runtime.progress import Watch
 from .custom_operators import required_modules
 from .engine_options import TENSORRT_KINDS, build_options, inductor_config, kind_for
 from .options import EngineKind, Options
-from .tactic_book import TacticBook, TacticUse
+from .report import TacticReport
+from .tactic_book import TacticBook
 from .target import Target
 
 _LOG = logging.getLogger("trtpack.engines")
@@ -58,7 +59,7 @@ class BuiltEngine:
     age_seconds: float = 0.0
     options: Mapping[str, Any] | None = None
     content: str | None = None
-    tactics: TacticUse | None = None
+    tactics: TacticReport | None = None
     needs_bytes: int | None = None
     took_bytes: int | None = None
     failed: str | None = None

@@ -20,9 +20,10 @@ from .accuracy.gate import Verdict
 from .capture import Captured, returned
 from .convert import ConvertedSegment, Ranges
 from .converters.node import Refusal
+from .engine_options import TENSORRT_KINDS, kind_for
 from .engines import BuiltEngine
 from .lowering import Lowered
-from .options import Options
+from .options import EngineKind, Options
 from .output_names import output_names
 from .partition import PlannedSegment, Prediction
 from .planning import Planned
@@ -36,7 +37,6 @@ from .report import (
     PredictionReport,
     RefusedOperator,
     SegmentReport,
-    TacticReport,
     TargetReport,
     ValueReport,
 )
@@ -145,7 +145,7 @@ def _target(
     return TargetReport(
         target.name,
         target.device,
-        target.engine_kind,
+        _kind(options, target),
         target.stack,
         tuple(_segment(s, planned.converted, ranges) for s in planned.plan.segments),
         _refused(planned.plan.refusals, planned.failed),
@@ -155,6 +155,13 @@ def _target(
         _accuracy(verdict, options) if verdict is not None else (),
         _predictions(planned.plan.prediction),
     )
+
+
+def _kind(options: Options, target: Target) -> EngineKind:
+    """The kind of a target's engines: TensorRT's only where it has TensorRT, whatever is asked."""
+    kind = kind_for(options, target)
+    without = target.engine_kind not in TENSORRT_KINDS
+    return target.engine_kind if without and kind in TENSORRT_KINDS else kind
 
 
 def _predictions(found: Prediction | None) -> tuple[PredictionReport, ...]:
@@ -189,7 +196,7 @@ def _accuracy(verdict: Verdict, options: Options) -> tuple[AccuracyReport, ...]:
 
 
 def _engine(engine: BuiltEngine) -> EngineReport:
-    use, options = engine.tactics, engine.options or {}
+    options = engine.options or {}
     return EngineReport(
         engine.segment,
         engine.kind,
@@ -199,7 +206,7 @@ def _engine(engine: BuiltEngine) -> EngineReport:
         engine.deferred,
         engine.age_seconds,
         options.get("weights"),
-        TacticReport(**dataclasses.asdict(use)) if use is not None else None,
+        engine.tactics,
         engine.needs_bytes,
         engine.took_bytes,
         engine.failed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,9 @@ from trtpack_runtime.tactics import TacticKey, Tactics, TacticStore, named
 from trtpack_tools.cache_files import tactics_in
 
 from .options import Options
+from .report import TacticReport
 from .target import Target
 from .target.native import release_of
-
-
-@dataclass(frozen=True)
-class TacticUse:
-    """Where an engine's tactic search began: ``known`` tactics, None where they cannot be counted,
-    in a timing cache of ``nbytes``; ``age_seconds`` where its age is known.
-
-    ``locked`` says that no others might be measured, ``unchanged`` how many were proved to stand as
-    they were, None where they cannot be read. Not ``on_hardware`` are those that were edited or
-    imported and not built with since. ``refused`` says what is wrong with a timing cache that
-    TensorRT did not take, so that it measured anew.
-    """
-
-    nbytes: int = 0
-    known: int | None = None
-    age_seconds: float | None = None
-    locked: bool = False
-    unchanged: int | None = None
-    on_hardware: bool = True
-    refused: str | None = None
 
 
 class TacticBook:
@@ -84,7 +65,7 @@ class TacticBook:
             )
         return found
 
-    def learnt(self, target: Target, outcome: Outcome) -> TacticUse | None:
+    def learnt(self, target: Target, outcome: Outcome) -> TacticReport | None:
         """Takes what a build left, and answers what it began with.
 
         Raises:
@@ -95,7 +76,7 @@ class TacticBook:
         if before is not None:
             known = None if before.entries is None else len(before.entries)
             age = self._age_seconds() if stored else None
-            use = TacticUse(
+            use = TacticReport(
                 len(before.blob),
                 known,
                 age,
@@ -115,7 +96,7 @@ class TacticBook:
             keep_tactics(self._store, after, {before.blob if before is not None else None})
         return use
 
-    def left_to(self, target: Target) -> TacticUse | None:
+    def left_to(self, target: Target) -> TacticReport | None:
         """What the device begins with that builds its engines itself.
 
         Raises:
@@ -124,7 +105,7 @@ class TacticBook:
         found = self.for_bundle(target, built_here=False)
         if found is not None:
             known = None if found.entries is None else len(found.entries)
-            return TacticUse(len(found.blob), known, on_hardware=found.measured)
+            return TacticReport(len(found.blob), known, on_hardware=found.measured)
         if self._options.locked:
             raise ConfigError(
                 f"no tactics to lock {target.name} to are known: there is no timing cache of "

@@ -194,6 +194,34 @@ def test_targets_share_one_weight_store(
 
 
 @pytest.mark.parametrize(
+    ("engine", "told"),
+    [
+        (None, ("cpu: 1 PyTorch segment, by engine kind inductor", "orin: 1 TensorRT segment")),
+        (
+            "tensorrt",
+            ("cpu: 1 PyTorch segment, by engine kind inductor", "orin: 1 TensorRT segment"),
+        ),
+        (
+            "reference",
+            (
+                "cpu: 1 PyTorch segment, by engine kind reference",
+                "orin: 1 TensorRT segment, by engine kind reference",
+            ),
+        ),
+        ("inductor", ("cpu, orin: 1 PyTorch segment, by engine kind inductor",)),
+    ],
+)
+def test_the_report_names_the_engine_kind(
+    engine: Any, told: tuple[str, ...], tmp_path: Path
+) -> None:
+    report = made(small(), tmp_path / "b.tar", ("cpu", "orin"), engine=engine, dry_run=True)
+    lines = report.to_text().splitlines()
+    assert set(told) <= set(lines)
+    of_tensorrt = any("TensorRT" in line for line in told)
+    assert ("  Unsupported operators: none" in lines) == of_tensorrt
+
+
+@pytest.mark.parametrize(
     ("middle", "operator", "compiled"),
     [
         (lambda y: torch.unique(y).sum(), "aten._unique2.default", False),

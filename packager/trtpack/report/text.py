@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from trtpack_runtime.durations import ago
+from trtpack_runtime.segments import TENSORRT_KINDS
 
 from . import (
     BuildReport,
@@ -104,8 +105,7 @@ def _same_plans(
     groups: list[tuple[list[str], TargetReport]] = []
     for target in targets:
         for names, shown in groups:
-            same = _compared(shown) == _compared(target)
-            if same and (shown.kind == "inductor") == (target.kind == "inductor"):
+            if _compared(shown) == _compared(target):
                 names.append(target.name)
                 break
         else:
@@ -115,14 +115,25 @@ def _same_plans(
 
 def _compared(target: TargetReport) -> tuple[object, ...]:
     """What makes two plans the same to a reader: how many layers each needs does not."""
-    return (*(dataclasses.replace(s, layers=None) for s in target.segments), *target.refused)
+    segments = (dataclasses.replace(s, layers=None) for s in target.segments)
+    return (_by(target), *segments, *target.refused)
+
+
+def _by(target: TargetReport) -> str:
+    """What runs a plan, unless it is TensorRT."""
+    return "" if target.kind in TENSORRT_KINDS else f", by engine kind {target.kind}"
+
+
+def _is_divided(target: TargetReport) -> bool:
+    """Whether TensorRT's part of a plan is told: the evaluator may take its place."""
+    if target.kind == "reference":
+        return bool(target.supported or target.refused)
+    return target.kind in TENSORRT_KINDS
 
 
 def _plan(names: list[str], target: TargetReport) -> list[str]:
-    with_tensorrt = target.kind in ("tensorrt", "tensorrt-rtx")
-    how = "" if with_tensorrt else f", by engine kind {target.kind}"
-    lines = [f"{', '.join(names)}: {counted(target)}{how}", *chosen(target)]
-    if not with_tensorrt:
+    lines = [f"{', '.join(names)}: {counted(target)}{_by(target)}", *chosen(target)]
+    if not _is_divided(target):
         lines += _refused(target)
         return [*(cut for line in lines for cut in _wrapped(line, "")), *_segments(target)]
     lines.append(f"  Supported operators: {_kinds_text(target.supported)}")
