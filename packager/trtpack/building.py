@@ -42,6 +42,9 @@ from .weights import WeightStore
 
 _LOG = logging.getLogger("trtpack.building")
 
+MAX_ATTEMPTS = 8
+"""How often a graph is planned again because TensorRT refused a part of it."""
+
 
 @dataclass(frozen=True)
 class Assembly:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import fx
 
@@ -34,8 +36,8 @@ def why_eager(module: fx.GraphModule) -> str | None:
 
 def _draws(node: fx.Node) -> bool:
     """Whether an operator that can draw random numbers does: attention without dropout does not."""
-    schema: torch.FunctionSchema = node.target._schema  # type: ignore[union-attr]
-    given = {a.name: a.default_value for a in schema.arguments}
+    operator = cast("torch._ops.OpOverload", node.target)  # no other target has tags
+    given = {a.name: a.default_value for a in operator._schema.arguments}
     given |= dict(zip(given, node.args, strict=False)) | node.kwargs
     return all(given.get(name, True) for name in _SWITCHES)
 

@@ -216,7 +216,7 @@ class _Conversion:
             for branch, region in zip(branches(node), regions, strict=True)
         ]
         ctx, (then, otherwise) = self.context, networks
-        condition = ctx.reshape(self.values[node.args[0]], ())  # type: ignore[index]
+        condition = ctx.reshape(self.values[node.args[0]], ())  # type: ignore[index]  # a condition is a node
         given = {"condition": condition, "captured": tuple(regions[0].outside) or None}
         made = ctx.add_all("branch", given, {"then": then, "otherwise": otherwise})
         wanted = (result.dtype for result in ctx.results)

@@ -325,7 +325,8 @@ def _has_statistics(module: nn.Module) -> bool:
 def _scalable_weight(layer: nn.Module) -> Tensor | None:
     """The parameter in proportion to the layer's weight: itself, or a weight norm's gain."""
     if parametrize.is_parametrized(layer, "weight"):
-        chain = cast("parametrize.ParametrizationList", layer.parametrizations["weight"])  # type: ignore[index]
+        chain = layer.get_submodule("parametrizations.weight")
+        assert isinstance(chain, parametrize.ParametrizationList)
         gain = getattr(chain, "original0", None)
         return gain if type(chain[0]).__name__ == "_WeightNorm" else None
     weight = getattr(layer, "weight_g", getattr(layer, "weight", None))

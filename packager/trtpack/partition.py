@@ -232,7 +232,7 @@ class _Support(OperatorSupportBase):
 
     def is_node_supported(self, submodules: Mapping[str, torch.nn.Module], node: fx.Node) -> bool:
         if node.target is operator.getitem:
-            return self.is_node_supported(submodules, node.args[0])  # type: ignore[arg-type]
+            return self.is_node_supported(submodules, node.args[0])  # type: ignore[arg-type]  # getitem reads a node
         if is_size(node):
             return node.op == "call_function" and self.refusals.keys().isdisjoint(reads_of(node))
         return computes(node) and node not in self.refusals

@@ -17,7 +17,15 @@ from trtpack_runtime.safetensors import open_safetensors
 from .accuracy.gate import Gate, hold_types
 from .accuracy.reading import check_budgets
 from .borders import record_borders
-from .building import Assembly, assemble_all, bench_for, build_engines, look_around, tactics_for
+from .building import (
+    MAX_ATTEMPTS,
+    Assembly,
+    assemble_all,
+    bench_for,
+    build_engines,
+    look_around,
+    tactics_for,
+)
 from .capture import Captured, capture
 from .converters import load_module
 from .engine_options import TENSORRT_KINDS, check_engine_options
@@ -50,8 +58,6 @@ from .work_folder import work_folder
 
 _LOG = logging.getLogger("trtpack.pipeline")
 
-MAX_ATTEMPTS = 8
-"""How often a target is planned again because TensorRT refused a part of it."""
 ALIVE_TOLERANCE = 1e-4
 """A livened model's outputs differ between inputs by at least 100 times this, relatively."""
 

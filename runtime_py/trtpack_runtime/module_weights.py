@@ -44,7 +44,7 @@ def state_buffer(root: torch.nn.Module, name: str) -> torch.Tensor:
     """A state as the module holds it now: while a program is exported, a tensor without values."""
     module = root
     for part in name.split(".")[:-1]:
-        module = module._modules[part]  # type: ignore[assignment]
+        module = module._modules[part]  # type: ignore[assignment]  # a state has an owner
     value = module._buffers[name.rpartition(".")[2]]
     assert value is not None
     return value

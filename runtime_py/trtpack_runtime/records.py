@@ -56,7 +56,7 @@ def named_tuple(name: str, fields: Mapping[str, Any]) -> Any:
         if hasattr(known, "n_sequence_fields") and known.n_sequence_fields == len(fields):
             return known(tuple(fields.values()))  # torch.return_types
     try:
-        made = collections.namedtuple(name.rpartition(".")[2], list(fields))  # type: ignore[misc]
+        made = collections.namedtuple(name.rpartition(".")[2], list(fields))  # type: ignore[misc]  # names not known before
     except ValueError as error:
         raise BundleError(
             f"malformed structure: {name!r}", hint="build the bundle again"

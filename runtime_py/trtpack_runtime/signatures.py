@@ -29,7 +29,7 @@ def with_signature(cls: type[M], tree: Any) -> type[M]:
     forward.__doc__ = cls.forward.__doc__
     forward.__qualname__ = f"{cls.__qualname__}.forward"
     parameters = [own, *signature.parameters.values()]
-    forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect heeds it
     return type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__})
 
 

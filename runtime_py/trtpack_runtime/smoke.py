@@ -95,7 +95,7 @@ def full_float32() -> Iterator[None]:
     before = matmul.allow_tf32, cudnn.allow_tf32, torch.backends.mkldnn.enabled
     matmul.allow_tf32 = cudnn.allow_tf32 = False
     if platform.machine() == "aarch64" and torch.__version__ < "2.6":
-        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # a switch, set so
     try:
         yield
     finally:

@@ -48,16 +48,14 @@ def Input(
     Raises:
         ConfigError: shapes that do not fit together, or an unknown type.
     """
-    three = (min_shape, opt_shape, max_shape)
-    if shape is not None and three == (None, None, None):
+    if shape is not None and min_shape is opt_shape is max_shape is None:
         sizes = tuple(_dimension(size) for size in shape)
-    elif shape is None and min_shape is not None and None not in three:
-        ranks = {len(given) for given in three if given is not None}
-        if len(ranks) > 1:
-            raise ConfigError("min_shape, opt_shape and max_shape differ in length", hint=_HINT)
-        sizes = tuple(_dimension(s) for s in zip(*three, strict=True))  # type: ignore[arg-type]  # none is None
-    else:
+    elif shape is not None or min_shape is None or opt_shape is None or max_shape is None:
         raise ConfigError("an Input has one shape, or three", hint=_HINT)
+    elif len({len(min_shape), len(opt_shape), len(max_shape)}) > 1:
+        raise ConfigError("min_shape, opt_shape and max_shape differ in length", hint=_HINT)
+    else:
+        sizes = tuple(map(_dimension, zip(min_shape, opt_shape, max_shape, strict=True)))
     return InputSpec(name, sizes, _dtype(dtype), low, high)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -34,7 +35,7 @@ def load_installed() -> None:
         _load(
             point.value,
             f"entry point {point.name!r} ({point.value}){package}",
-            lambda value=point.value: importlib.import_module(value),  # type: ignore[misc]
+            partial(importlib.import_module, point.value),
             "correct or uninstall that package",
         )
 

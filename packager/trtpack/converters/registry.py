@@ -102,7 +102,7 @@ def undone_on_error() -> Iterator[None]:
     except BaseException:
         for now, then in ((_REGISTRY, before), (_UNSEEN, unseen)):
             now.clear()
-            now.update(then)  # type: ignore[arg-type]
+            now.update(then)  # type: ignore[arg-type]  # each its own
         raise
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from trtpack.building import (
+    MAX_ATTEMPTS,
     Assembly,
     Machine,
     assemble_all,
@@ -48,9 +49,6 @@ from trtpack_runtime.program import Segment
 from trtpack_runtime.segment_loading import PORTABLE
 
 _LOG = logging.getLogger("trtpack.jit")
-
-MAX_ATTEMPTS = 8
-"""How often a graph is planned again because TensorRT refused a part of it."""
 
 
 @dataclass(frozen=True)

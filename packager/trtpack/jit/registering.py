@@ -55,7 +55,7 @@ class _Waiting:
 
         spec = find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Then(spec.loader)  # type: ignore[assignment]  # it need not be one
+            spec.loader = _Then(spec.loader)  # type: ignore[assignment]  # a loader by its methods
         return spec
 
 

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import fx
@@ -55,13 +55,13 @@ def _whole_slice(node: fx.Node) -> bool:
 
 
 def _identity_order(node: fx.Node) -> bool:
-    order = node.args[1]
-    rank = len(order)  # type: ignore[arg-type]
-    return [int(d) % rank for d in order] == list(range(rank))  # type: ignore[union-attr,arg-type]
+    order = cast("Sequence[int]", node.args[1])
+    rank = len(order)
+    return [d % rank for d in order] == list(range(rank))
 
 
 def _no_padding(node: fx.Node) -> bool:
-    return all(isinstance(p, int) and p == 0 for p in node.args[1])  # type: ignore[union-attr]
+    return all(isinstance(p, int) and p == 0 for p in cast("Sequence[object]", node.args[1]))
 
 
 def _value(node: Any) -> Any:

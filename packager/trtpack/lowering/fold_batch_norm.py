@@ -67,10 +67,10 @@ def norm_of(node: fx.Node) -> Norm | None:
         if len(outputs) != 1 or len(outputs) != len(node.users):
             return None
         x, gamma, beta, mean, variance, _, epsilon = node.args
-        return Norm(node, outputs[0], x, gamma, beta, mean, variance, float(epsilon))  # type: ignore[arg-type]
+        return Norm(node, outputs[0], x, gamma, beta, mean, variance, float(epsilon))  # type: ignore[arg-type]  # as its schema says
     if node.target is aten.batch_norm.default and node.args[5] is False:
         x, gamma, beta, mean, variance, _, _, epsilon, *_ = node.args
-        return Norm(node, node, x, gamma, beta, mean, variance, float(epsilon))  # type: ignore[arg-type]
+        return Norm(node, node, x, gamma, beta, mean, variance, float(epsilon))  # type: ignore[arg-type]  # as its schema says
     return None
 
 

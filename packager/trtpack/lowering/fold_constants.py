@@ -111,7 +111,7 @@ def _worth_storing(node: fx.Node, result: Any, values: dict[fx.Node, Any]) -> bo
 def _recipe(node: fx.Node, known: dict[fx.Node, Any]) -> Any:
     if node.target is operator.getitem:
         source, index = node.args
-        return recipe_format.item(known[source], index)  # type: ignore[index,arg-type]
+        return recipe_format.item(known[source], index)  # type: ignore[index,arg-type]  # a node and a number
     args, kwargs = fx.map_arg((list(node.args), dict(node.kwargs)), known.__getitem__)
     return recipe_format.call(node.target, args, kwargs)
 

@@ -108,7 +108,7 @@ def product(node: fx.Node, *, inner: bool = True) -> Product:
     False for a node that others read too).
     """
     if calls(node, (aten.neg.default,)) and inner:
-        below = product(node.args[0], inner=_private(node.args[0]))  # type: ignore[arg-type]
+        below = product(node.args[0], inner=_private(node.args[0]))  # type: ignore[arg-type]  # neg reads a node
         return Product(-below.number, below.nodes)
     if not inner or not calls(node, (*PRODUCTS, *QUOTIENTS)):
         return Product(1.0, (node,))
@@ -139,10 +139,10 @@ def power(node: object, exponent: float) -> fx.Node | None:
     """``x`` of ``x ** exponent``, a whole exponent also written as a product."""
     if calls(node, (aten.pow.Tensor_Scalar,)):
         assert isinstance(node, fx.Node)
-        return node.args[0] if number(node.args[1]) == exponent else None  # type: ignore[return-value]
+        return node.args[0] if number(node.args[1]) == exponent else None  # type: ignore[return-value]  # a base is a node
     if calls(node, (aten.square.default,)) and exponent == 2:
         assert isinstance(node, fx.Node)
-        return node.args[0]  # type: ignore[return-value]
+        return node.args[0]  # type: ignore[return-value]  # square reads a node
     if calls(node, PRODUCTS) and exponent in (2, 3):
         assert isinstance(node, fx.Node)
         found = product(node)
@@ -155,7 +155,7 @@ def reduced_last_dims(node: fx.Node) -> int | None:
     """Over how many last dims a reduction with kept dims goes; None where it goes over others."""
     axes = node.args[1] if len(node.args) > 1 else None
     keeps = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
-    rank = node.args[0].meta["val"].dim()  # type: ignore[union-attr]
+    rank = node.args[0].meta["val"].dim()  # type: ignore[union-attr]  # a reduction reads a node
     if not isinstance(axes, list | tuple) or not keeps or not axes:
         return None
     wanted = list(range(rank - len(axes), rank))

@@ -39,7 +39,7 @@ def merge_projections(graph: fx.Graph) -> int:
 
 def _is_constant(node: fx.Node) -> bool:
     parameters = [n for n in node.args[1:] if n is not None]
-    return all(constant_of(n) is not None and len(n.users) == 1 for n in parameters)  # type: ignore[union-attr]
+    return all(constant_of(n) is not None and len(n.users) == 1 for n in parameters)  # type: ignore[union-attr]  # constants are nodes
 
 
 def _bias(node: fx.Node) -> Any:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import fx
 
@@ -46,9 +49,10 @@ def merge_views(graph: fx.Graph) -> int:
 
 def _merge_reshapes(node: fx.Node, below: fx.Node) -> int:
     source = below.args[0]
-    shape, before = node.meta["val"].shape, source.meta["val"].shape  # type: ignore[union-attr]
+    assert isinstance(source, fx.Node)
+    shape, before = node.meta["val"].shape, source.meta["val"].shape
     if sizes(shape) == sizes(before):
-        return forward(node, source)  # type: ignore[arg-type]
+        return forward(node, source)
     node.target = aten.reshape.default
     node.args = (source, list(shape))
     node.kwargs = {}
@@ -57,10 +61,11 @@ def _merge_reshapes(node: fx.Node, below: fx.Node) -> int:
 
 def _merge_permutes(node: fx.Node, below: fx.Node) -> int:
     source = below.args[0]
+    assert isinstance(source, fx.Node)
     rank = node.meta["val"].dim()
-    inner = [int(d) % rank for d in below.args[1]]  # type: ignore[union-attr,arg-type]
-    order = [inner[int(d) % rank] for d in node.args[1]]  # type: ignore[union-attr,arg-type]
+    inner = [d % rank for d in cast("Sequence[int]", below.args[1])]
+    order = [inner[d % rank] for d in cast("Sequence[int]", node.args[1])]
     if order == list(range(rank)):
-        return forward(node, source)  # type: ignore[arg-type]
+        return forward(node, source)
     node.args = (source, order)
     return 1

@@ -51,7 +51,7 @@ def halves_of(first: Any, second: Any, *, interleaved: bool) -> fx.Node | None:
     found = [_taken(part, interleaved) for part in (first, second)]
     if found[0] is None or found[1] is None or found[0][0] is not found[1][0]:
         return None
-    return found[0][0] if [which for _, which in found] == [0, 1] else None  # type: ignore[misc]
+    return found[0][0] if [which for _, which in found] == [0, 1] else None  # type: ignore[misc]  # none is None
 
 
 def part(graph: fx.Graph, node: fx.Node, *, interleaved: bool) -> fx.Node:
@@ -90,7 +90,7 @@ def _doubles(node: fx.Node) -> bool:
     wide = node.args[0] if calls(node, (aten.reshape.default,)) else None
     if not calls(wide, (aten.expand.default,)) or not _flattens(wide, node):
         return False
-    narrow, size = (n.meta["val"].shape[-1] for n in (wide.args[0], wide))  # type: ignore[union-attr]
+    narrow, size = (n.meta["val"].shape[-1] for n in (wide.args[0], wide))  # type: ignore[union-attr]  # expand reads a node
     return bool((narrow, size) == (1, 2))
 
 
@@ -118,7 +118,7 @@ def _source_of_rows(node: fx.Node) -> Any:
     if target is aten.select.int:
         return source if _axis(node, 1) != source.meta["val"].dim() - 1 else None
     if target is aten.index.Tensor:
-        return source if len(node.args[1]) < source.meta["val"].dim() else None  # type: ignore[arg-type]
+        return source if len(node.args[1]) < source.meta["val"].dim() else None  # type: ignore[arg-type]  # it is a list
     return source if target is aten.embedding.default else None
 
 

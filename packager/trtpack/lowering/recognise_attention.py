@@ -64,7 +64,7 @@ def _product_with_values(node: fx.Node) -> fx.Node | None:
 
 def _along_last(node: fx.Node) -> bool:
     value = node.meta["val"]
-    before = node.args[0].meta["val"]  # type: ignore[union-attr]
+    before = node.args[0].meta["val"]  # type: ignore[union-attr]  # softmax reads a node
     return bool(node.args[1] in (-1, value.dim() - 1) and value.dtype == before.dtype)
 
 
@@ -97,7 +97,7 @@ def _products(node: Any) -> _Scores | None:
     key = _turned_back(turned)
     if key is None or only_user(whole.nodes[0]) is None:
         return None
-    return _Scores(query, key, whole.number)  # type: ignore[arg-type]
+    return _Scores(query, key, whole.number)  # type: ignore[arg-type]  # a product reads nodes
 
 
 def _turned_back(node: Any) -> fx.Node | None:

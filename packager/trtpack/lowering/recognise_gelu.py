@@ -38,7 +38,7 @@ def recognise_gelu(graph: fx.Graph) -> int:
 
 def _of_erf(node: fx.Node) -> fx.Node | None:
     """``x`` of ``erf(x / sqrt(2))``."""
-    inner = product(node.args[0])  # type: ignore[arg-type]
+    inner = product(node.args[0])  # type: ignore[arg-type]  # erf reads a node
     if len(inner.nodes) == 1 and is_near(inner.number, math.sqrt(0.5)):
         return inner.nodes[0]
     return None
@@ -46,7 +46,7 @@ def _of_erf(node: fx.Node) -> fx.Node | None:
 
 def _of_tanh(node: fx.Node) -> fx.Node | None:
     """``x`` of ``tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3))``."""
-    inner = product(node.args[0])  # type: ignore[arg-type]
+    inner = product(node.args[0])  # type: ignore[arg-type]  # tanh reads a node
     if len(inner.nodes) != 1 or not is_near(inner.number, math.sqrt(2 / math.pi)):
         return None
     operands = plain_sum(inner.nodes[0])
@@ -55,7 +55,7 @@ def _of_tanh(node: fx.Node) -> fx.Node | None:
             continue
         scaled = product(cubic)
         if is_near(scaled.number, 0.044715) and _is_cube(scaled.nodes, x):
-            return x  # type: ignore[no-any-return]
+            return x  # type: ignore[no-any-return]  # a factor of the cube, a node
     return None
 
 

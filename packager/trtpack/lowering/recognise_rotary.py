@@ -72,7 +72,7 @@ def _one_by_one(node: fx.Node) -> _Parts | None:
         for second, sin in (subtrahend, subtrahend[::-1]):
             x = halves_of(first, second, interleaved=whole.interleaved)
             wanted = [{second, cos}, {first, sin}]
-            if x is not None and [set(s) for s in summands] in (wanted, wanted[::-1]):  # type: ignore[arg-type]
+            if x is not None and [set(s) for s in summands] in (wanted, wanted[::-1]):  # type: ignore[arg-type]  # none is None
                 return x, cos, sin, whole.interleaved
     return None
 
@@ -83,8 +83,8 @@ def _at_once(graph: fx.Graph, node: fx.Node) -> _Parts | None:
     if len(products) != 2 or None in products:
         return None
     for still, turned in (products, products[::-1]):
-        for x, cos in (still, still[::-1]):  # type: ignore[misc,index]
-            for rotated, sin in (turned, turned[::-1]):  # type: ignore[misc,index]
+        for x, cos in (still, still[::-1]):  # type: ignore[misc,index]  # not None
+            for rotated, sin in (turned, turned[::-1]):  # type: ignore[misc,index]  # not None
                 interleaved = _rotates(rotated, x)
                 if interleaved is None:
                     continue
@@ -110,14 +110,14 @@ def _rotates(node: fx.Node, x: fx.Node) -> bool | None:
 def _complex(graph: fx.Graph, node: fx.Node) -> _Parts | None:
     """Of neighbours seen as complex numbers, times numbers that are given."""
     seen = node.args[0] if calls(node, (aten.reshape.default,)) else None
-    product = seen.args[0] if calls(seen, (aten.view_as_real.default,)) else None  # type: ignore[union-attr]
+    product = seen.args[0] if calls(seen, (aten.view_as_real.default,)) else None  # type: ignore[union-attr]  # only nodes are calls
     factors = _factors(product)
     for numbers, angle in (factors, factors[::-1]) if factors else ():
         pairs = numbers.args[0] if calls(numbers, (aten.view_as_complex.default,)) else None
-        x = pairs.args[0] if calls(pairs, (aten.reshape.default,)) else None  # type: ignore[union-attr]
+        x = pairs.args[0] if calls(pairs, (aten.reshape.default,)) else None  # type: ignore[union-attr]  # only nodes are calls
         if not isinstance(x, fx.Node) or not _same_shape(x, node):
             continue
-        if pairs.meta["val"].dim() != x.meta["val"].dim() + 1:  # type: ignore[union-attr]
+        if pairs.meta["val"].dim() != x.meta["val"].dim() + 1:  # type: ignore[union-attr]  # x is its argument
             continue
         with graph.inserting_before(node):
             real = insert(graph, node, aten.view_as_real.default, angle)

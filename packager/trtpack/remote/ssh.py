@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from trtpack_runtime.errors import ConfigError, DeviceError, TrtpackError
 
@@ -86,12 +85,7 @@ class Ssh:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._own_login:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 subprocess.run(

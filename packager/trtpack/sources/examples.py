@@ -238,8 +238,9 @@ def nearest(name: str, known: Sequence[str]) -> str:
 def _completed(spec: InputSpec, default: InputSpec | None, dtype: str | None) -> InputSpec:
     """``spec`` with what it leaves open taken from ``default``, floats in the model's dtype."""
     if spec.dtype is not None:
-        same = default is not None and default.dtype == spec.dtype and spec.low is None
-        return dataclasses.replace(spec, low=default.low, high=default.high) if same else spec  # type: ignore[union-attr]
+        if default is None or default.dtype != spec.dtype or spec.low is not None:
+            return spec
+        return dataclasses.replace(spec, low=default.low, high=default.high)
     if default is not None and default.dtype not in (None, "float32"):
         return dataclasses.replace(spec, dtype=default.dtype, low=default.low, high=default.high)
     return dataclasses.replace(spec, dtype=dtype or "float32")

@@ -7,6 +7,7 @@ that is taken up again goes on as it would have gone.
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +26,7 @@ def check_optuna() -> None:
         ConfigError: it is not installed.
     """
     try:
-        import optuna  # noqa: F401
+        importlib.import_module("optuna")
     except ImportError as error:
         raise ConfigError(
             "--tune needs Optuna, which is not installed", hint="pip install 'trtpack[tune]'"

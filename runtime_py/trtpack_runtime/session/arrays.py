@@ -31,7 +31,7 @@ def numpy_dtype(name: str) -> numpy.dtype[Any]:
     if name not in _RAW:
         return numpy.dtype(DTYPES[name].torch)
     try:
-        import ml_dtypes  # type: ignore[import-not-found, unused-ignore]
+        import ml_dtypes  # type: ignore[import-not-found, unused-ignore]  # need not be there
     except ImportError:
         return numpy.dtype(_RAW[name])
     found: numpy.dtype[Any] = numpy.dtype(getattr(ml_dtypes, DTYPES[name].torch))

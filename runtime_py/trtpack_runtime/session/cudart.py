@@ -125,7 +125,7 @@ def library() -> Library | None:
             made = Library(ctypes.CDLL(name))
         except (OSError, AttributeError):
             continue
-        code, _ = made.cudaGetDeviceCount()  # type: ignore[attr-defined]
+        code, _ = made.cudaGetDeviceCount()  # type: ignore[attr-defined]  # set by its table
         if not code:
             return made
         found = found or made

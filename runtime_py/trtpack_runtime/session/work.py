@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ..errors import TrtpackError
@@ -125,7 +126,7 @@ class Work:
         self.closed, self.again = True, None
         cuda = self.cuda
         ends = [cuda.use, self.staging.settle, lambda: cuda.wait(self.stream)]
-        ends += [lambda plan=plan: plan.drop(cuda) for plan in self.plans.values()]  # type: ignore[misc]
+        ends += [partial(plan.drop, cuda) for plan in self.plans.values()]
         ends += [allocator.drop for allocator in self._allocators]
         ends += [state.drop for state in self.states.values()]
         ends += [constant.block.drop for constant in self.constants.values()]
