@@ -35,7 +35,7 @@ UNIT = HOW_TO / "trtpack-smoke.service"
 @pytest.fixture
 def service() -> configparser.SectionProxy:
     parser = configparser.ConfigParser(interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # as configparser's page does
     parser.read(UNIT)
     return parser["Service"]
 

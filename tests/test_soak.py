@@ -39,7 +39,7 @@ class Doubler:
 
 def soaked(model: Doubler) -> Tally:
     tally = Tally(400)
-    with Pool(model, 2, 2) as pool:  # type: ignore[arg-type]
+    with Pool(model, 2, 2) as pool:  # type: ignore[arg-type]  # stands for a session
         call_by_pool(pool, SAMPLES, [(torch.ones(2, dtype=torch.int32),)], tally, CPU, 4)
     return tally
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,8 @@ from trtpack import Options
 from trtpack.inputs import parse_inputs
 
 
-def options(**changes: object) -> Options:
-    return dataclasses.replace(Options(targets=("cpu",)), **changes)  # type: ignore[arg-type]
+def options(**changes: Any) -> Options:
+    return dataclasses.replace(Options(targets=("cpu",)), **changes)
 
 
 def test_equal_settings_are_equal_and_hash_alike() -> None:
@@ -25,4 +26,4 @@ def test_equal_settings_are_equal_and_hash_alike() -> None:
 
 def test_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        options().seed = 1  # type: ignore[misc]
+        options().seed = 1  # type: ignore[misc]  # frozen, as is tested

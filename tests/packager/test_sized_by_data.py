@@ -34,7 +34,7 @@ from trtpack_runtime.engines import tensorrt
 from trtpack_tools.check import check_network
 
 import_torchvision()
-from torchvision.ops import batched_nms, nms  # noqa: E402
+from torchvision.ops import batched_nms, nms  # noqa: E402 after import_torchvision
 
 
 class Head(nn.Module):

@@ -40,7 +40,7 @@ class Desk:
 
 
 def pool_of(workers: int = 1, queue: int | None = None, desk: Desk | None = None) -> Pool:
-    return Pool(desk or Desk(), workers, queue)  # type: ignore[arg-type]
+    return Pool(desk or Desk(), workers, queue)  # type: ignore[arg-type]  # stands for a session
 
 
 @pytest.fixture

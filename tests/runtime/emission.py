@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -150,7 +150,10 @@ def _hold_shapes(
     network: Network, made: Mapping[str, Any], sizes: Mapping[str, tuple[int, ...]]
 ) -> None:
     known: dict[str, tuple[int, ...]] = dict(sizes)
-    lookup: Callable[[str, int], int] = lambda name, axis: known[name][axis]  # noqa: E731
+
+    def lookup(name: str, axis: int) -> int:
+        return known[name][axis]
+
     named = {
         str(size): known[tensor.name][axis]
         for tensor in network.inputs

@@ -62,7 +62,7 @@ def test_converted_inputs_are_what_the_method_takes() -> None:
 
 def test_an_input_that_fits_is_passed_as_it_is() -> None:
     for policy in ("convert", "refuse"):
-        check = InputCheck([ROWS], CPU, policy)  # type: ignore[arg-type]
+        check = InputCheck([ROWS], CPU, policy)  # type: ignore[arg-type]  # one of the policies
         x = torch.ones(4, 2).t()[:2, :3]
         for _ in range(3):
             assert check([x])[0] is x
@@ -97,7 +97,7 @@ def test_another_gpu_of_the_machine_is_another_device() -> None:
 def test_what_would_lose_something_is_refused(wrong: object, said: str) -> None:
     for policy in ("convert", "refuse"):
         with pytest.raises(InputMismatchError, match=said):
-            InputCheck([SCALE], CPU, policy)([wrong])  # type: ignore[arg-type]
+            InputCheck([SCALE], CPU, policy)([wrong])  # type: ignore[arg-type]  # one of the policies
 
 
 def test_what_was_right_once_does_not_let_wrong_ones_pass() -> None:
@@ -138,4 +138,4 @@ def test_no_more_shapes_are_remembered_than_there_is_room_for() -> None:
 
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown input policy 'maybe'"):
-        InputCheck([SCALE], CPU, "maybe")  # type: ignore[arg-type]
+        InputCheck([SCALE], CPU, "maybe")  # type: ignore[arg-type]  # refused, as is tested

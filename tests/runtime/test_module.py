@@ -231,7 +231,7 @@ def test_a_newer_pytorch_is_asked_for(tmp_path: Path) -> None:
 
 def test_a_program_that_reads_what_is_not_there_is_refused(tmp_path: Path) -> None:
     broken = handmade.one_segment()
-    broken.segments[0].inputs["x"] = "nowhere"  # type: ignore[index]
+    broken.segments[0].inputs["x"] = "nowhere"  # type: ignore[index]  # a dict, broken on purpose
     path = handmade.write(tmp_path / "b.tar", programs={"cpu": broken})
     with pytest.raises(BundleError, match="forward_0 reads 'nowhere' before it is computed"):
         load(path, target="cpu")

@@ -146,9 +146,9 @@ def test_inputs_are_converted_where_the_load_says_so(tmp_path: Path) -> None:
 
 def test_unknown_policies_are_refused(module: BundleModule) -> None:
     with pytest.raises(ConfigError, match="unknown value 'maybe' of the option inputs"):
-        module.configured(inputs="maybe")  # type: ignore[arg-type]
+        module.configured(inputs="maybe")  # type: ignore[arg-type]  # refused, as is tested
     with pytest.raises(ConfigError, match="unknown value 'old' of the option outputs") as caught:
-        module.configured(outputs="old")  # type: ignore[arg-type]
+        module.configured(outputs="old")  # type: ignore[arg-type]  # refused, as is tested
     assert caught.value.hint == "give 'fresh' or 'reused'"
 
 

@@ -114,7 +114,7 @@ def declared(name: str, **changes: Any) -> Network:
 
 def profiled(*shapes: tuple[int, ...], name: str = "x") -> Network:
     """The sample with another profile."""
-    return replace(sample(), profiles=(Profile({name: shapes}),))  # type: ignore[dict-item]
+    return replace(sample(), profiles=(Profile({name: shapes}),))  # type: ignore[dict-item]  # three shapes, or too few
 
 
 X = Tensor("x", "FLOAT", (n, 3))

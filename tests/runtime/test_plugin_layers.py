@@ -33,11 +33,11 @@ def with_creator(release: str, kind: str) -> Any:
     """A double whose registry has the plugin Scaled, by a creator of one kind."""
     trt = double(release)
 
-    class Field(trt.PluginField):  # type: ignore[name-defined,misc]
+    class Field(trt.PluginField):  # type: ignore[name-defined,misc]  # a double's class is a value
         def _do_init(self, name: str, data: Any, type: Any) -> None:
             self._given = (name, list(data), type.name)
 
-    class Creator(getattr(trt, kind)):  # type: ignore[misc]
+    class Creator(getattr(trt, kind)):  # type: ignore[misc]  # a double's class is a value
         def _do_create_plugin(self, name: str, field_collection: Any, phase: Any = None) -> Any:
             assert (phase and phase.name) == ("BUILD" if kind == "IPluginCreatorV3One" else None)
             read = {"FLOAT32": float, "INT32": int, "CHAR": chr}
@@ -58,7 +58,7 @@ def with_creator(release: str, kind: str) -> Any:
 
     names = {"_do_get_creator": find, "_do_get_plugin_creator": find}
     registry = type("Registry", (trt.IPluginRegistry,), names)
-    trt.get_plugin_registry = registry._made  # type: ignore[attr-defined]
+    trt.get_plugin_registry = registry._made  # type: ignore[attr-defined]  # a double is made of names
     trt.PluginField, trt.PluginFieldCollection = Field, list
     return trt
 

@@ -215,7 +215,7 @@ def test_map_stops_where_a_request_fails_or_the_caller_does(gate: threading.Even
     with pool_of(1, 4) as pool:
         answers = pool.map((run, n) for n in range(9))
         assert next(answers) == 0
-        answers.close()  # type: ignore[attr-defined]
+        answers.close()  # type: ignore[attr-defined]  # a generator
         assert pool.waiting == 0
         gate.set()
         with pytest.raises(ValueError, match="1"):

@@ -91,7 +91,7 @@ def test_closing_while_others_submit_loses_no_request(cancel: bool) -> None:
             start.wait(SECONDS)  # noqa: B023 it ends within the round
             try:
                 for n in range(50):
-                    futures.append(ask(pool, str, n))  # noqa: B023
+                    futures.append(ask(pool, str, n))  # noqa: B023 it ends within the round
             except ConfigError:
                 return
 
@@ -168,7 +168,7 @@ def test_a_state_is_refused_or_begun_anew() -> None:
     with pytest.raises(ConfigError, match=r"keeps state between calls \(cache\.k\)") as caught:
         pool_of(1, None, desk)
     assert "fresh_state=True" in caught.value.hint
-    with Pool(desk, 1, fresh_state=True) as pool:  # type: ignore[arg-type]
+    with Pool(desk, 1, fresh_state=True) as pool:  # type: ignore[arg-type]  # stands for a session
         assert ask(pool, lambda: desk.twins[0].resets).result(SECONDS) == 1
         assert ask(pool, lambda: desk.twins[0].resets).result(SECONDS) == 2
 
@@ -181,7 +181,7 @@ def test_a_session_runs_the_method_that_was_asked_for() -> None:
         def run(self, inputs: Any, *, method: str | None = None) -> Any:
             return {"method": method, "inputs": inputs}
 
-    with Pool(Two(), method="decode") as pool:  # type: ignore[arg-type]
+    with Pool(Two(), method="decode") as pool:  # type: ignore[arg-type]  # stands for a session
         assert pool.submit([1]).result(SECONDS) == {"method": "decode", "inputs": [1]}
         with pytest.raises(TypeError):
             pool.submit([1], copy=False).result(SECONDS)

@@ -96,7 +96,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def worker(module: Module) -> tuple[ModuleWorker, Arrival]:
-    staff = ModuleStaff(module, None, fresh_state=True)  # type: ignore[arg-type]
+    staff = ModuleStaff(module, None, fresh_state=True)  # type: ignore[arg-type]  # stands for a module
     arrival = staff.arrive()
     assert arrival is not None
     made = staff.worker()

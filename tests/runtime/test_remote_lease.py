@@ -69,7 +69,7 @@ def test_what_others_write_there_is_shown_as_text(path: Path) -> None:
         path.write_text(text, encoding="latin-1")
         told: list[Any] = []
         with pytest.raises(lease.GivenUp):
-            lease.take({}, 20, lambda by: told.append(by) or False, path)  # noqa: B023
+            lease.take({}, 20, lambda by: told.append(by) or False, path)  # noqa: B023 called within the round
         assert told[0]["holder"] in ("[2Jeve", "another host")
         assert (told[0]["task"], told[0]["for_s"]) == ("", 0.0)
     first.release()

@@ -102,7 +102,7 @@ def test_machine_code_needs_trust() -> None:
 
 def test_without_a_fit_the_most_portable_variant_runs_degraded() -> None:
     only = manifest()
-    del only.variants["plain"]  # type: ignore[attr-defined]
+    del only.variants["plain"]  # type: ignore[attr-defined]  # a dict in tests
     here = facts(torch="2.5.1")
     candidates = resolve(only, here)
     choice = choose(only, candidates, here)
@@ -119,7 +119,7 @@ def test_an_unknown_engine_kind_is_a_reason_not_a_crash() -> None:
     with pytest.raises(BundleError, match="no engine kind 'warp'"):
         engine("warp")
     other = manifest()
-    other.variants["new"] = Variant(  # type: ignore[index]
+    other.variants["new"] = Variant(  # type: ignore[index]  # a dict in tests
         {"name": "new", "kind": "warp"}, {}, {"s": EngineRef("warp", "engines/new/s.bin")}
     )
     found = {c.variant: c.verdict for c in resolve(other, facts())}
@@ -129,7 +129,7 @@ def test_an_unknown_engine_kind_is_a_reason_not_a_crash() -> None:
 
 def test_a_record_without_what_is_compared_does_not_fit() -> None:
     other = manifest()
-    other.variants["cpu"] = Variant(  # type: ignore[index]
+    other.variants["cpu"] = Variant(  # type: ignore[index]  # a dict in tests
         {"name": "cpu", "kind": "inductor"}, {}, {"s": EngineRef("inductor", "engines/cpu/s.pt2")}
     )
     found = {c.variant: c.verdict for c in resolve(other, facts())}
@@ -156,7 +156,7 @@ def with_engine(record: dict[str, Any] | None = None) -> Manifest:
     engine_ref = EngineRef("tensorrt", "engines/orin/s.plan", record or {})
     target = {"name": "orin", "kind": "tensorrt", "sm": "8.7"}
     other = manifest()
-    other.variants["orin"] = Variant(target, {}, {"s": engine_ref})  # type: ignore[index]
+    other.variants["orin"] = Variant(target, {}, {"s": engine_ref})  # type: ignore[index]  # a dict in tests
     return other
 
 

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layer that computes something else is found, whatever shows the tensors.
+"""The layer that computes something else is found, by looking at all tensors or at few.
 
-An engine is stood in for by an evaluation with a fault; what TensorRT does to show its tensors is
-tried on the double of its names.
+An engine is stood in for by an evaluation with a fault.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,27 +16,16 @@ import pytest
 import torch
 
 from tests.runtime import handmade, planned
-from tests.runtime.command import trtpack
-from tests.runtime.trt_double import double
+from tests.tools.deep_network import INPUTS, NETWORK, STORED, X, expected
 from trtpack_runtime.bundle import open_bundle
-from trtpack_runtime.engines import LoadContext
-from trtpack_runtime.engines._child import BuildJob
-from trtpack_runtime.engines._options import BuildOptions
-from trtpack_runtime.errors import ConfigError, EngineBuildError
-from trtpack_runtime.network import Network, Tensor
-from trtpack_runtime.program import Segment
-from trtpack_runtime.reference import evaluate
+from trtpack_runtime.errors import ConfigError
+from trtpack_runtime.network import Tensor
 from trtpack_tools import accuracy
-from trtpack_tools import probing as _debug
 from trtpack_tools.accuracy import Expected, chunked, compare_all, evaluator, search
 from trtpack_tools.cli.debug import _parts
 from trtpack_tools.debugging import choose_segment, subject
-from trtpack_tools.probing import DebugJob, EngineProbe
 from trtpack_tools.recorder import Recorder
 
-NETWORK, STORED = planned.deep("FLOAT")
-X = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
-INPUTS = {"x": X}
 HUGE = ("blocks.3/linear", "blocks.3.act/relu", "blocks.4/linear")
 """The layer that exceeds HALF, and those that read what does."""
 ORDER = [name for layer in NETWORK.layers for name in layer.outputs]
@@ -57,10 +43,6 @@ class Wrong:
     def __call__(self, names: Sequence[str]) -> Mapping[str, torch.Tensor]:
         self.looks.append(list(names))
         return self._run([name for name in names if name not in self._blind])
-
-
-def expected(network: Network = NETWORK) -> Expected:
-    return Expected(network, STORED, INPUTS)
 
 
 @pytest.mark.parametrize("number", range(6))
@@ -209,224 +191,6 @@ def test_what_goes_into_a_later_segment(tmp_path: Path) -> None:
     assert torch.equal(about.inputs["x"], torch.linspace(-3, 9, 8).reshape(2, 4))
 
 
-# --- engines that show their tensors -------------------------------------------------------------
-class Builds:
-    """Stands in for building and loading: engines are evaluations, which note how they were made.
-
-    ``refuses`` are tensors that no engine can have as outputs, ``untold`` those no listener hears.
-    """
-
-    def __init__(self, refuses: Sequence[str] = (), untold: Sequence[str] = ()) -> None:
-        self.built: list[tuple[list[str], list[str]]] = []
-        self._refuses, self._untold = set(refuses), set(untold)
-        self._plans: dict[str, BuildJob] = {}
-
-    def build(self, job: BuildJob, on_progress: Any = None) -> None:
-        further = [name for name in job.network.outputs if name not in NETWORK.outputs]
-        self.built.append((further, list(job.options.debug)))
-        if self._refuses & {*further, *job.options.debug}:
-            raise EngineBuildError("no tactic", hint="none")
-        self._plans[str(job.plan)] = job
-
-    def load(self, module: str, plan: Path, context: LoadContext) -> Any:
-        job = self._plans[str(plan)]
-        held = SimpleNamespace(listener=None, watched=[])
-        held.set_debug_listener = lambda listener: setattr(held, "listener", listener)
-        held.set_tensor_debug_state = lambda name, flag: held.watched.append(name)
-
-        def run(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-            keep: dict[str, torch.Tensor] = {}
-            outputs = evaluate(job.network, STORED, inputs, keep=keep)
-            for name in held.watched if held.listener is not None else ():
-                if name not in self._untold:
-                    self._tell(held.listener, name, keep[name])
-            return outputs
-
-        runner: Any = run
-        return _Runner(runner, [held])
-
-    def _tell(self, listener: Any, name: str, value: torch.Tensor) -> None:
-        kinds = SimpleNamespace(name="HOST"), SimpleNamespace(name="FLOAT")
-        value = value.contiguous()
-        new = ctypes.pythonapi.PyCapsule_New
-        new.restype = ctypes.py_object
-        new.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-        capsule = new(value.data_ptr(), None, None)
-        assert listener.process_debug_tensor(capsule, *kinds, tuple(value.shape), name, 0)
-
-
-class _Runner:
-    def __init__(self, run: Any, contexts: list[Any]) -> None:
-        self._run, self.contexts = run, contexts
-
-    def __call__(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        answer: list[torch.Tensor] = self._run(inputs)
-        return answer
-
-
-def probe(monkeypatch: pytest.MonkeyPatch, release: str, builds: Builds) -> EngineProbe:
-    monkeypatch.setattr(_debug, "build_in_worker", builds.build)
-    monkeypatch.setattr(_debug, "load_engine", builds.load)
-    segment = Segment("forward_0", "network", {}, {})
-    context = LoadContext(segment, STORED, torch.device("cpu"), NETWORK)
-    job = DebugJob("tensorrt", NETWORK, (), BuildOptions(tf32=True), context, "forward_0 of here")
-    return EngineProbe(double(release), job, [X])
-
-
-INNER = ["blocks.0/linear", "add", "blocks.5/linear"]
-
-
-def test_on_release_8_tensors_become_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    builds = Builds()
-    values = probe(monkeypatch, "8.6", builds)([*INNER, "blocks.5.act/relu"])
-    assert builds.built == [(INNER, [])]
-    wanted = expected().values([*INNER, "blocks.5.act/relu"])
-    assert all(torch.equal(values[name], wanted[name]) for name in wanted)
-
-
-@pytest.mark.parametrize("release", ["10.3", "11.1"])
-def test_later_a_listener_is_told(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    builds = Builds(untold=["add"])
-    values = probe(monkeypatch, release, builds)(INNER)
-    assert builds.built == [([], INNER), (["add"], [])]
-    wanted = expected().values(INNER)
-    assert all(torch.equal(values[name], wanted[name]) for name in INNER)
-
-
-def test_tensors_tensorrt_refuses_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    builds = Builds(refuses=["add"])
-    look = probe(monkeypatch, "10.3", builds)
-    values = look(INNER)
-    assert sorted(values) == sorted(set(INNER) - {"add"})
-    count = len(builds.built)
-    look(["blocks.0/linear"])
-    assert builds.built[count:] == [(["blocks.0/linear"], [])]  # debugging was refused once
-
-
-def test_an_engine_that_cannot_be_built_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    builds = Builds()
-
-    def refuse(job: BuildJob, on_progress: Any = None) -> None:
-        raise EngineBuildError("no tactic", hint="none")
-
-    look = probe(monkeypatch, "8.6", builds)
-    monkeypatch.setattr(_debug, "build_in_worker", refuse)
-    with pytest.raises(EngineBuildError, match="no tactic"):
-        look(["blocks.5.act/relu"])
-
-
-def test_found_in_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole way: a fault in what the network should be is found in the engine."""
-    changed = {**STORED, "blocks.2.weight": STORED["blocks.2.weight"] * 0.97}
-    truth = Expected(NETWORK, changed, INPUTS)
-    report = search(NETWORK, truth, probe(monkeypatch, "8.6", Builds()), width=4)
-    assert report.first is not None
-    assert report.first.layer == "blocks.2/linear"
-
-
-# --- the command ---------------------------------------------------------------------------------
-@pytest.mark.slow
-def test_simulated(tmp_path: Path) -> None:
-    path = planned.write_deep(tmp_path / "deep.tar")
-    done = trtpack("debug", "accuracy", path, "--target", "here", "--simulate", "--all")
-    assert (done.code, done.err) == (0, "")
-    assert done.out.startswith(
-        "forward_0 of here: PyTorch in its own types against the network in FLOAT\n"
-        "looked at 13 of 13 layers in 1 run, "
-    )
-    assert "first to depart: blocks.3/linear (matrix_multiply), from blocks.3 (model.py:13)" in (
-        done.out
-    )
-    assert "to compute in FLOAT, add --pin -o FILE\n  blocks.3/linear\n  blocks.3.act/relu\n" in (
-        done.out
-    )
-    marked = [line.split()[1] for line in done.out.splitlines() if line.startswith("  >")]
-    assert marked == ["blocks.3/linear"]
-
-
-@pytest.mark.slow
-def test_pinned_by_the_command(tmp_path: Path) -> None:
-    path, to = planned.write_deep(tmp_path / "deep.tar"), tmp_path / "pinned.tar"
-    arguments = ["--target", "here", "--simulate", "--pin", "-o", to]
-    done = trtpack("debug", "accuracy", path, *arguments)
-    assert (done.code, done.err) == (0, "")
-    assert f"wrote {to}, 3 layers in FLOAT, " in done.out
-    assert "error of the worst output in PyTorch: inf before, 0.000" in done.out
-    assert "The engine was not built here: its precision pins are new, and " in done.out
-    assert done.out.endswith(
-        f"prove it with: trtpack run {to}\n"
-        "a value overflows in blocks.3/linear: where the model itself overflows, "
-        "its golden answers do too and this run can fail\n"
-    )
-    again = trtpack("debug", "accuracy", to, "--target", "here", "--simulate", "--json")
-    found = json.loads(again.out)
-    assert (found["first"], found["pins"]) == (None, [])
-
-
-@pytest.mark.slow
-def test_a_pin_where_nothing_overflows(tmp_path: Path) -> None:
-    path, to = planned.write_deep(tmp_path / "deep.tar"), tmp_path / "pinned.tar"
-    arguments: list[str | Path] = [
-        "--target",
-        "here",
-        "--simulate",
-        "--pin-layer",
-        "blocks.0/linear",
-        "-o",
-        to,
-    ]
-    done = trtpack("debug", "accuracy", path, *arguments)
-    assert (done.code, done.err) == (0, "")
-    assert done.out.endswith(f"prove it with: trtpack run {to}\n")
-    arguments += ["--pin-layer", "blocks.3/linear", "--json"]
-    told = json.loads(trtpack("debug", "accuracy", path, *arguments).out)
-    assert told["written"]["overflowing"] == ["blocks.3/linear"]
-
-
-@pytest.mark.slow
-def test_nothing_to_pin(tmp_path: Path) -> None:
-    bundle = handmade.write(tmp_path / "bundle.tar")
-    to = tmp_path / "pinned.tar"
-    done = trtpack("debug", "accuracy", bundle, "--simulate", "--pin", "-o", to)
-    assert (done.code, done.err) == (0, "")
-    assert done.out.endswith("every layer is within its tolerance\n"
-                             "nothing to pin, no bundle was written\n")  # fmt: skip
-    assert not to.exists()
-
-
-def late(*values: Any) -> Any:
-    """A row for the slow lane: each starts a process that loads PyTorch."""
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "error"),
-    [
-        (["--target", "cpu"], 2, "only TensorRT engines can be compared layer by layer; forward_0"),
-        late(["--segment", "forward_1"], 2, "only TensorRT engines can be compared layer by layer"),
-        (["--segment", "forward_7"], 2, "there is no segment 'forward_7'"),
-        late(["--target", "nowhere"], 2, "the bundle has no variant 'nowhere'"),
-        (["--pin"], 2, "--pin writes a new bundle"),
-        (["-o", "x.tar"], 2, "-o is for a bundle with pins"),
-        late(["--simulate", "--sample", "3"], 2, "there is no golden sample 3"),
-        (["--simulate", "--own-types"], 2, "--simulate compares the network's types with FLOAT"),
-        late(
-            ["--simulate", "--pin-layer", "clippt", "-o", "x.tar"],
-            2,
-            "the network has no layer 'clippt'",
-        ),
-    ],
-)
-@pytest.mark.slow
-def test_what_cannot_be_debugged(
-    arguments: Sequence[str], code: int, error: str, tmp_path: Path
-) -> None:
-    done = trtpack("debug", "accuracy", handmade.write(tmp_path / "bundle.tar"), *arguments)
-    assert (done.code, done.out) == (code, "")
-    assert done.err.startswith(f"error: {error}")
-    assert "\nhint: " in done.err
-
-
 @pytest.mark.parametrize("compare", [compare_all, search])
 def test_what_only_a_narrower_tolerance_makes_depart(compare: Any) -> None:
     """Rounding that BF16 tolerates and FLOAT does not is no fault of the layer that casts back,
@@ -454,19 +218,3 @@ def test_which_of_several(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there are several: forward_0 of here, forward_0 of"):
         choose_segment(bundle, None, None)
     assert choose_segment(bundle, "other", None).variant == "other"
-
-
-@pytest.mark.slow
-def test_without_a_gpu(tmp_path: Path) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
-    done = trtpack("debug", "accuracy", handmade.write(tmp_path / "bundle.tar"))
-    assert (done.code, done.out) == (6, "")
-    assert done.err.startswith("error: cannot build an engine of forward_0 of orin here")
-    assert "--simulate" in done.err
-
-
-def test_replacing_outputs_keeps_the_network_whole() -> None:
-    from trtpack_tools.check import check_network
-
-    check_network(replace(NETWORK, outputs=(*NETWORK.outputs, *INNER)))

@@ -128,7 +128,7 @@ def test_an_unknown_key_names_the_nearest(trtpack: Any, stores: Stores, engine: 
 def test_tactics_are_compared_by_key(trtpack: Any, stores: Stores, tmp_path: Path) -> None:
     stores.tactics.put(KEY, tactics("a", "b", "c"))
     other = tactics("b", "c", "d")
-    changed = ({**other.entries[0], "tactic": "0x2", "time_ms": 0.4}, *other.entries[1:])  # type: ignore[index]
+    changed = ({**other.entries[0], "tactic": "0x2", "time_ms": 0.4}, *other.entries[1:])  # type: ignore[index]  # it has entries
     write_files(export_files(replace(other, entries=changed)), tmp_path / "b.tar", force=False)
     found = trtpack("diff", KEY.digest, tmp_path / "b.tar")
     assert (found.code, found.err) == (1, "")

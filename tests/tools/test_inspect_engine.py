@@ -192,7 +192,7 @@ inputs and outputs
 layers
      type      layer                                             output                     tactic                 from
   0  Reformat  Reformatting CopyNode f...r 0 to blocks.0/linear  4x8 Row major linear FP16  0x0                    blocks.0 (model.py:10)
-  1  CaskGemm  blocks.0/linear + blocks.0.act/relu               4x8 Row major linear FP32  sm80_xmma_gemm_f16f16  blocks.0, blocks.0.act (model.py:10, act.py:3)"""  # noqa: E501
+  1  CaskGemm  blocks.0/linear + blocks.0.act/relu               4x8 Row major linear FP32  sm80_xmma_gemm_f16f16  blocks.0, blocks.0.act (model.py:10, act.py:3)"""  # noqa: E501 as it is printed
     )
 
 

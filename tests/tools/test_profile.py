@@ -158,7 +158,7 @@ def test_what_belongs_to_no_module_has_a_line() -> None:
 def test_a_layer_that_runs_twice_a_call_counts_twice() -> None:
     segment = SimpleNamespace(name="s", kind="tensorrt")
     readings = [[layer_times.Reading("a", 1.0), layer_times.Reading("a", 2.0)]]
-    made: SegmentProfile = profiling._segment(segment, Times.of([1.0]), 1.0, readings)  # type: ignore[arg-type]
+    made: SegmentProfile = profiling._segment(segment, Times.of([1.0]), 1.0, readings)  # type: ignore[arg-type]  # has what is read of one
     assert [(x.name, x.times.mean_ms) for x in made.layers] == [("a", 3.0)]
 
 

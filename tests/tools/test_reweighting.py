@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tools.test_update_weights import X, answer, values, write
+from tests.tools.weighted import X, answer, values, write
 from trtpack_runtime import load, segment_loading
 from trtpack_runtime.bundle import open_bundle
 from trtpack_runtime.engines import LoadContext, Verdict, engine

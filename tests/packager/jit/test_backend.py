@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -33,11 +34,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
     make = calls.make
 
-    def counted(
-        captured: object, shop: object, device: object, samples: object, label: str
-    ) -> object:
+    def counted(captured: Any, shop: Any, device: Any, samples: Any, label: str) -> object:
         lines.append(label)
-        return make(captured, shop, device, samples, label)  # type: ignore[arg-type]
+        return make(captured, shop, device, samples, label)
 
     monkeypatch.setattr(calls, "make", counted)
     return lines

@@ -89,7 +89,7 @@ def test_expanded_graphs_of_open_sizes_suit_the_oldest_pytorch(name: str) -> Non
 
 def outputs(module: torch.fx.GraphModule) -> list[torch.fx.Node]:
     (values,) = module.graph.output_node().args
-    return list(values)  # type: ignore[arg-type]
+    return list(values)  # type: ignore[arg-type]  # a graph's outputs are a list
 
 
 def test_double_precision_keeps_its_own() -> None:

@@ -60,6 +60,7 @@ def test_bad_pins(text: str, told: str) -> None:
         ("t4", {"pins": (Pin("head", "bf16"),)}, "--pin 'head=bf16' is not possible for t4"),
         ("orin@jetpack-6.0", {"precision": "mixed-bf16"}, "its TensorRT 8.6.2 has no bfloat16"),
         ("cpu", {"precision": "tf32"}, "how NVIDIA GPUs round products"),
+        ("cpu", {"calibration_samples": 0}, "--calibration-samples is 0"),
     ],
 )
 def test_a_precision_that_a_target_lacks(target: str, options: dict[str, Any], told: str) -> None:

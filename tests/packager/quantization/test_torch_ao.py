@@ -8,28 +8,16 @@ import torch
 import torch.ao.quantization as ao
 from torch import nn
 
+from tests.packager.quantization.fake_quantizers import SYMMETRIC, prepared
 from tests.packager.quantization.models import images, small
 from tests.packager.quantization.networks import made
 from trtpack.capture import capture
 from trtpack.errors import CaptureError
 
-SYMMETRIC = ao.QConfig(
-    activation=ao.FakeQuantize.with_args(
-        observer=ao.MovingAverageMinMaxObserver,
-        quant_min=-128,
-        quant_max=127,
-        dtype=torch.qint8,
-        qscheme=torch.per_tensor_symmetric,
-    ),
-    weight=ao.default_per_channel_weight_fake_quant,
-)
-
 
 def trained(config: ao.QConfig) -> nn.Module:
     """A model with fake quantizers that have seen images, ready to be deployed."""
-    model = small().train()
-    model.qconfig = config
-    ao.prepare_qat(model, inplace=True)
+    model = prepared(small(), config)
     model(images(8))
     return model.eval().apply(ao.disable_observer)
 

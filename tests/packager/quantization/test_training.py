@@ -10,6 +10,7 @@ import torch
 import torch.ao.quantization as ao
 from torch import nn
 
+from tests.packager.quantization.fake_quantizers import prepared
 from tests.packager.quantization.models import T, small
 from tests.packager.quantization.networks import Made, made
 from trtpack_runtime import reference
@@ -73,16 +74,7 @@ def test_accuracy_of_training_with_fake_quantizers_and_of_stored_weights(
         whole = accuracy(trained(HELD_OUT[0]))
     table = {"float32": whole}
     assert 85 < whole < 99.9, "a model that is always right proves nothing"
-    model = copy.deepcopy(trained).train()
-    spec = ao.FakeQuantize.with_args(
-        observer=ao.MovingAverageMinMaxObserver,
-        quant_min=-128,
-        quant_max=127,
-        dtype=torch.qint8,
-        qscheme=torch.per_tensor_symmetric,
-    )
-    model.qconfig = ao.QConfig(spec, ao.default_per_channel_weight_fake_quant)
-    ao.prepare_qat(model, inplace=True)
+    model = prepared(trained)
     train(model, 60, 1e-3)
     network, table["INT8, trained"] = as_network(model.eval().apply(ao.disable_observer))
     assert network.kinds["quantize INT8"] == 4

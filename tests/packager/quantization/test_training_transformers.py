@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 import torch.ao.quantization as ao
 from torch import Tensor, nn
 
 from tests.packager.calibration.learning import CLASSES, accuracy, sequences, trained
+from tests.packager.quantization.fake_quantizers import prepared
 from tests.packager.quantization.networks import made
 from trtpack_runtime import reference
 
@@ -51,20 +50,9 @@ def test_accuracy_of_training_with_fake_quantizers() -> None:
     held_out = sequences(2)
     table = {"float32": accuracy(model, held_out)}
     assert 80 < table["float32"] < 99.9, "a model that is always right proves nothing"
-    prepared = copy.deepcopy(model).train().requires_grad_(True)
-    spec = ao.FakeQuantize.with_args(
-        observer=ao.MovingAverageMinMaxObserver,
-        quant_min=-128,
-        quant_max=127,
-        dtype=torch.qint8,
-        qscheme=torch.per_tensor_symmetric,
-    )
-    prepared.qconfig = ao.QConfig(spec, ao.default_per_channel_weight_fake_quant)
-    ao.prepare_qat(prepared, inplace=True)
-    trained(prepared, sequences(0), 2e-4)
-    prepared.apply(ao.disable_observer)
+    quantized = trained(prepared(model), sequences(0), 2e-4).apply(ao.disable_observer)
     batch = torch.export.Dim("batch", min=1, max=len(held_out[0]))
-    network = made(prepared, held_out[0][:8], dynamic=({0: batch},), most=2e-2)
+    network = made(quantized, held_out[0][:8], dynamic=({0: batch},), most=2e-2)
     segment = network.segment
     assert network.kinds["quantize INT8"] == 14, "what ten linear layers and four norms answer"
 

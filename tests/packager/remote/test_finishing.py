@@ -93,7 +93,7 @@ def test_a_build_begins_with_the_bundles_tactics_then_with_this_hosts(
     for name, parts, refused in (("of-bundle", carried, False), ("of-host", {}, True)):
         host = Host(device, tmp_path / name)
         host.tactics.put(key, Tactics(key, b"no timing cache at all"), lambda blobs: blobs[-1])
-        deferred.write(host.bundle, variants=(VARIANT,), **parts)  # type: ignore[arg-type]
+        deferred.write(host.bundle, variants=(VARIANT,), **parts)  # type: ignore[arg-type]  # parts of a bundle
         engines = host.finishing().run(tmp_path / "failed.tar").engines
         assert (engines[VARIANT, SEGMENTS[0]].refused_tactics is not None) == refused
 

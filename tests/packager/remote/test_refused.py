@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,18 +26,18 @@ from . import devices
 from .sshd import Server
 
 
-def look(server: Server, target: str = "cpu", **changes: object) -> None:
+def look(server: Server, target: str = "cpu", **changes: Any) -> None:
     """What ``build --on`` does before anything else."""
-    given = {"on": server.on, "ssh_options": server.options, **changes}
-    options = Options((target,), **given)  # type: ignore[arg-type]
+    given: dict[str, Any] = {"on": server.on, "ssh_options": server.options, **changes}
+    options = Options((target,), **given)
     look_at_device(options, [find_target(target)], Progress())
 
 
-def refused(server: Server, kind: type[TrtpackError], *told: str, **changes: object) -> None:
+def refused(server: Server, kind: type[TrtpackError], *told: str, **changes: Any) -> None:
     """Holds the error against what it has to tell; the device is as it was before."""
     before = server.left()
     with pytest.raises(kind) as raised:
-        look(server, **changes)  # type: ignore[arg-type]
+        look(server, **changes)
     for text in told:
         assert text in f"{raised.value.message}\n{raised.value.hint}"
     assert raised.value.hint

@@ -79,7 +79,7 @@ def test_how_a_run_ended(ran: Any, verdict: str, told: str) -> None:
 
 
 def test_a_failure_names_variant_device_and_file() -> None:
-    found = run_smoke(Ran(7, "", "error: y is off"), "bundle.tar", "orin")  # type: ignore[arg-type]
+    found = run_smoke(Ran(7, "", "error: y is off"), "bundle.tar", "orin")  # type: ignore[arg-type]  # stands for a device
     error = failure("orin", "robot@orin", found, Path("b.failed.tar"))
     assert (error.exit_code, error.message) == (7, "orin on robot@orin: y is off")
     assert "b.failed.tar" in error.hint

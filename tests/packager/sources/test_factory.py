@@ -43,15 +43,15 @@ def test_a_factory_may_give_dynamic_shapes(code: str) -> None:
 
 def test_the_same_seed_gives_the_same_model_and_inputs(code: str) -> None:
     first, again, other = (load(f"{code}:make_model", "2x3", seed=s) for s in (5, 5, 6))
-    assert torch.equal(first.module.fc.weight, again.module.fc.weight)  # type: ignore[union-attr, arg-type]
+    assert torch.equal(first.module.fc.weight, again.module.fc.weight)  # type: ignore[union-attr, arg-type]  # fc is a Linear
     assert torch.equal(first.args[0], again.args[0])
-    assert not torch.equal(first.module.fc.weight, other.module.fc.weight)  # type: ignore[union-attr, arg-type]
+    assert not torch.equal(first.module.fc.weight, other.module.fc.weight)  # type: ignore[union-attr, arg-type]  # fc is a Linear
     assert not torch.equal(first.args[0], other.args[0])
 
 
 def test_dtype_casts_parameters_and_inputs(code: str) -> None:
     source = load(f"{code}:with_arguments", dtype="float16")
-    assert source.module.fc.weight.dtype == torch.float16  # type: ignore[union-attr]
+    assert source.module.fc.weight.dtype == torch.float16  # type: ignore[union-attr]  # fc is a Linear
     assert source.args[0].dtype == torch.float16
     assert source.kwargs["scale"].dtype == torch.float16
     assert load(f"{code}:make_model", "2x3", dtype="bfloat16").args[0].dtype == torch.bfloat16
@@ -62,7 +62,7 @@ def test_modules_beside_the_file_can_be_imported(tmp_path: Path) -> None:
     (tmp_path / "m.py").write_text(
         "import torch\nfrom beside_it import SIZE\ndef make(): return torch.nn.Linear(SIZE, 1)"
     )
-    assert load(f"{tmp_path / 'm.py'}:make", "1x7").module.weight.shape == (1, 7)  # type: ignore[union-attr]
+    assert load(f"{tmp_path / 'm.py'}:make", "1x7").module.weight.shape == (1, 7)  # type: ignore[union-attr]  # a Linear
 
 
 def test_a_package_is_found_from_the_working_folder(

@@ -68,7 +68,7 @@ def test_a_folder_without_weights_gives_random_ones(tmp_path: Path) -> None:
 def test_a_folder_with_weights_loads_them(tmp_path: Path) -> None:
     folder = bert(tmp_path / "bert")
     before = load(f"hf:{folder}", seed=3)
-    before.module.save_pretrained(folder)  # type: ignore[operator]
+    before.module.save_pretrained(folder)  # type: ignore[operator]  # a model of transformers
     after = load(f"hf:{folder}", seed=4)
     assert not after.random
     for name, value in after.module.state_dict().items():

@@ -75,8 +75,8 @@ def test_tied_parameters_stay_tied(tmp_path: Path) -> None:
     model[1].weight = model[0].weight
     path = save(tmp_path / "w.safetensors", **{"0.weight": torch.full((3, 3), 5.0)})
     module = load(model, "1x3", weights=path).module
-    assert module[0].weight is module[1].weight  # type: ignore[index]
-    assert float(module[1].weight[0, 0]) == 5  # type: ignore[index]
+    assert module[0].weight is module[1].weight  # type: ignore[index]  # a Sequential
+    assert float(module[1].weight[0, 0]) == 5  # type: ignore[index]  # a Sequential
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,10 @@ def test_a_tuning_that_was_ended_goes_on(tmp_path: Path) -> None:
 
 def test_memory_may_be_what_counts(tmp_path: Path) -> None:
     options = replace(OPTIONS, optimize="memory")
-    memory: Times = lambda settings: 50 if settings.get("threads") else 100  # noqa: E731
+
+    def memory(settings: Mapping[str, Any]) -> float:
+        return 50 if settings.get("threads") else 100
+
     told = tuned(Builds(tmp_path, freezing_helps, memory), options)
     assert told["flags"] == "--threads 1"
     least = {told["trials"][number]["memory_bytes"] for number in told["pareto"]}

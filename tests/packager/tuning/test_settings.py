@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,9 +41,9 @@ def test_settings_of_inductor_by_its_names() -> None:
     ],
 )
 def test_a_setting_that_no_target_heeds_is_refused(
-    target: str, changes: dict[str, object], flag: str
+    target: str, changes: dict[str, Any], flag: str
 ) -> None:
-    options = replace(Options(targets=(target,)), **changes)  # type: ignore[arg-type]
+    options = replace(Options(targets=(target,)), **changes)
     with pytest.raises(ConfigError, match=flag):
         check_engine_options(options, [find_target(target)])
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -80,6 +81,6 @@ def test_settings_as_flags() -> None:
         ({"optimize": "memory"}, "--optimize memory is for --tune"),
     ],
 )
-def test_contradictions_are_refused(changes: dict[str, object], told: str) -> None:
+def test_contradictions_are_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        check_tuning(replace(CPU, **changes))  # type: ignore[arg-type]
+        check_tuning(replace(CPU, **changes))

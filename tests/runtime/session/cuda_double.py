@@ -231,14 +231,14 @@ class CudaDouble:
         if code := self._code("cudaStreamEndCapture"):
             return code, None
         graph = self._made(_Handle)
-        graph.work = work  # type: ignore[attr-defined]
+        graph.work = work  # type: ignore[attr-defined]  # only graphs have work
         return Error.cudaSuccess, graph
 
     def cudaGraphInstantiateWithFlags(self, graph: Any, flags: int) -> tuple[Any, ...]:
         if code := self._code("cudaGraphInstantiateWithFlags"):
             return code, None
         made = self._made(_Handle)
-        made.work = graph.work  # type: ignore[attr-defined]
+        made.work = graph.work  # type: ignore[attr-defined]  # only graphs have work
         return Error.cudaSuccess, made
 
     def cudaGraphDestroy(self, graph: Any) -> tuple[Any, ...]:

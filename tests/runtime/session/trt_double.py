@@ -129,7 +129,7 @@ class OldContext(Context):
     """One of release 8.6: its memory is a property, and outputs sized by data are asked for by
     another method."""
 
-    set_device_memory = property()  # type: ignore[assignment]
+    set_device_memory = property()  # type: ignore[assignment]  # no method on 8.6
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "device_memory":

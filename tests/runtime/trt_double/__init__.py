@@ -18,7 +18,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from . import building, network, regions, running
+from . import building, layers, network, regions, running, tensors
 from .building import MAGIC, Controls
 from .facts import has, releases
 from .names import enum, generated, lacks
@@ -30,8 +30,8 @@ RELEASES = ("8.6", "10.3", "10.16", "11.1")
 
 _VERSIONS = {"8.6": "8.6.2", "10.3": "10.3.0", "10.16": "10.16.2.10", "rtx-1.7": "1.7.1.116"}
 _MIXINS: Mapping[str, type] = {
-    "Weights": network.Weights,
-    "ITensor": network.TensorOf,
+    "Weights": tensors.Weights,
+    "ITensor": tensors.TensorOf,
     "INetworkDefinition": network.NetworkOf,
     "ILoop": regions.LoopOf,
     "IIfConditional": regions.IfConditionalOf,
@@ -74,7 +74,7 @@ def double(release: str) -> Any:
     for name, made in enums.items():
         if "." not in name:
             setattr(trt, name, made)
-    mixins = dict(_MIXINS) | network.layer_mixins(trt, list(table["classes"]))
+    mixins = dict(_MIXINS) | layers.layer_mixins(trt, list(table["classes"]))
     for name, made in generated(trt, release, table["classes"], mixins).items():
         setattr(trt, name, made)
     trt.IHostMemory = _host_memory(trt, trt.IHostMemory)

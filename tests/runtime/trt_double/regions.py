@@ -13,7 +13,7 @@ from trtpack_runtime.dims import Dim
 from trtpack_runtime.dtypes import DTYPES
 from trtpack_tools.infer.rules import agree
 
-from .layers import Row
+from .rows import Row
 
 Results = list[tuple[str, tuple[Dim, ...]]]
 
