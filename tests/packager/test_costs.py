@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trtpack.capture import Captured, capture
-from trtpack.costs import machine_of, works
+from trtpack.costs import choose, machine_of, works
 from trtpack.errors import ConfigError, UnsupportedOpError
 from trtpack.lowering import lower
 from trtpack.options import Options, SizeRange
@@ -92,6 +92,26 @@ def test_a_segment_of_parts_that_each_gain_little_is_given_up_as_a_whole() -> No
     forced = ("aten.sort", "aten.stack", "aten.sum")
     made = by_cost(captured, CPU, torch_ops=forced, divided=True)
     assert [s.compiled for s in made.segments] == [False, True]
+
+
+def test_next_to_nothing_is_no_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Products(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = (nn.Linear(4096, 4096) for _ in range(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(x).sin().tanh().exp().relu())
+
+    captured = graph(Products(), torch.zeros(1, 4096))
+
+    def compiled() -> list[bool]:
+        made = by_cost(captured, CPU, torch_ops=("aten.relu",), divided=True)
+        return [segment.compiled for segment in made.segments]
+
+    assert compiled() == [False]
+    monkeypatch.setitem(choose.__globals__, "_WORTH", 0.0)
+    assert compiled() == [True, False]
 
 
 def test_a_model_that_engines_take_whole_is_one_however_small() -> None:
