@@ -114,6 +114,24 @@ def test_next_to_nothing_is_no_gain(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiled() == [True, False]
 
 
+def test_a_convolution_that_is_laid_out_for_little_is_worth_an_engine() -> None:
+    class Convolved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(32, 32, 3), nn.Linear(1, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.conv(x).relu().mean((1, 2, 3), keepdim=True))
+
+    def compiled(size: int) -> list[bool]:
+        captured = graph(Convolved(), torch.zeros(1, 32, size, size))
+        made = by_cost(captured, CPU, torch_ops=("aten.relu",), divided=True)
+        return [segment.compiled for segment in made.segments]
+
+    assert compiled(64)[0]
+    assert not compiled(16)[0]  # 9,216 weights, 14,464 numbers
+
+
 def test_a_model_that_engines_take_whole_is_one_however_small() -> None:
     made = by_cost(graph(nn.ReLU(), torch.zeros(1)))
     assert [s.kind for s in made.segments] == ["tensorrt"]

@@ -30,7 +30,8 @@ class Machine:
     AOTInductor compiled takes besides its work; ``eager_us`` one operator in PyTorch, ``view_us``
     a view there. A kernel takes ``kernel_us`` at the least. ``value_us`` is what each tensor adds
     that crosses into or out of a compiled segment. PyTorch takes ``torch_products`` times as long
-    as TensorRT for products of matrices and convolutions.
+    as TensorRT for products of matrices and convolutions, and ``channels_last`` times that where it
+    compiles a light convolution (``work.Work``).
     """
 
     bytes_per_us: float
@@ -43,6 +44,7 @@ class Machine:
     kernel_us: float
     value_us: float
     torch_products: float
+    channels_last: float
 
     def flops_rate(self, dtype: torch.dtype) -> float:
         """Operations a microsecond in a type."""
@@ -60,10 +62,13 @@ CPU = Machine(
     kernel_us=0.0,
     value_us=1.3,
     torch_products=1.0,
+    channels_last=0.9,
 )
 """One core of an x86 server with AVX-512. Source: measured by ``scripts/measure_costs``, of
 ``compiled_us`` and ``value_us`` twice that: it calls one function again and again, while a call
-between others finds less in the caches, and a segment that gains next to nothing is none."""
+between others finds less in the caches, and a segment that gains next to nothing is none.
+``channels_last``: docs/benchmarks/partition.md, espcn_superres, three convolutions and little else,
+takes PyTorch 1.10 times as long as AOTInductor; others have gained more."""
 
 GPU = Machine(
     bytes_per_us=_NO_FACTS[0] * 1e3,
@@ -76,6 +81,7 @@ GPU = Machine(
     kernel_us=5.0,
     value_us=CPU.value_us,
     torch_products=1.33,
+    channels_last=1.0,
 )
 """What a host with a GPU takes, rates aside. Sources, all on one H200:
 
@@ -87,6 +93,7 @@ GPU = Machine(
 - ``torch_products``: the same page, ResNet-50 at batch 32: 1.577 ms with "reduce-overhead", which
   has no launches to wait for, and 1.184 ms with TensorRT.
 - ``compiled_us``, ``view_us``, ``value_us``: the host's part, as on a CPU.
+- ``channels_last``: not measured.
 """
 
 

@@ -80,6 +80,8 @@ class CostModel:
         flops_us = work.flops / machine.flops_rate(work.dtype)
         if work.nature == "product" and by != "tensorrt":
             flops_us *= machine.torch_products
+            if work.light and by == "inductor":
+                flops_us *= machine.channels_last
         busy = max(flops_us, nbytes / machine.bytes_per_us)
         # a GPU works while its host prepares the next; a CPU does one after the other
         return max(overhead, busy) if machine.kernel_us else overhead + busy

@@ -45,6 +45,7 @@ class Work:
 
     ``reads`` has the bytes of each value it reads, stored tensors included; ``writes`` those of its
     results. A view does no work; ``scatters`` says that what it answers is not contiguous.
+    ``light`` is a convolution that reads and writes three times as many numbers as it has weights.
     """
 
     nature: Nature
@@ -53,6 +54,7 @@ class Work:
     writes: int
     dtype: torch.dtype
     scatters: bool = False
+    light: bool = False
 
 
 def works(module: fx.GraphModule, ranges: Mapping[str, SizeRange]) -> dict[fx.Node, Work]:
@@ -115,7 +117,7 @@ def _work(node: fx.Node, sizes: _Sizes) -> Work:
     if _name(node) in ("embedding", "gather", "index_select", "index"):
         table = next(iter(reads), None)  # of which it reads no more than it answers
         reads = {n: min(b, writes) if n is table else b for n, b in reads.items()}
-    return Work(nature, flops, reads, writes, first.dtype)
+    return Work(nature, flops, reads, writes, first.dtype, light=_is_light(node, sizes))
 
 
 def _nature(node: fx.Node) -> Nature:
@@ -152,6 +154,13 @@ def _flops(node: fx.Node, nature: Nature, sizes: _Sizes) -> float:
         return 2.0 * out * sizes.shape(product[0])[-1]
     read = max(map(sizes.count, tensors), default=0)
     return 0.0 if nature == "view" else float(max(out, read))
+
+
+def _is_light(node: fx.Node, sizes: _Sizes) -> bool:
+    if not _name(node).startswith("conv"):
+        return False
+    source, weight = (sizes.count(n.meta["val"]) for n in _sources(node)[:2])
+    return 3 * weight < source + sizes.count(node.meta["val"])
 
 
 def _name(node: fx.Node) -> str:
