@@ -49,6 +49,11 @@ _PAUSE_S = (1.0, 5.0, 15.0, 30.0)
 _BUNDLE = "bundle.tar"
 
 
+def pause(tries: int) -> None:
+    """Waits before a device that was lost is looked for again; longer each time."""
+    time.sleep(_PAUSE_S[min(tries, len(_PAUSE_S)) - 1])
+
+
 @dataclass(frozen=True)
 class Stores:
     """Where this host keeps what devices built and measured, None where it does not."""
@@ -150,7 +155,7 @@ class Finishing:
                     raise
                 _LOG.warning("%s; trying again", lost.message)
                 with self._progress.step(f"connect to {self._login.address} again"):
-                    time.sleep(_PAUSE_S[min(tries, len(_PAUSE_S)) - 1])
+                    pause(tries)
         engines = {
             variant: tuple(f for (v, _), f in sorted(state.engines.items()) if v == variant)
             for variant, _ in state.engines

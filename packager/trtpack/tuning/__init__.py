@@ -13,12 +13,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,11 @@ from ..engine_options import kind_for
 from ..engines import cannot_build_here
 from ..errors import ConfigError
 from ..options import Options
+from ..remote import finishing
 from ..remote.build import login_of
+from ..remote.device import ConnectionLost
 from ..remote.measuring import Stay, staying
+from ..remote.ssh import UnreachableError
 from ..report import BuildReport, Progress, Step
 from ..target import Target, find_target
 from ..trial_log import open_log
@@ -40,6 +44,8 @@ from .measuring import HERE, Say, Where
 from .search import Built, Search
 from .space import applied, space
 from .suggesting import check_optuna
+
+_LOG = logging.getLogger("trtpack.tuning")
 
 HasLease = Callable[[], bool]
 """Whether this host has the device of ``--on`` at the moment."""
@@ -106,39 +112,91 @@ def tune(options: Options, build: Build, progress: Progress) -> BuildReport:
         options, tune=False, trials=None, budget_minutes=None, optimize="latency", report=None
     )
     folder = options.output.with_name(f"{options.output.stem}.tune")
-    with (
-        _folder(folder),
-        progress.step("tune") as step,
-        _place(options, target, here, step.detail) as place,
-    ):
-        inner, numbers = _Nested(step), count()
+    with _folder(folder), progress.step("tune") as step:
+        tuning = _Tuning(options, given, build, target, here, folder, step)
+        return tuning.run()
 
-        def make(settings: Mapping[str, Any], rebuild: int) -> Built:
-            name = f"{next(numbers)}.tar"
-            chosen = replace(applied(given, settings), output=folder / name)
-            if rebuild:
-                chosen = replace(chosen, cache=False)
-            start = time.monotonic()
-            report = build(chosen, inner, place.has_lease)
-            return _built(folder / name, target, report, time.monotonic() - start)
 
-        step.detail("build with the usual settings")
-        usual = make({}, 0)
-        of = {**_content(usual.bundle, target), "machine": _machine(place.facts, target)}
-        of["settings"] = _digest(_plain(given))
-        with open_log(folder / "trials.jsonl", of) as log:
-            made = space(given, target, place.facts["cpu"]["count"])
-            search = Search(make, made, options, target.name, log, step.detail, place.where)
-            told = search.run(usual)
-        assert search.shipped is not None
-        shipped = search.shipped
-        shipped.bundle.replace(options.output)
-        for left in folder.glob("*.tar"):
-            left.unlink()
-    report = place.told(shipped.report)
-    if report.bundle is not None:
-        report = replace(report, bundle=replace(report.bundle, path=str(options.output)))
-    return replace(report, tuning=told)
+@dataclass
+class _Tuning:
+    """A tuning, over as many connections as it takes."""
+
+    options: Options
+    given: Options
+    build: Build
+    target: Target
+    here: Mapping[str, Any]
+    folder: Path
+    step: Step
+    numbers: Iterator[int] = field(default_factory=count)
+    began: float = field(default_factory=time.monotonic)
+    resumed: int | None = None
+    lost: int = 0
+    _noted: int = 0  # trials that are in the log by now
+
+    def run(self) -> BuildReport:
+        """Searches, again by the log where the device is lost in between."""
+        tries = 0
+        while True:
+            known = self._noted
+            try:
+                return self._once()
+            except (ConnectionLost, UnreachableError) as lost:
+                if isinstance(lost, UnreachableError) and not self.lost:
+                    raise  # it was never there
+                self.lost += isinstance(lost, ConnectionLost)
+                tries = 1 if self._noted > known else tries + 1
+                if tries >= finishing.ATTEMPTS:
+                    raise
+                _LOG.warning("%s; trying again", lost.message)
+                self.step.detail(f"connect to {self.options.on} again")
+                finishing.pause(tries)
+
+    def _once(self) -> BuildReport:
+        """All that is left to do, on one connection."""
+        target, folder, say = self.target, self.folder, self.step.detail
+        with _place(self.options, target, self.here, say) as place:
+            say("build with the usual settings")
+            usual = self._make({}, 0, place)
+            of = {**_content(usual.bundle, target), "machine": _machine(place.facts, target)}
+            of["settings"] = _digest(_plain(self.given))
+            with open_log(folder / "trials.jsonl", of) as log:
+                if self.resumed is None:
+                    self.resumed = len(log.lines)
+                search = Search(
+                    lambda settings, rebuild: self._make(settings, rebuild, place),
+                    space(self.given, target, place.facts["cpu"]["count"]),
+                    self.options,
+                    target.name,
+                    log,
+                    say,
+                    place.where,
+                )
+                if self.lost:
+                    search.spent_s = time.monotonic() - self.began
+                try:
+                    told = search.run(usual)
+                finally:
+                    self._noted = len(log.lines)
+            assert search.shipped is not None
+            shipped = search.shipped
+            shipped.bundle.replace(self.options.output)
+            for left in folder.glob("*.tar"):
+                left.unlink()
+        report = place.told(shipped.report, self.lost)
+        if report.bundle is not None:
+            path = str(self.options.output)
+            report = replace(report, bundle=replace(report.bundle, path=path))
+        return replace(report, tuning={**told, "resumed": self.resumed})
+
+    def _make(self, settings: Mapping[str, Any], rebuild: int, place: _Place) -> Built:
+        name = f"{next(self.numbers)}.tar"
+        chosen = replace(applied(self.given, settings), output=self.folder / name)
+        if rebuild:
+            chosen = replace(chosen, cache=False)
+        start = time.monotonic()
+        report = self.build(chosen, _Nested(self.step), place.has_lease)
+        return _built(self.folder / name, self.target, report, time.monotonic() - start)
 
 
 @dataclass(frozen=True)
@@ -155,10 +213,12 @@ class _Place:
     def has_lease(self) -> bool:
         return self.stay is not None and self.stay.has_lease()
 
-    def told(self, report: BuildReport) -> BuildReport:
+    def told(self, report: BuildReport, lost: int) -> BuildReport:
+        """The report of what is shipped, with how often the device was lost besides."""
         if self.stay is None or report.on is None:
             return report
-        return replace(report, on=self.stay.told(report.on))
+        on = self.stay.told(report.on)
+        return replace(report, on=replace(on, lost=on.lost + lost))
 
 
 @contextmanager

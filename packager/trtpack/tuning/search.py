@@ -57,13 +57,14 @@ class Search:
     log: TrialLog
     say: Say
     where: Where = HERE
+    spent_s: float = 0.0  # of the budget, before
     now: Callable[[], float] = time.monotonic
     trials: list[Trial] = field(default_factory=list)
     shipped: Built | None = None
 
     def run(self, usual: Built) -> dict[str, Any]:
         """Searches; ``shipped`` is then what is best, the answer what there is to tell."""
-        begin = self.now()
+        begin = self.now() - self.spent_s
         with ExitStack() as stack:
             self._stack = stack
             self.usual, self.shipped = self._loaded(usual), usual

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from trtpack import tuning
 from trtpack.cli.build import build
 from trtpack.errors import CompileError, ConfigError
 from trtpack.options import Options
-from trtpack.remote import measuring
+from trtpack.remote import finishing, measuring
 from trtpack.remote.device import ConnectionLost
 from trtpack.remote.login import Login, take_lease
 from trtpack.remote.measuring import RemoteCandidate, Stay, staying
+from trtpack.remote.ssh import UnreachableError
 from trtpack.report import BuildReport, DeviceReport, EngineReport, Progress, TargetReport
 from trtpack.target import find_target
 from trtpack.trial_log import open_log
@@ -68,7 +69,7 @@ def login(server: Server) -> Login:
     return Login.to(server.on, server.options, timeout_s=0)
 
 
-@contextmanager
+@contextlib.contextmanager
 def stayed(server: Server, say: Callable[[str], None] = lambda text: None) -> Iterator[Stay]:
     with staying(login(server), CPU, options(server), say) as stay:
         yield stay
@@ -252,7 +253,8 @@ def test_what_ends_it_in_a_measurement_leaves_nothing(
 def test_there_and_back_cut_off_in_between(
     whole: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command itself: it loses its device while it measures, and goes on by the log."""
+    """The command itself: it loses its device while it measures, and goes on by the log: called
+    again, and by itself."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
@@ -265,7 +267,9 @@ def test_there_and_back_cut_off_in_between(
         return start(stay, bundle, target)
 
     monkeypatch.setattr(Stay, "start", started)
+    monkeypatch.setattr(finishing, "_PAUSE_S", (0.0,))
     with monkeypatch.context() as once:
+        once.setattr(finishing, "ATTEMPTS", 1)
         at_turn(once, 3 + 2, lambda: stays[-1]._device._process.kill())
         with pytest.raises(ConnectionLost, match="the connection to device was lost"):
             tuned(whole)
@@ -276,6 +280,7 @@ def test_there_and_back_cut_off_in_between(
     assert whole.settled() == CLEAN
     assert {path.name for path in log.parent.iterdir()} == {"trials.jsonl"}
 
+    at_turn(monkeypatch, 2, lambda: stays[-1]._device._process.kill())  # now it may try again
     done = tuned(whole)
     assert done.exit_code == 0, done.output
     assert "Tuning for latency on cpu: 2 trials, as was asked, 1 of them before" in done.output
@@ -283,7 +288,8 @@ def test_there_and_back_cut_off_in_between(
     report = json.loads(Path("r.json").read_text())
     assert [trial["settings"] for trial in report["tuning"]["trials"]] == [{}, {"freezing": True}]
     assert report["tuning"]["resumed"] == 1
-    assert report["on"]["address"] == "device"
+    assert (report["on"]["address"], report["on"]["lost"]) == ("device", 1)
+    assert len({id(stay) for stay in stays}) == 3
     assert report["bundle"]["path"] == "b.tar"
     assert log.read_bytes().splitlines()[:2] == before
     open_bundle(Path("b.tar")).verify()
@@ -457,6 +463,41 @@ def test_engines_of_candidates_are_built_there_under_the_one_lease(
     bundle = open_bundle(Path("b.tar"))
     bundle.verify()
     assert "engines/h200/forward_0.plan" in bundle.entries
+
+
+@pytest.mark.parametrize(
+    ("errors", "raised", "attempts"),
+    [
+        ([ConnectionLost("gone"), UnreachableError("no"), UnreachableError("no")], None, 4),
+        ([UnreachableError("no")], UnreachableError, 1),
+        ([ConnectionLost("gone")] * 9, ConnectionLost, finishing.ATTEMPTS),
+    ],
+)
+def test_a_device_that_is_away_for_a_while(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    errors: list[Exception],
+    raised: type[Exception] | None,
+    attempts: int,
+) -> None:
+    """It is looked for again; one that never was there is told at once, one that does not come
+    back after a while."""
+    monkeypatch.setattr(finishing, "_PAUSE_S", (0.0,))
+    monkeypatch.setattr(tuning, "facts", lambda: facts(gpus=[ORIN]))
+    left, tried = [*errors], list[None]()
+
+    def once(run: Any) -> BuildReport:
+        tried.append(None)
+        if left:
+            raise left.pop(0)
+        return BuildReport("m", 0, 0, (), (), {}, {}, ())
+
+    monkeypatch.setattr(tuning._Tuning, "_once", once)
+    given = Options(("cpu",), output=tmp_path / "b.tar", on="ssh://orin", tune=True)
+    expected = contextlib.nullcontext() if raised is None else pytest.raises(raised)
+    with expected:
+        tuning.tune(given, never, Progress())
+    assert len(tried) == attempts
 
 
 def test_a_candidate_that_fails_its_smoke_test_there_fails_its_trial(tmp_path: Path) -> None:
