@@ -81,7 +81,11 @@ def subject_of(bundle: Path, target: str, *, trust: bool) -> Subject:
 
 
 def block(subject: Subject, seconds: float) -> dict[str, Any]:
-    """Calls for so long: the median of a call in milliseconds, and calls a second."""
+    """Calls for so long: the median of a call in milliseconds, and calls a second.
+
+    Raises:
+        TrtpackError: a call fails; or whatever PyTorch raises of it.
+    """
     subject.reset()
     times: list[float] = []
     begin = time.perf_counter()

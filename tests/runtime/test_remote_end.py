@@ -141,7 +141,12 @@ def candidate_of(far: Far) -> int:
 def test_candidates_end_with_it(folder: Path, how: str) -> None:
     with started(folder) as far:
         child = candidate_of(far)
-        if how == "end":
+        if how == "end":  # in the middle of a turn
+            before = ticks(child)
+            turn = {"do": "turn", "id": 2, "bundle": "c.tar", "seconds": 1000}
+            far.sender.send(turn)
+            while ticks(child) < before + 5:
+                time.sleep(0.02)
             far.sender.send({"do": "end"})
             assert far.process.wait(_SECONDS) == 0
             assert far.gone()
@@ -163,6 +168,11 @@ def test_a_dropped_candidate_is_gone_with_its_bundle(folder: Path) -> None:
         assert far.ask("room")["result"]["free_bytes"] > 0
         far.sender.send({"do": "end"})
         assert far.process.wait(_SECONDS) == 0
+
+
+def ticks(process: int) -> int:
+    """For how much of the processor a process has computed."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11])
 
 
 def ended(process: int) -> bool:

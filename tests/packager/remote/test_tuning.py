@@ -372,6 +372,39 @@ def test_the_log_is_of_the_device_and_not_of_the_way_there() -> None:
     assert tuning._plain(given) != tuning._plain(replace(given, cool_below_c=50.0))
 
 
+def test_space_and_log_are_those_of_the_devices_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Kept(Stay):
+        facts = facts(gpus=[], cpu={"model": "Cortex-A78AE", "count": 12})
+
+    @contextlib.contextmanager
+    def staying(*_: object) -> Iterator[Stay]:
+        yield Kept(Far(), 65.0, print)  # type: ignore[arg-type]
+
+    def run(search: Search, usual: Built) -> dict[str, Any]:
+        searches.append(search)
+        raise ConfigError("enough")
+
+    def built(given: Options, *_: object) -> BuildReport:
+        deferred.write(given.output, variants=())
+        return BuildReport("m", 0, 0, (), (), {}, {}, ())
+
+    searches: list[Search] = []
+    monkeypatch.setattr(tuning, "facts", lambda: facts(gpus=[], cpu={"model": "x", "count": 4}))
+    monkeypatch.setattr(tuning, "cannot_build_here", lambda *_, **__: None)
+    monkeypatch.setattr(tuning, "staying", staying)
+    monkeypatch.setattr(Search, "run", run)
+    given = Options(("cpu",), output=tmp_path / "b.tar", on="ssh://orin", tune=True)
+    with pytest.raises(ConfigError, match="enough"):
+        tuning.tune(given, built, Progress())
+    (search,) = searches
+    (threads,) = [setting.others for setting in search.space if setting.name == "threads"]
+    assert threads == (6, 3, 1)
+    head = json.loads(search.log.path.read_text().splitlines()[0])
+    assert head["of"]["machine"] == tuning._machine(Kept.facts, CPU)
+
+
 class Far:
     """A device that answers so."""
 
