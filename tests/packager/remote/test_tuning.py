@@ -243,7 +243,7 @@ def test_what_ends_it_in_a_measurement_leaves_nothing(
         searched()
     if error is ConnectionLost:
         assert "the connection to device was lost" in str(raised.value)
-        assert "run it again" in raised.value.hint  # type: ignore[attr-defined]
+        assert "run it again" in raised.value.hint  # type: ignore[attr-defined]  # a TrtpackError
     assert [trial["state"] for trial in desk.logged] == ["usual"]
     assert whole.settled() == CLEAN  # the lease too
     assert processes(whole) == []
@@ -380,7 +380,7 @@ def test_space_and_log_are_those_of_the_devices_processor(
 
     @contextlib.contextmanager
     def staying(*_: object) -> Iterator[Stay]:
-        yield Kept(Far(), 65.0, print)  # type: ignore[arg-type]
+        yield Kept(Far(), 65.0, print)  # type: ignore[arg-type]  # a double
 
     def run(search: Search, usual: Built) -> dict[str, Any]:
         searches.append(search)
@@ -423,7 +423,7 @@ class Far:
 def test_heat_is_waited_for_and_told() -> None:
     said: list[str] = []
     hot = Far(cool={"waited_s": 300.0, "temperature_c": 80.0, "cool": False})
-    stay = Stay(hot, 65.0, said.append)  # type: ignore[arg-type]
+    stay = Stay(hot, 65.0, said.append)  # type: ignore[arg-type]  # a double
     stay.settle()
     stay.settle()
     report = stay.told(DeviceReport("orin", {}, {}, {}, cooled_s=1.0, notes=("a note",)))
@@ -434,7 +434,7 @@ def test_heat_is_waited_for_and_told() -> None:
         "orin did not cool down in 300 s, it has 80 °C: candidates were measured hot",
     )
     cool = Far(cool={"waited_s": 2.0, "temperature_c": 60.0, "cool": True})
-    stay = Stay(cool, 65.0, said.append)  # type: ignore[arg-type]
+    stay = Stay(cool, 65.0, said.append)  # type: ignore[arg-type]  # a double
     stay.settle()
     assert (stay.cooled_s, stay.notes) == (2.0, [])
 
@@ -548,6 +548,6 @@ def test_a_candidate_that_fails_its_smoke_test_there_fails_its_trial(tmp_path: P
             return super().make(settings, rebuild)
 
     given = Options(("cpu",), tune=True, trials=2)
-    told = Failing(tmp_path).search(Quiet(), given)  # type: ignore[arg-type]
+    told = Failing(tmp_path).search(Quiet(), given)  # type: ignore[arg-type]  # a double
     assert [trial["state"] for trial in told["trials"]] == ["usual", "failed"]
     assert told["trials"][1]["why"] == "orin on device: y is off"

@@ -27,8 +27,8 @@ def bundle(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def subject(lab: Lab, bundle: Path) -> Any:
-    found = candidate.subject_of(bundle, "orin", trust=True)
-    lab.kept(found._session)  # type: ignore[attr-defined]
+    found: Any = candidate.subject_of(bundle, "orin", trust=True)
+    lab.kept(found._session)
     return found
 
 
