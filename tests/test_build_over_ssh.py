@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trtpack.cli.build import build
-from trtpack.remote import finishing
+from trtpack.remote import cooling, finishing
 from trtpack.remote.bootstrap import OLDEST_PYTHON
 from trtpack_runtime.cli.run import run
 from trtpack_runtime.remote import wire
@@ -38,8 +38,8 @@ def test_the_options_of_the_text() -> None:
 
 def test_the_figures_of_the_text() -> None:
     assert f"Python {'.'.join(map(str, OLDEST_PYTHON))} or newer" in PAGE
-    assert f"`--cool-below` ({finishing.COOL_BELOW_C:.0f} °C)" in PAGE
-    assert finishing.COOL_DOWN_S == 5 * 60
+    assert f"`--cool-below` ({cooling.COOL_BELOW_C:.0f} °C)" in PAGE
+    assert cooling.COOL_DOWN_S == 5 * 60
     assert "for 5 minutes at most" in PAGE
     assert wire.SILENCE_S == 60
     assert "after a minute of silence" in PAGE
@@ -54,7 +54,7 @@ def test_what_it_says_is_said_somewhere() -> None:
     code += (ROOT / "runtime_py/trtpack_runtime/engines/tensorrt.py").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE)
     messages = [message for row in rows for message in re.findall("`(.*?)`", row)]
-    assert len(messages) == 11
+    assert len(messages) == 12
     for message in messages:
         pattern = r"\S+".join(map(re.escape, message.split("3.10")))
         assert re.search(pattern, code), message

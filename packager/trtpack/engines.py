@@ -91,7 +91,7 @@ class Bench:
     """Where engines are built: this machine's ``facts``, its caches, the weights of the model.
 
     ``folder`` takes what is built. ``elsewhere`` are the targets whose engines the device of
-    ``--on`` builds.
+    ``--on`` builds; ``has_lease`` says whether this host has that device by another connection.
     """
 
     model: str
@@ -102,6 +102,7 @@ class Bench:
     store: EngineStore
     tactics: TacticBook
     elsewhere: frozenset[str] = frozenset()
+    has_lease: Callable[[], bool] = lambda: False
 
 
 def build_engine(

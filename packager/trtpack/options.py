@@ -210,7 +210,7 @@ class Options:
     threads: int | None = None  # of the CPU, for AOTInductor; None: all that are there
     freezing: bool = False  # AOTInductor packs the weights for its kernels, into the engine
     max_autotune: bool = False  # AOTInductor measures kernels and takes the fastest
-    tune: bool = False  # measure other settings here and take the best
+    tune: bool = False  # measure other settings, here or on the device, and take the best
     trials: int | None = None  # most of them; None: as many as tuning finds worth it
     budget_minutes: float | None = None  # no trial begins later
     optimize: OptimizeName = "latency"  # what tuning ships the best of

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,14 @@ def build(model: Model, options: Options, progress: Progress | None = None) -> B
     progress = progress or Progress()
     check_tuning(options)
     if options.tune:
-        return tune(options, lambda one, shown: build(model, one, shown), progress)
+        return tune(options, lambda one, shown, ours: _build(model, one, shown, ours), progress)
+    return _build(model, options, progress, lambda: False)
+
+
+def _build(
+    model: Model, options: Options, progress: Progress, has_lease: Callable[[], bool]
+) -> BuildReport:
+    """One build; ``has_lease`` says whether this host has the device of ``--on`` already."""
     targets = [find_target(name, options.engine) for name in options.targets]
     check_engine_options(options, targets)
     check_precision(options, targets)
@@ -118,7 +125,7 @@ def build(model: Model, options: Options, progress: Progress | None = None) -> B
     with work_folder(options.output) as folder:
         bench = bench_for(sources[0].name, methods[0].options, machine, folder)
         if visit is not None:
-            bench = replace(bench, elsewhere=visit.targets)
+            bench = replace(bench, elsewhere=visit.targets, has_lease=has_lease)
         if options.measure_partition:
             planned = measured_partitions(methods, planned, bench, progress)
         return _finish(methods, planned, bench, progress)

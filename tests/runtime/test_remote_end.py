@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.runtime import deferred
 from trtpack_runtime.remote import lease
 from trtpack_runtime.remote.wire import Receiver, Sender
 
@@ -121,6 +122,71 @@ def test_the_children_end_too(folder: Path) -> None:
         assert far.gone()
         with pytest.raises(ProcessLookupError):
             os.kill(child, 0)
+
+
+def candidate_of(far: Far) -> int:
+    """A candidate that has been loaded there, by the number of its process."""
+    deferred.write(far.root / "c.tar", variants=())
+    told = far.ask("candidate", bundle="c.tar", variant="cpu")
+    assert told["result"]["device"] == "cpu"
+    assert far.ask("is_alive", bundle="c.tar")["result"] == {"alive": True}
+    assert far.ask("turn", bundle="c.tar", seconds=0)["result"]["ms"] > 0
+    children = Path(f"/proc/{far.process.pid}/task/{far.process.pid}/children").read_text()
+    (child,) = children.split()
+    return int(child)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["end", "killed"])
+def test_candidates_end_with_it(folder: Path, how: str) -> None:
+    with started(folder) as far:
+        child = candidate_of(far)
+        if how == "end":  # in the middle of a turn
+            before = ticks(child)
+            turn = {"do": "turn", "id": 2, "bundle": "c.tar", "seconds": 1000}
+            far.sender.send(turn)
+            while ticks(child) < before + 5:
+                time.sleep(0.02)
+            far.sender.send({"do": "end"})
+            assert far.process.wait(_SECONDS) == 0
+            assert far.gone()
+        else:
+            far.process.kill()
+            far.process.wait()
+        assert ended(child)
+
+
+@pytest.mark.slow
+def test_a_dropped_candidate_is_gone_with_its_bundle(folder: Path) -> None:
+    with started(folder) as far:
+        child = candidate_of(far)
+        assert far.ask("drop", bundle="c.tar")["result"] == {}
+        assert ended(child)
+        assert not (far.root / "c.tar").exists()
+        assert far.ask("is_alive", bundle="c.tar")["result"] == {"alive": False}
+        assert far.ask("drop", bundle="c.tar")["result"] == {}
+        assert far.ask("room")["result"]["free_bytes"] > 0
+        far.sender.send({"do": "end"})
+        assert far.process.wait(_SECONDS) == 0
+
+
+def ticks(process: int) -> int:
+    """For how much of the processor a process has computed."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11])
+
+
+def ended(process: int) -> bool:
+    """Whether a process is over, now or in a while; one that nobody has waited for is."""
+    end = time.monotonic() + _SECONDS
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
 
 
 @pytest.mark.slow

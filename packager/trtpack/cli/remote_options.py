@@ -36,7 +36,8 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=click.FloatRange(0, min_open=True),
         default=65.0,
         show_default=True,
-        help="Let the device's GPU cool to less before its tactics are measured.",
+        help="Let the device's GPU cool to less before tactics, or candidates of --tune, are "
+        "measured on it.",
     ),
 )
 

@@ -23,8 +23,9 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     _option(
         "--tune",
         is_flag=True,
-        help="Build and measure other settings of the engines here, and ship the best. Each trial "
-        "is kept beside the bundle; a tuning that was ended goes on where it was.",
+        help="Build and measure other settings of the engines, here or on the device of --on, and "
+        "ship the best. Each trial is kept beside the bundle; a tuning that was ended goes on "
+        "where it was.",
     ),
     _option(
         "--trials",

@@ -85,6 +85,7 @@ def finish_on_device(
         progress,
         options.cool_below_c,
         refused_before,
+        bench.has_lease,
     )
     outcome = finishing.run(failed)
     engines = dict(built)

@@ -113,6 +113,16 @@ class Device:
                 if on_report is not None:
                     on_report(message, data)
 
+    def tell(self, task: str, **values: Any) -> None:
+        """Has the device do something, whose answer nobody waits for; nothing where it is gone."""
+        with contextlib.suppress(Lost):
+            self._asked(task, values)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection lasts, as far as this host has noticed."""
+        return self._process.poll() is None
+
     def put(self, source: Path | bytes, name: str, on_sent: Callable[[int, int], None]) -> None:
         """Gives the device a file; ``on_sent`` is told how many bytes of all are on their way."""
         digest, size = _digest_of(source)

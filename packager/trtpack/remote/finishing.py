@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from ..engines import progress_text
 from ..report import DeviceReport, Progress, SmokeOnDevice, Step
 from ..report.text import size_text
 from .checks import check_room
+from .cooling import COOL_BELOW_C, cool_down
 from .device import ConnectionLost, Device
 from .login import Login, take_lease
 from .smoke import cannot_smoke, failure, run_smoke
@@ -45,9 +46,12 @@ ATTEMPTS = 5
 """How often in a row a build is tried on a connection that is lost, without an engine meanwhile."""
 
 _PAUSE_S = (1.0, 5.0, 15.0, 30.0)
-COOL_BELOW_C = 65.0
-COOL_DOWN_S = 300.0
 _BUNDLE = "bundle.tar"
+
+
+def pause(tries: int) -> None:
+    """Waits before a device that was lost is looked for again; longer each time."""
+    time.sleep(_PAUSE_S[min(tries, len(_PAUSE_S)) - 1])
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class Finishing:
         cool_below_c: the GPU temperature from which the device is left to cool before a build.
         failed: variant and segment -> the graph nodes that were refused before; None where
             the layers that TensorRT fails on are not searched for, and its error is raised.
+        has_lease: whether this host has the device already, by another connection.
     """
 
     def __init__(
@@ -112,8 +117,9 @@ class Finishing:
         progress: Progress,
         cool_below_c: float = COOL_BELOW_C,
         failed: Mapping[tuple[str, str], Collection[str]] | None = None,
+        has_lease: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._failed = failed
+        self._failed, self._has_lease = failed, has_lease
         self._login, self._bundle, self._stores = login, open_bundle(bundle), stores
         self._folder, self._progress, self._cool_below_c = folder, progress, cool_below_c
         self._wanted = [
@@ -149,7 +155,7 @@ class Finishing:
                     raise
                 _LOG.warning("%s; trying again", lost.message)
                 with self._progress.step(f"connect to {self._login.address} again"):
-                    time.sleep(_PAUSE_S[min(tries, len(_PAUSE_S)) - 1])
+                    pause(tries)
         engines = {
             variant: tuple(f for (v, _), f in sorted(state.engines.items()) if v == variant)
             for variant, _ in state.engines
@@ -192,14 +198,8 @@ class Finishing:
                 return facts
             check_room(device.hello, self._bundle.path.stat().st_size, at)
             with self._progress.step(f"have {at} for this build") as step:
-                task = f"builds {self._bundle.manifest.name}"
-
-                def waiting(text: str) -> None:
-                    _LOG.warning("%s: %s", at, text)
-                    step.detail(text)
-
-                lease = take_lease(device, self._login, task, waiting)
-                state.waited_s += lease["waited_s"]
+                if not self._has_lease():
+                    self._take_lease(device, step)
                 state.before = state.before or device.ask("condition")
             self._ship(device)
             for key in left:
@@ -210,6 +210,16 @@ class Finishing:
                     state.smoke[variant] = run_smoke(device, _BUNDLE, variant)
             state.after = device.ask("condition")
             return facts
+
+    def _take_lease(self, device: Device, step: Step) -> None:
+        at = self._login.address
+
+        def waiting(text: str) -> None:
+            _LOG.warning("%s: %s", at, text)
+            step.detail(text)
+
+        task = f"builds {self._bundle.manifest.name}"
+        self._state.waited_s += take_lease(device, self._login, task, waiting)["waited_s"]
 
     def _known(self, key: tuple[str, str], facts: Mapping[str, Any]) -> Finished | None:
         """The engine of a segment that the device built before."""
@@ -307,18 +317,10 @@ class Finishing:
 
     def _cool(self, device: Device, step: Step) -> None:
         """Waits until the device is cool enough to measure anything on."""
-
-        def hot(message: Mapping[str, Any], _: bytes) -> None:
-            degrees = message["hot"]
-            step.detail("it cools down" + ("" if degrees is None else f", {degrees:.0f} °C"))
-
-        done = device.ask("cool", hot, below_c=self._cool_below_c, timeout_s=COOL_DOWN_S)
-        self._state.cooled_s += done["waited_s"]
-        if not done["cool"]:
-            degrees = done["temperature_c"]
-            note = f"{device.address} did not cool down in {COOL_DOWN_S:.0f} s"
-            note += "" if degrees is None else f", it has {degrees:.0f} °C"
-            self._state.notes.append(f"{note}: its tactics were measured hot")
+        waited_s, hot = cool_down(device, self._cool_below_c, step.detail)
+        self._state.cooled_s += waited_s
+        if hot is not None:
+            self._state.notes.append(f"{hot}: its tactics were measured hot")
 
     def _seed(self, device: Device, variant: str) -> str | None:
         """Gives the device what this host knows of its tactics; the file's name there."""

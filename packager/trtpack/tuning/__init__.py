@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``--tune``: builds and measures other settings on this machine, and ships what is best.
+"""``--tune``: builds and measures other settings on this machine, or on the device of ``--on``, and
+ships what is best.
 
 A candidate is a whole build with other options, so what is shipped is what those flags give. Every
 trial stands in a log beside the bundle before the next begins; a tuning that was ended, by SIGKILL
@@ -12,16 +13,18 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from trtpack_runtime.builders import BUILDERS
 from trtpack_runtime.bundle import Bundle, open_bundle
 from trtpack_runtime.device import facts
 
@@ -29,14 +32,25 @@ from ..engine_options import kind_for
 from ..engines import cannot_build_here
 from ..errors import ConfigError
 from ..options import Options
+from ..remote import finishing
+from ..remote.build import login_of
+from ..remote.device import ConnectionLost
+from ..remote.measuring import Stay, staying
+from ..remote.ssh import UnreachableError
 from ..report import BuildReport, Progress, Step
 from ..target import Target, find_target
 from ..trial_log import open_log
+from .measuring import HERE, Say, Where
 from .search import Built, Search
-from .space import applied, cpus_here, space
+from .space import applied, space
 from .suggesting import check_optuna
 
-Build = Callable[[Options, Progress], BuildReport]
+_LOG = logging.getLogger("trtpack.tuning")
+
+HasLease = Callable[[], bool]
+"""Whether this host has the device of ``--on`` at the moment."""
+
+Build = Callable[[Options, Progress, HasLease], BuildReport]
 
 
 def check_tuning(options: Options) -> None:
@@ -59,15 +73,15 @@ def check_tuning(options: Options) -> None:
         if given:
             raise ConfigError(f"{given[0]} is for --tune", hint="add --tune, or leave it away")
         return
+    where = options.on or "this machine"
     for flag, is_set in (
         ("--dry-run", options.dry_run),
         ("--defer", options.defer),
         ("--locked", options.locked),
-        ("--on", options.on is not None),
     ):
         if is_set:
             raise ConfigError(
-                f"--tune measures engines on this machine, which {flag} does not let it",
+                f"--tune measures engines on {where}, which {flag} does not let it",
                 hint=f"leave {flag} away, or --tune",
             )
     if len(options.targets) > 1:
@@ -85,47 +99,136 @@ def tune(options: Options, build: Build, progress: Progress) -> BuildReport:
         build: one build with options.
 
     Raises:
-        ConfigError: the target's engines cannot be measured here, a library is missing, or the log
+        ConfigError: the target's engines cannot be measured there, a library is missing, or the log
             is of something else; and whatever the build with the usual settings raises.
+        DeviceError: the device of ``--on`` cannot be used, is not the target, or is gone.
     """
     check_tuning(options)
     check_optuna()
     target = find_target(options.targets[0], options.engine)
     here = facts()
-    _check_here(options, target, here)
+    _check(options, target, here)
     given = replace(
         options, tune=False, trials=None, budget_minutes=None, optimize="latency", report=None
     )
     folder = options.output.with_name(f"{options.output.stem}.tune")
     with _folder(folder), progress.step("tune") as step:
-        inner, numbers = _Nested(step), count()
+        tuning = _Tuning(options, given, build, target, here, folder, step)
+        return tuning.run()
 
-        def make(settings: Mapping[str, Any], rebuild: int) -> Built:
-            name = f"{next(numbers)}.tar"
-            chosen = replace(applied(given, settings), output=folder / name)
-            if rebuild:
-                chosen = replace(chosen, cache=False)
-            start = time.monotonic()
-            report = build(chosen, inner)
-            return _built(folder / name, target, report, time.monotonic() - start)
 
-        step.detail("build with the usual settings")
-        usual = make({}, 0)
-        of = {**_content(usual.bundle, target), "machine": _machine(here, target)}
-        of["settings"] = _digest(_plain(given))
-        with open_log(folder / "trials.jsonl", of) as log:
-            made = space(given, target, cpus_here())
-            search = Search(make, made, options, target.name, log, step.detail)
-            told = search.run(usual)
-        assert search.shipped is not None
-        shipped = search.shipped
-        shipped.bundle.replace(options.output)
-        for left in folder.glob("*.tar"):
-            left.unlink()
-    report = shipped.report
-    if report.bundle is not None:
-        report = replace(report, bundle=replace(report.bundle, path=str(options.output)))
-    return replace(report, tuning=told)
+@dataclass
+class _Tuning:
+    """A tuning, over as many connections as it takes."""
+
+    options: Options
+    given: Options
+    build: Build
+    target: Target
+    here: Mapping[str, Any]
+    folder: Path
+    step: Step
+    numbers: Iterator[int] = field(default_factory=count)
+    began: float = field(default_factory=time.monotonic)
+    resumed: int | None = None
+    lost: int = 0
+    _noted: int = 0  # trials that are in the log by now
+
+    def run(self) -> BuildReport:
+        """Searches, again by the log where the device is lost in between."""
+        tries = 0
+        while True:
+            known = self._noted
+            try:
+                return self._once()
+            except (ConnectionLost, UnreachableError) as lost:
+                if isinstance(lost, UnreachableError) and not self.lost:
+                    raise  # it was never there
+                self.lost += isinstance(lost, ConnectionLost)
+                tries = 1 if self._noted > known else tries + 1
+                if tries >= finishing.ATTEMPTS:
+                    raise
+                _LOG.warning("%s; trying again", lost.message)
+                self.step.detail(f"connect to {self.options.on} again")
+                finishing.pause(tries)
+
+    def _once(self) -> BuildReport:
+        """All that is left to do, on one connection."""
+        target, folder, say = self.target, self.folder, self.step.detail
+        with _place(self.options, target, self.here, say) as place:
+            say("build with the usual settings")
+            usual = self._make({}, 0, place)
+            of = {**_content(usual.bundle, target), "machine": _machine(place.facts, target)}
+            of["settings"] = _digest(_plain(self.given))
+            with open_log(folder / "trials.jsonl", of) as log:
+                if self.resumed is None:
+                    self.resumed = len(log.lines)
+                search = Search(
+                    lambda settings, rebuild: self._make(settings, rebuild, place),
+                    space(self.given, target, place.facts["cpu"]["count"]),
+                    self.options,
+                    target.name,
+                    log,
+                    say,
+                    place.where,
+                )
+                if self.lost:
+                    search.spent_s = time.monotonic() - self.began
+                try:
+                    told = search.run(usual)
+                finally:
+                    self._noted = len(log.lines)
+            assert search.shipped is not None
+            shipped = search.shipped
+            shipped.bundle.replace(self.options.output)
+            for left in folder.glob("*.tar"):
+                left.unlink()
+        report = place.told(shipped.report, self.lost)
+        if report.bundle is not None:
+            path = str(self.options.output)
+            report = replace(report, bundle=replace(report.bundle, path=path))
+        return replace(report, tuning={**told, "resumed": self.resumed})
+
+    def _make(self, settings: Mapping[str, Any], rebuild: int, place: _Place) -> Built:
+        name = f"{next(self.numbers)}.tar"
+        chosen = replace(applied(self.given, settings), output=self.folder / name)
+        if rebuild:
+            chosen = replace(chosen, cache=False)
+        start = time.monotonic()
+        report = self.build(chosen, _Nested(self.step), place.has_lease)
+        return _built(self.folder / name, self.target, report, time.monotonic() - start)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where candidates are measured: the machine's facts, and the ``stay`` on a device."""
+
+    facts: Mapping[str, Any]
+    stay: Stay | None = None
+
+    @property
+    def where(self) -> Where:
+        return HERE if self.stay is None else self.stay
+
+    def has_lease(self) -> bool:
+        return self.stay is not None and self.stay.has_lease()
+
+    def told(self, report: BuildReport, lost: int) -> BuildReport:
+        """The report of what is shipped, with how often the device was lost besides."""
+        if self.stay is None or report.on is None:
+            return report
+        on = self.stay.told(report.on)
+        return replace(report, on=replace(on, lost=on.lost + lost))
+
+
+@contextmanager
+def _place(options: Options, target: Target, here: Mapping[str, Any], say: Say) -> Iterator[_Place]:
+    login = login_of(options)
+    if login is None:
+        yield _Place(here)
+        return
+    with staying(login, target, options, say) as stay:
+        yield _Place(stay.facts, stay)
 
 
 class _Nested(Progress):
@@ -177,13 +280,17 @@ def _clean(folder: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _check_here(options: Options, target: Target, here: Mapping[str, Any]) -> None:
+def _check(options: Options, target: Target, here: Mapping[str, Any]) -> None:
+    """Refuses what cannot be tuned, as far as this host's facts tell."""
     kind = kind_for(options, target)
     if kind == "reference":
         raise ConfigError(
             f"{target.name} runs in PyTorch as it is, which has nothing to tune",
             hint="choose a target with engines, or --engine inductor",
         )
+    if options.on is not None:
+        _check_device_kind(options, kind, target, here)
+        return
     why = cannot_build_here(kind, target, here)
     if why is None and kind == "tensorrt-rtx" and not here["gpus"]:
         why = "this machine has no NVIDIA GPU"
@@ -191,6 +298,20 @@ def _check_here(options: Options, target: Target, here: Mapping[str, Any]) -> No
         raise ConfigError(
             f"--tune measures engines for {target.name} on this machine: {why}",
             hint="tune on a machine like the target, or leave --tune away",
+        )
+
+
+def _check_device_kind(
+    options: Options, kind: str, target: Target, here: Mapping[str, Any]
+) -> None:
+    """Refuses targets whose engines neither the device nor this host builds for ``--on``."""
+    why = target.unsupported
+    if why is None and kind not in BUILDERS:
+        why = cannot_build_here(kind, target, here, by_device=False)
+    if why is not None:
+        raise ConfigError(
+            f"--tune measures engines for {target.name} on {options.on}: {why}",
+            hint="leave --tune away",
         )
 
 
@@ -223,10 +344,13 @@ def _sha256(bundle: Bundle, members: Any) -> list[str]:
 def _machine(here: Mapping[str, Any], target: Target) -> str:
     gpu = here["gpus"][0]["name"] if here["gpus"] and target.sm is not None else None
     keys = ("os", "arch", "torch", "tensorrt", "tensorrt_rtx", "runtime")
-    return _digest([cpus_here(), here["cpu"]["model"], gpu, *(here.get(k) for k in keys)])
+    return _digest([here["cpu"]["count"], here["cpu"]["model"], gpu, *(here.get(k) for k in keys)])
 
 
 def _plain(options: Options) -> dict[str, str]:
+    """What trials depend on besides model and machine; not the way to the machine."""
+    usual = Options(options.targets)
+    options = replace(options, on=None, ssh_options=(), lease_timeout_s=usual.lease_timeout_s)
     left_out = ("output", "cache", "metadata")
     return {k: str(v) for k, v in options.__dict__.items() if k not in left_out}
 

@@ -1,20 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Candidates that are called in turns, each in a process of its own."""
+"""Candidates that are called in turns, each in a process of its own, here or on a device."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ..errors import CompileError
+from trtpack_runtime.candidate_process import CandidateProcess
 
 BLOCK_S = 0.1
 """A candidate's turn takes about so long, and some calls at least."""
+
+Say = Callable[[str], None]
+"""Told in a clause what is going on."""
+
+
+class Process(Protocol):
+    """A candidate's process, wherever it is; see ``CandidateProcess``."""
+
+    def wait_ready(self) -> Mapping[str, Any]:
+        """Waits until it is loaded."""
+
+    def turn(self, seconds: float) -> Mapping[str, Any]:
+        """Has it called for so long."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+
+    def close(self) -> None:
+        """Ends it."""
+
+
+class Where(Protocol):
+    """The machine that candidates are measured on."""
+
+    def start(self, bundle: Path, target: str) -> Process:
+        """Starts the process of a candidate."""
+
+    def settle(self) -> None:
+        """Waits until the machine is fit to be measured on."""
+
+
+class Here:
+    """This machine."""
+
+    def start(self, bundle: Path, target: str) -> Process:
+        """Starts the process of a candidate, with this one's path."""
+        path = os.pathsep.join(str(Path(p).absolute()) for p in sys.path if p)
+        return CandidateProcess(bundle, target, path)
+
+    def settle(self) -> None:
+        """Nothing is known that would be worth to wait for."""
+
+
+HERE = Here()
 
 
 class Candidate:
@@ -24,22 +67,15 @@ class Candidate:
 
     Raises:
         CompileError: it does not load, or a call fails.
+        ConnectionLost: the device it is on is gone.
     """
 
-    def __init__(self, bundle: Path, target: str) -> None:
-        paths = [str(Path(p).absolute()) for p in sys.path if p]
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "trtpack.tuning.child", str(bundle.absolute()), target],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+    def __init__(self, bundle: Path, target: str, where: Where = HERE) -> None:
+        self._process = where.start(bundle, target)
         self.ms: list[float] = []
         self.per_second: list[float] = []
         try:
-            ready = self._answer()
+            ready = self._process.wait_ready()
         except BaseException:
             self.close()
             raise
@@ -48,13 +84,7 @@ class Candidate:
 
     def turn(self, seconds: float = BLOCK_S) -> float:
         """Its time for a call in milliseconds, as the median of this turn's calls."""
-        assert self._child.stdin is not None
-        try:
-            self._child.stdin.write(json.dumps({"seconds": seconds}) + "\n")
-            self._child.stdin.flush()
-        except OSError:
-            pass  # it has died: that it does not answer says so
-        answer = self._answer()
+        answer = self._process.turn(seconds)
         self.ms.append(answer["ms"])
         self.per_second.append(answer["per_second"])
         return self.ms[-1]
@@ -62,35 +92,17 @@ class Candidate:
     @property
     def is_alive(self) -> bool:
         """Whether its process runs."""
-        return self._child.poll() is None
+        return self._process.is_alive
 
     def close(self) -> None:
         """Ends the process."""
-        self._child.kill()
-        self._child.wait()
-        for stream in (self._child.stdin, self._child.stdout):
-            if stream is not None:
-                stream.close()
+        self._process.close()
 
     def __enter__(self) -> Candidate:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._child.stdout is not None
-        line = self._child.stdout.readline()
-        if not line:
-            status = self._child.wait()
-            died = f"signal {-status}" if status < 0 else f"status {status}"
-            raise CompileError(
-                f"the process that measures it died with {died}", hint="free some memory"
-            )
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise CompileError(f"it does not run: {answer['error']}", hint="try other settings")
-        return answer
 
 
 class Turns:

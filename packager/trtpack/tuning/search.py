@@ -11,13 +11,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from trtpack_runtime.errors import BuildCancelled, CompileError, DeviceError
+from trtpack_runtime.errors import BuildCancelled, CompileError, DeviceError, SmokeFailure
 
 from ..options import Options
+from ..remote.device import ConnectionLost
+from ..remote.ssh import UnreachableError
 from ..report import BuildReport
 from ..trial_log import TrialLog
 from .comparing import WORTH, Interval, Outcome, compare, interval
-from .measuring import Candidate, Turns
+from .measuring import HERE, Candidate, Say, Turns, Where
 from .space import Setting, flags
 from .suggesting import suggest
 from .trials import BEST, FAILED, USUAL, Trial, is_better, pareto
@@ -27,8 +29,6 @@ PATIENCE = 10
 REBUILDS = 2
 """How often the best is built again where a build measures and so depends on chance."""
 FINAL_LOOKS = (16, 32)
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,15 @@ class Search:
     target: str
     log: TrialLog
     say: Say
+    where: Where = HERE
+    spent_s: float = 0.0  # of the budget, before
     now: Callable[[], float] = time.monotonic
     trials: list[Trial] = field(default_factory=list)
     shipped: Built | None = None
 
     def run(self, usual: Built) -> dict[str, Any]:
         """Searches; ``shipped`` is then what is best, the answer what there is to tell."""
-        begin = self.now()
+        begin = self.now() - self.spent_s
         with ExitStack() as stack:
             self._stack = stack
             self.usual, self.shipped = self._loaded(usual), usual
@@ -91,7 +93,7 @@ class Search:
         }
 
     def _loaded(self, built: Built) -> Candidate:
-        return self._stack.enter_context(Candidate(built.bundle, self.target))
+        return self._stack.enter_context(Candidate(built.bundle, self.target, self.where))
 
     def _resume(self) -> int:
         self.trials = [Trial.from_json(line) for line in self.log.lines]
@@ -103,6 +105,7 @@ class Search:
     def _first(self, usual: Built) -> None:
         begin = self.now()
         turns = Turns([self.usual])
+        self.where.settle()
         for _ in range(3):
             turns.round()
         trial = Trial(0, {}, USUAL, build_seconds=round(usual.seconds, 3))
@@ -166,9 +169,9 @@ class Search:
                 return
             self.say(f"{name}; measure")
             self._measure(trial, built)
-        except (BuildCancelled, KeyboardInterrupt):
+        except (BuildCancelled, KeyboardInterrupt, ConnectionLost, UnreachableError):
             raise
-        except (CompileError, DeviceError) as error:
+        except (CompileError, DeviceError, SmokeFailure) as error:
             if not (self.usual.is_alive and self.best.is_alive):
                 raise  # it is not the candidate's fault
             self._note(replace(trial, state=FAILED, why=str(error).splitlines()[0]))
@@ -180,7 +183,7 @@ class Search:
 
     def _measure(self, trial: Trial, built: Built) -> None:
         begin = self.now()
-        candidate = Candidate(built.bundle, self.target)
+        candidate = Candidate(built.bundle, self.target, self.where)
         try:
             outcome, of_best, of_usual, rounds = self._compared(candidate)
         except BaseException:
@@ -214,6 +217,7 @@ class Search:
         others = [self.usual] if self.best is self.usual else [self.usual, self.best]
         turns = Turns([*others, candidate], self._by)
         of_usual: list[float] = []
+        self.where.settle()
 
         def one() -> float:
             *taken, mine = turns.round()
@@ -258,6 +262,7 @@ class Search:
             return None
         self.say("hold the best against the usual settings once more")
         turns = Turns([self.usual, self.best], self._by)
+        self.where.settle()
 
         def one() -> float:
             usual, best = turns.round()

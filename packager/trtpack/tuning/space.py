@@ -7,7 +7,6 @@ the outputs have to be.
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -127,8 +126,3 @@ def flags(settings: Settings) -> str:
         else:
             parts.append(shlex.join([flag, str(value)]))
     return " ".join(parts)
-
-
-def cpus_here() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

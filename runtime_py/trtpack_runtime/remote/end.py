@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 from ..device import look
 from ..errors import DeviceError, TrtpackError
 from . import condition, lease
+from .candidates import Candidates
 from .place import Place, after_this_process, sweep
 from .tasks import Tasks
 from .wire import ALIVE_S, CHUNK, SILENCE_S, Lost, Receiver, Sender
@@ -63,6 +64,7 @@ class _End:
         tempfile.tempdir = None  # it is where TMPDIR says from now on
         self._facts = look().to_json()
         self._tasks = Tasks(place, self._facts, paths)
+        self._candidates = Candidates(place, paths)
         self._known: Mapping[str, Callable[[Mapping[str, Any]], Answer]] = {
             "lease": self._take_lease,
             "get": self._get,
@@ -73,6 +75,11 @@ class _End:
             "adopt": self._adopt,
             "probe": self._probe,
             "execute": self._execute,
+            "room": self._room,
+            "candidate": lambda request: (self._candidates.start(request), b""),
+            "turn": lambda request: (self._candidates.turn(request), b""),
+            "is_alive": lambda request: (self._candidates.alive(request), b""),
+            "drop": lambda request: (self._candidates.drop(request), b""),
         }
 
     def serve(self) -> NoReturn:
@@ -100,6 +107,7 @@ class _End:
             time.sleep(SILENCE_S)  # another thread is doing it, and ends the process
         self._over.set()
         self._tasks.kill()
+        self._candidates.kill()
         self._taking.acquire(timeout=_PATIENCE_S)
         after_this_process(self._tidy_up)
         os._exit(code)
@@ -228,6 +236,9 @@ class _End:
 
     def _has(self, request: Mapping[str, Any]) -> Answer:
         return {"there": self._place.path(request["name"]).exists()}, b""
+
+    def _room(self, _: Mapping[str, Any]) -> Answer:
+        return {"free_bytes": self._place.free_bytes()}, b""
 
     def _condition(self, _: Mapping[str, Any]) -> Answer:
         return condition.condition(self._facts), b""

@@ -16,6 +16,7 @@ from trtpack.options import Options
 from trtpack.report import BuildReport, EngineReport, TargetReport
 from trtpack.trial_log import open_log
 from trtpack.tuning import search as searching
+from trtpack.tuning.measuring import HERE, Where
 from trtpack.tuning.search import Built, Search
 from trtpack.tuning.space import Setting
 
@@ -33,7 +34,8 @@ class Candidate:
 
     device, is_alive = "cpu", True
 
-    def __init__(self, bundle: Path, target: str) -> None:
+    def __init__(self, bundle: Path, target: str, where: Where) -> None:
+        assert where is HERE
         middle, memory = bundle.read_text().split()
         self._middle, self.memory_bytes = float(middle), int(memory)
         self._random = random.Random(bundle.name)

@@ -74,7 +74,11 @@ def test_settings_as_flags() -> None:
     ("changes", "told"),
     [
         ({"tune": True, "dry_run": True}, "--dry-run"),
-        ({"tune": True, "defer": True}, "--defer"),
+        ({"tune": True, "defer": True}, "on this machine, which --defer does not"),
+        ({"tune": True, "locked": True}, "--locked"),
+        ({"tune": True, "on": "ssh://orin", "dry_run": True}, "--dry-run"),
+        ({"tune": True, "on": "ssh://orin", "defer": True}, "on ssh://orin, which --defer does"),
+        ({"tune": True, "on": "ssh://orin", "locked": True}, "--locked"),
         ({"tune": True, "targets": ("cpu", "orin")}, "for one target"),
         ({"trials": 3}, "--trials is for --tune"),
         ({"budget_minutes": 3.0}, "--budget-minutes is for --tune"),

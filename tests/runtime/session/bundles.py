@@ -83,8 +83,10 @@ def write(
     methods: Mapping[str, Made],
     states: Mapping[str, Any] | None = None,
     stored: Mapping[str, Any] | None = None,
+    variant: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A bundle with the variant ``orin``; ``states`` are the slots' first values."""
+    """A bundle with the variant ``orin``, of which ``variant`` says more; ``states`` are the slots'
+    first values."""
     folder = path.parent / f"{path.name}.parts"
     folder.mkdir()
     first = {f"state.{name}": value for name, value in (states or {}).items()}
@@ -151,6 +153,7 @@ def write(
                 "target": {"name": "orin", "kind": "tensorrt", "sm": "8.7"},
                 "programs": programs,
                 "engines": engines,
+                **(variant or {}),
             }
         },
         "metadata": {},
