@@ -96,4 +96,6 @@ def as_held(array: numpy.ndarray[Any, Any], held: str, slot: str) -> numpy.ndarr
                 hint="build for TensorRT 10 or later",
             )
         return narrow
-    return numpy.ascontiguousarray(array, numpy_dtype(held)).reshape(array.shape)
+    whole: numpy.ndarray[Any, Any]
+    whole = numpy.ascontiguousarray(array, numpy_dtype(held)).reshape(array.shape)
+    return whole
