@@ -67,7 +67,8 @@ def _run(
     sample: GoldenSample,
 ) -> dict[str, Border]:
     found: dict[str, Border] = {}
-    states = {s.slot: attribute(captured.graph_module, s.slot).clone() for s in captured.state}
+    first = {s.slot: attribute(captured.graph_module, s.slot) for s in captured.state}
+    states = {slot: sample.before.get(slot, value).clone() for slot, value in first.items()}
     with torch.no_grad():
         segments.watched(noting(wanted, found)).run(
             assembled.program, sample.inputs, stored, states

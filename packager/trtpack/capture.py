@@ -83,6 +83,12 @@ class Captured:
     notes: tuple[str, ...] = ()
     method: str = "forward"
 
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The state slots that it changes; others it only reads."""
+        results = returned(self.graph_module.graph)
+        return tuple(s.slot for s in self.state if results[s.output].name != s.input)
+
 
 def capture(
     module: torch.nn.Module | torch.export.ExportedProgram,

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,11 +22,17 @@ from .weights import StoredTensor
 
 @dataclass(frozen=True)
 class GoldenSample:
-    """One call of the original model: its tensors in flat order, and the state it left."""
+    """One call of the original model: its tensors in flat order, and the state it left.
+
+    It began with the state that the first samples of the methods in ``follows`` left, which is
+    ``before``; all else had its initial value.
+    """
 
     inputs: tuple[torch.Tensor, ...]
     outputs: tuple[torch.Tensor, ...]
     states: Mapping[str, torch.Tensor]
+    follows: tuple[str, ...] = ()
+    before: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def tensors(self) -> Iterator[StoredTensor]:
         """The sample as the tensors of one file."""
@@ -38,19 +44,43 @@ class GoldenSample:
             yield StoredTensor(f"state.{slot}", value)
 
 
-def record_golden(source: Source, captured: Captured, count: int) -> tuple[GoldenSample, ...]:
-    """Runs the original model, each time from its initial state.
+def record_golden(
+    sources: Sequence[Source], methods: Sequence[Captured], count: int
+) -> list[tuple[GoldenSample, ...]]:
+    """Runs the methods of the original model in their order, each as it is called in earnest.
+
+    A method that has state which methods before it change begins with what their first samples
+    left; every other one begins with the initial state.
 
     Raises:
         ConfigError: it answers numbers that are not finite, which prove nothing.
     """
+    found: dict[str, tuple[GoldenSample, ...]] = {}
+    last: dict[str, str] = {}  # who changed a slot last
+    for source, captured in zip(sources, methods, strict=True):
+        before_it = {last[state.slot] for state in captured.state if state.slot in last}
+        follows = tuple(name for name in found if name in before_it)
+        before = {k: value for name in follows for k, value in found[name][0].states.items()}
+        samples = _recorded(source, captured, count, GoldenSample((), (), {}, follows, before))
+        found[captured.method] = samples
+        if samples:
+            changed = samples[0].states.keys() & set(captured.changed)
+            last |= dict.fromkeys(changed, captured.method)
+    return list(found.values())
+
+
+def _recorded(
+    source: Source, captured: Captured, count: int, begin: GoldenSample
+) -> tuple[GoldenSample, ...]:
+    """The samples of one method, each with the beginning of ``begin``."""
     samples = []
     for call in source.samples(count):
         with unchanged_buffers(source.module):
+            _put(source.module, begin.before)
             outputs = tensors_of(source.run(copied(call)))
             after = dict(source.module.named_buffers())
             states = {s.slot: after[s.slot].clone() for s in captured.state if s.slot in after}
-        samples.append(GoldenSample(tensors_of(call), outputs, states))
+        samples.append(replace(begin, inputs=tensors_of(call), outputs=outputs, states=states))
     for sample in samples:
         for i, value in enumerate(sample.outputs):
             if value.is_floating_point() and not value.isfinite().any():
@@ -61,10 +91,12 @@ def record_golden(source: Source, captured: Captured, count: int) -> tuple[Golde
     return tuple(samples)
 
 
-def run_again(source: Source) -> tuple[torch.Tensor, ...]:
-    """What the original model answers for the first sample, once more."""
+def run_again(source: Source, before: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """What the original model answers for the first sample, which begins with ``before``, once
+    more."""
     call = next(source.samples(1))
     with unchanged_buffers(source.module):
+        _put(source.module, before)
         return tensors_of(source.run(copied(call)))
 
 
@@ -83,6 +115,19 @@ def unchanged_buffers(module: nn.Module) -> Iterator[None]:
             for owner, name, buffer, value in kept:
                 owner._buffers[name] = buffer
                 buffer.copy_(value)
+
+
+def _put(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Gives buffers other values by their full names."""
+    with torch.no_grad():
+        for slot, value in values.items():
+            path, _, name = slot.rpartition(".")
+            buffers = module.get_submodule(path)._buffers
+            present = buffers[name]
+            if present is not None and present.shape == value.shape:
+                present.copy_(value)
+            else:
+                buffers[name] = value.clone()
 
 
 def copied(call: Call) -> Call:

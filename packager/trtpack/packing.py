@@ -149,7 +149,7 @@ def write(
             "schema": "trtpack.bundle/1",
             "producer": f"trtpack {trtpack.__version__}",
             "name": source.name,
-            "requires": _requires(variants),
+            "requires": _requires(models, variants),
             "members": [],
             "methods": {model.method: _method(model) for model in models},
             "state": [
@@ -216,6 +216,7 @@ def _method(model: Model) -> dict[str, Any]:
                 "inputs": [f"input.{k}" for k in range(len(sample.inputs))],
                 "outputs": [f"output.{k}" for k in range(len(sample.outputs))],
                 "states": [f"state.{slot}" for slot in sample.states],
+                "follows": list(sample.follows),
             }
             for i, sample in enumerate(golden)
         ],
@@ -321,8 +322,10 @@ def _cache_names(target: Target) -> tuple[str, str]:
     return f"caches/{target.name}/timing.cache", f"caches/{target.name}/timing.lock.json"
 
 
-def _requires(variants: Sequence[Variant]) -> list[str]:
+def _requires(models: Sequence[Model], variants: Sequence[Variant]) -> list[str]:
     needs = {"format:1"}
+    if any(sample.follows for model in models for sample in model.golden):
+        needs.add("golden:follows")
     for variant in variants:
         segments = [s for one in variant.programs.values() for s in one.program.segments]
         for segment in segments:

@@ -187,8 +187,9 @@ def _finish(
     options, folder = bench.options, bench.folder
     wheels = runtime_members() if options.with_runtime else ()
     with progress.step("run the model for golden samples"):
-        golden = [record_golden(m.source, m.captured, options.samples) for m in methods]
-        turns = record_turns([m.source for m in methods], options.samples)
+        sources, graphs = [m.source for m in methods], [m.captured for m in methods]
+        golden = record_golden(sources, graphs, options.samples)
+        turns = record_turns(sources, options.samples)
     limits, models, held = Limits(options.max_latency_ms, options.max_memory_mb), [], {}
     with progress.step("measure what the precisions cost"):
         for method, samples in zip(methods, golden, strict=True):

@@ -106,7 +106,7 @@ def _judged(
     place, call = loaded.device, loaded.method(method)
 
     def answers(sample: GoldenSample) -> tuple[torch.Tensor, ...]:
-        loaded.reset()
+        loaded.reset(sample.before)
         made = loaded.run(method, [value.to(place) for value in sample.inputs])
         return tuple(value.cpu().clone() for value in made)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Methods called one after the other: what the model answers then, and whether a bundle does.
 
-A golden sample begins with the first values of the state, so it tells little of what one method
-leaves to another.
+A golden sample begins with what the model's methods left, so it tells little of what the bundle's
+own leave to each other.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from .errors import DeviceError, DeviceLostError
 from .execution import LoadedSegment
 from .program import Program, Segment
 from .segment_loading import PORTABLE
-from .smoke import full_float32, golden_samples
+from .smoke import Sample, full_float32, golden_samples
 from .smoke_report import Comparison, Departure, SmokeReport
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def first_departure(module: BundleModule, method: str, report: SmokeReport) -> D
     wrong = _wrong_outputs(module, program, report, samples[number].name)
     segments, bound = module.segments(method), bound_of(described)
     for i, (segment, values) in enumerate(
-        zip(segments, _answers(module, method, samples[number].inputs), strict=True)
+        zip(segments, _answers(module, method, samples[number]), strict=True)
     ):
         for name, value in values.items():
             border = borders.get(name)
@@ -105,9 +105,7 @@ def _wrong_outputs(
     return {value: c.failure or "" for value, c in told.items()}
 
 
-def _answers(
-    module: BundleModule, method: str, inputs: Sequence[torch.Tensor]
-) -> list[dict[str, torch.Tensor]]:
+def _answers(module: BundleModule, method: str, sample: Sample) -> list[dict[str, torch.Tensor]]:
     """What each segment answers, by value name."""
     answers: list[dict[str, torch.Tensor]] = []
 
@@ -120,9 +118,9 @@ def _answers(
 
         return run
 
-    module.reset()
+    module.reset(sample.before)
     with torch.no_grad(), full_float32(), module.watching(noting):
-        module.run(method, inputs)
+        module.run(method, sample.inputs)
     module.reset()
     return answers
 

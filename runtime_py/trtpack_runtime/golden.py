@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inputs of a method as its golden samples have them."""
+"""A method's calls as its golden samples have them: the inputs, and the state before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from .dtypes import DTYPES
 from .errors import ConfigError
 from .module import BundleModule
-from .smoke import golden_samples
+from .smoke import Sample, golden_samples
 
 
 def sample_inputs(module: BundleModule, method: str, number: int = 0) -> list[torch.Tensor]:
@@ -18,16 +18,9 @@ def sample_inputs(module: BundleModule, method: str, number: int = 0) -> list[to
     Raises:
         ConfigError: there is no such method or sample.
     """
-    module.method(method)
-    described = module.bundle.manifest.methods[method]
-    samples = golden_samples(module.bundle, described, module.device)
-    if samples or number:
-        if number >= len(samples):
-            raise ConfigError(
-                f"there is no golden sample {number}, {method}() has {len(samples)}",
-                hint="count from 0",
-            )
-        return list(samples[number].inputs)
+    sample, described = _sample(module, method, number), module.bundle.manifest.methods[method]
+    if sample is not None:
+        return list(sample.inputs)
     return [
         torch.zeros(
             spec.opt or [size if isinstance(size, int) else 1 for size in spec.shape],
@@ -36,3 +29,23 @@ def sample_inputs(module: BundleModule, method: str, number: int = 0) -> list[to
         )
         for spec in described.inputs
     ]
+
+
+def sample_state(module: BundleModule, method: str, number: int = 0) -> dict[str, torch.Tensor]:
+    """The state that a golden sample begins with, as ``BundleModule.reset`` takes it: the slots
+    that do not have their first values; raises as ``sample_inputs``."""
+    sample = _sample(module, method, number)
+    return {} if sample is None else dict(sample.before)
+
+
+def _sample(module: BundleModule, method: str, number: int) -> Sample | None:
+    module.method(method)
+    samples = golden_samples(module.bundle, module.bundle.manifest.methods[method], module.device)
+    if number < len(samples):
+        return samples[number]
+    if samples or number:
+        raise ConfigError(
+            f"there is no golden sample {number}, {method}() has {len(samples)}",
+            hint="count from 0",
+        )
+    return None

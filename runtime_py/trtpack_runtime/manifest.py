@@ -21,6 +21,7 @@ from .manifest_methods import (
     Method,
     TensorSpec,
     borders_json,
+    in_order,
     method_json,
     read_dtype,
     read_method,
@@ -40,10 +41,13 @@ __all__ = [
     "Variant",
     "Weights",
     "borders_json",
+    "in_order",
 ]
 
 _SCHEMA = re.compile(r"trtpack\.bundle/(\d+)")
-_REQUIREMENT = re.compile(r"format:1|torch>=\d+(\.\d+)*|module:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_REQUIREMENT = re.compile(
+    r"format:1|golden:follows|torch>=\d+(\.\d+)*|module:[^\W\d]\w*(\.[^\W\d]\w*)*"
+)
 
 
 @dataclass(frozen=True)
@@ -195,12 +199,14 @@ def _read(top: Place) -> Manifest:
             Place(entry.name, f"members[{i}].name").wrong("a name of its own")
         seen.add(entry.name)
     report, metadata = top.get("report"), top.get("metadata")
+    methods = top["methods"].mapping(read_method)
+    in_order(methods)
     return Manifest(
         name=top["name"].string(),
         producer=top["producer"].string(),
         requires=top["requires"].each(_requirement),
         members=members,
-        methods=top["methods"].mapping(read_method),
+        methods=methods,
         state=top["state"].each(_state),
         weights=_weights(top["weights"]),
         variants=top["variants"].mapping(read_variant),

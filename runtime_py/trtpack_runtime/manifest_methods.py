@@ -6,10 +6,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from . import dims
-from .checked_json import Place
+from .checked_json import MalformedError, Place
 from .dims import Dim
 from .dtypes import DTYPES
 
@@ -32,12 +33,17 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Golden:
-    """A stored call: a safetensors member and its tensors' names, each in the method's order."""
+    """A stored call: a safetensors member and its tensors' names, each in the method's order.
+
+    It begins with the state that the first samples of the methods in ``follows`` left, in their
+    order; with the first values where there is none (``beginnings.py``).
+    """
 
     member: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     states: tuple[str, ...] = ()
+    follows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,7 @@ def method_json(method: Method) -> dict[str, Any]:
                 "inputs": list(g.inputs),
                 "outputs": list(g.outputs),
                 "states": list(g.states),
+                **({"follows": list(g.follows)} if g.follows else {}),
             }
             for g in method.golden
         ],
@@ -132,13 +139,36 @@ def read_dtype(place: Place) -> str:
     return place.string(among=DTYPES)
 
 
+def in_order(methods: Mapping[str, Method]) -> list[str]:
+    """The methods' names, each after those that its samples follow.
+
+    Raises:
+        MalformedError: a sample follows what is no other method with a sample, or methods follow
+            each other in a circle.
+    """
+    for name, method in methods.items():
+        for i, golden in enumerate(method.golden):
+            for k, followed in enumerate(golden.follows):
+                if followed == name or followed not in methods or not methods[followed].golden:
+                    place = Place(followed, f"methods.{name}.golden[{i}].follows[{k}]")
+                    place.wrong("another method with a golden sample")
+    graph = {n: [f for g in m.golden for f in g.follows] for n, m in methods.items()}
+    try:
+        return list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        last, *others = reversed(error.args[1])
+        circle = ", which follows ".join(others)
+        raise MalformedError(f"methods.{last}.golden follows {circle}") from error
+
+
 def _golden(place: Place) -> Golden:
-    states = place.get("states")
+    states, follows = place.get("states"), place.get("follows")
     return Golden(
         place["member"].string(),
         place["inputs"].each(Place.string),
         place["outputs"].each(Place.string),
         states.each(Place.string) if states else (),
+        follows.each(Place.string) if follows else (),
     )
 
 

@@ -24,8 +24,10 @@ from .method_call import MethodCall, OutputPolicy
 from .phases import LoadTimes
 from .resolve import Choice
 from .segment_loading import PORTABLE
-from .smoke import SmokeReport
+from .smoke import Sample, SmokeReport
 from .tracing import is_traced
+
+NO_STATES: Mapping[str, torch.Tensor] = {}
 
 
 class BundleModule(LoadedModule):
@@ -213,8 +215,8 @@ class BundleModule(LoadedModule):
             self._loaded = before
 
     def smoke(self, method: str | None = None, *, degrade: bool = False) -> SmokeReport:
-        """Replays the golden samples of a method, or of all, each from fresh state; the state is
-        as after ``reset`` when it is done.
+        """Replays the golden samples of a method, or of all, each from the state that belongs to
+        it; the state is as after ``reset`` when it is done.
 
         Where outputs are wrong, the report names the segments to blame. With ``degrade`` PyTorch
         runs these from now on, if everything is right then; ``failed_engines`` says so.
@@ -237,11 +239,21 @@ class BundleModule(LoadedModule):
     def _replay(self, method: str) -> SmokeReport:
         described = self._method(method).described
         samples = smoke.golden_samples(self._bundle, described, self.device)
-        return smoke.replay(partial(self._fresh, method), samples, described.tolerance)
+        return smoke.replay(partial(self._proved, method), samples, described.tolerance)
 
-    def reset(self) -> None:
-        """Puts every state slot back to its first value."""
-        self._state.reset()
+    def reset(self, states: Mapping[str, torch.Tensor] = NO_STATES) -> None:
+        """Puts every state slot back to its first value, or to that of ``states``.
+
+        Raises:
+            ConfigError: the bundle has no such slot.
+        """
+        if unknown := sorted(states.keys() - self._state.values.keys()):
+            named = ", ".join(self.states) or "none"
+            raise ConfigError(
+                f"the bundle has no state {unknown[0]!r}, it has {named}",
+                hint="choose one of them",
+            )
+        self._state.reset(states)
 
     @property
     def states(self) -> Mapping[str, torch.Tensor]:
@@ -267,11 +279,11 @@ class BundleModule(LoadedModule):
         self.method(name)
         return self._loaded.calls[name]
 
-    def _fresh(
-        self, method: str, inputs: Sequence[torch.Tensor]
+    def _proved(
+        self, method: str, sample: Sample
     ) -> tuple[list[torch.Tensor], Mapping[str, torch.Tensor]]:
-        self.reset()
-        outputs = self.run(method, inputs)
+        self.reset(sample.before)
+        outputs = self.run(method, sample.inputs)
         states = {name: value.clone() for name, value in self.states.items()}
         self.reset()
         return outputs, states

@@ -12,10 +12,11 @@ import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from .beginnings import state_before
 from .bundle import Bundle
 from .errors import BundleError
 from .manifest import Method
@@ -45,16 +46,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Sample:
-    """Golden tensors: inputs and wanted outputs in the method's order, end states by slot."""
+    """Golden tensors: inputs and wanted outputs in the method's order, end states by slot, and
+    ``before`` the call the values of slots that do not begin with their first."""
 
     name: str
     inputs: tuple[torch.Tensor, ...]
     outputs: Mapping[str, torch.Tensor]
     states: Mapping[str, torch.Tensor]
+    before: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
-Run = Callable[[Sequence[torch.Tensor]], tuple[Sequence[torch.Tensor], Mapping[str, torch.Tensor]]]
-"""From fresh state: a sample's inputs to outputs in order and end states by slot."""
+Run = Callable[[Sample], tuple[Sequence[torch.Tensor], Mapping[str, torch.Tensor]]]
+"""From the sample's own state: its inputs to outputs in order and end states by slot."""
 
 
 def golden_samples(bundle: Bundle, method: Method, device: torch.device) -> list[Sample]:
@@ -76,12 +79,14 @@ def golden_samples(bundle: Bundle, method: Method, device: torch.device) -> list
                 f"{golden.member} has no tensor {error}", hint="build the bundle again"
             ) from error
         named = zip((o.name for o in method.outputs), golden.outputs, strict=True)
+        before = state_before(bundle.manifest, golden, bundle.tensors)
         samples.append(
             Sample(
                 golden.member.removeprefix("golden/").removesuffix(".safetensors"),
                 tuple(tensors[n] for n in golden.inputs),
                 {name: tensors[n] for name, n in named},
                 {n.removeprefix("state."): tensors[n] for n in golden.states},
+                {slot: view.tensor().to(device) for slot, view in before.items()},
             )
         )
     return samples
@@ -107,7 +112,7 @@ def replay(run: Run, samples: Sequence[Sample], tolerances: Mapping[str, Toleran
     comparisons: list[Comparison] = []
     with torch.no_grad(), full_float32():
         for sample in samples:
-            outputs, states = run(sample.inputs)
+            outputs, states = run(sample)
             pairs = [
                 (name, got, want)
                 for got, (name, want) in zip(outputs, sample.outputs.items(), strict=True)

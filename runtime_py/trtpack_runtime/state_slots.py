@@ -56,12 +56,14 @@ class StateSlots:
                 with torch.inference_mode(False), torch.no_grad():
                     self.replace(name, value.clone())
 
-    def reset(self) -> None:
-        """Puts every slot back to its first value."""
+    def reset(self, given: Mapping[str, torch.Tensor]) -> None:
+        """Puts every slot back to its first value, or to a given one."""
         with self.lock, torch.no_grad():
             names = list(self._initial)
-            self.tensors(names)
-            self.keep(names, [self._initial[name].to(self._device) for name in names])
+            types = [value.dtype for value in self.tensors(names)]
+            values = [given.get(name, self._initial[name]) for name in names]
+            moved = [v.to(self._device, kind) for v, kind in zip(values, types, strict=True)]
+            self.keep(names, moved)
 
     def move(self, move: Move, device: torch.device) -> None:
         """Moves every slot to a device."""

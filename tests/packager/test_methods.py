@@ -115,6 +115,8 @@ def test_methods_share_weights_and_each_is_proved(bundle: Any) -> None:
     opened = open_bundle(bundle.path)
     assert set(opened.manifest.methods) == {"tell", "add", "ask"}
     assert [slot.name for slot in opened.manifest.state] == ["kept"]
+    follows = {n: [g.follows for g in m.golden] for n, m in opened.manifest.methods.items()}
+    assert follows == {"tell": [()] * 2, "add": [("tell",)] * 2, "ask": [("add",)] * 2}
     assert sorted(n for n in opened.tensors("weights/0.safetensors") if "fc.weight" in n) == [
         "fc.weight"
     ]

@@ -5,6 +5,7 @@ whose engines compute the bundle's own networks."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,16 @@ def net(network: Network, opened: Bundle) -> Net:
     )
 
 
+def ignoring_state(right: Net) -> Net:
+    """An engine that takes the first value of the state for the state."""
+
+    def compute(*inputs: Any) -> Sequence[Any]:
+        names = zip(right.inputs, inputs, strict=True)
+        return right.compute(*(v * (not name.startswith("state_")) for name, v in names))
+
+    return replace(right, compute=compute)
+
+
 def stored(opened: Bundle) -> Any:
     return opened.tensors("weights/0.safetensors")
 
@@ -96,7 +107,13 @@ def test_methods_share_state_in_a_session(lab: Lab, tmp_path: Path) -> None:
     write_finished(opened, tmp_path / "done.tar", {"orin": tuple(engines)}, {})
     lab.machine(nets)
     session = lab.kept(Session(tmp_path / "done.tar", method=tuple(methods)))
+    assert [g.follows for g in opened.manifest.methods["ask"].golden] == [("add",)]
+    assert session.smoke().passed
     wanted = used(model, model.get_buffer("kept").zero_)
     for _ in range(2):
         for have, want in zip(used(Called(session), session.reset), wanted, strict=True):
             torch.testing.assert_close(have, want, rtol=1e-5, atol=1e-6)
+    session.close()
+    lab.machine({**nets, "ask_0": ignoring_state(nets["ask_0"])})
+    faulty = lab.kept(Session(tmp_path / "done.tar", method=tuple(methods)))
+    assert [(c.sample, c.output) for c in faulty.smoke().failed] == [("ask-0", "output")]

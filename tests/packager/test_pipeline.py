@@ -381,9 +381,9 @@ def test_a_wrong_program_is_never_put_in_place(
     from trtpack import pipeline
 
     def spoiled(*args: Any) -> Any:
-        samples = pipeline_record(*args)
-        wrong = tuple(value + 1 for value in samples[0].outputs)
-        return (dataclasses.replace(samples[0], outputs=wrong),)
+        ((sample, *_),) = pipeline_record(*args)
+        wrong = tuple(value + 1 for value in sample.outputs)
+        return [(dataclasses.replace(sample, outputs=wrong),)]
 
     pipeline_record = pipeline.record_golden
     monkeypatch.setattr(pipeline, "record_golden", spoiled)

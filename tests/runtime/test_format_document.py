@@ -105,7 +105,7 @@ def test_every_key_of_a_program_and_of_a_network_is_explained() -> None:
 
 
 def test_every_requirement_is_explained() -> None:
-    for entry in ("format:1", "torch>=2.6", "module:my_ops"):
+    for entry in ("format:1", "golden:follows", "torch>=2.6", "module:my_ops"):
         Manifest.from_json(manifest_json(requires=[entry]))
         assert f"| `{entry}` |" in DOCUMENT
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tests.runtime.bundles import manifest_json
 from trtpack_runtime.dims import dim
 from trtpack_runtime.errors import BundleError, ConfigError
-from trtpack_runtime.manifest import EngineRef, Manifest
+from trtpack_runtime.manifest import EngineRef, Manifest, in_order
 from trtpack_runtime.tar_layout import Entry
 
 DIGEST = "0123456789abcdef" * 4
@@ -62,6 +63,55 @@ def test_what_it_says() -> None:
     assert manifest.metadata == {"labels": ["cat", "dog"]}
 
 
+def following(**follows: Any) -> dict[str, Any]:
+    """A manifest whose methods each have a sample that follows others."""
+    top = manifest_json()
+    forward = top["methods"].pop("forward")
+    for name, value in follows.items():
+        sample = {**forward["golden"][0], "follows": value}
+        top["methods"][name] = {**forward, "golden": [sample]}
+    return top
+
+
+def test_samples_follow_other_methods() -> None:
+    value = following(c=["b"], b=["a"], a=[], d=["a", "c"])
+    manifest = Manifest.from_json(value)
+    assert manifest.methods["d"].golden[0].follows == ("a", "c")
+    assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+    assert "follows" not in manifest.to_json()["methods"]["a"]["golden"][0]
+    order = in_order(manifest.methods)
+    assert sorted(order) == ["a", "b", "c", "d"]
+    assert order.index("a") < order.index("b") < order.index("c") < order.index("d")
+    methods = {**manifest.methods, "z": replace(manifest.methods["a"], golden=())}
+    assert sorted(in_order(methods)) == ["a", "b", "c", "d", "z"]
+
+
+OTHER = "wants another method with a golden sample"
+
+
+@pytest.mark.parametrize(
+    ("follows", "complaint"),
+    [
+        ({"a": ["b"]}, rf'methods\.a\.golden\[0\]\.follows\[0\] {OTHER}, has "b"'),
+        ({"a": [], "b": ["a", "b"]}, rf'methods\.b\.golden\[0\]\.follows\[1\] {OTHER}, has "b"'),
+        ({"a": ["b"], "b": ["a"]}, r"methods\.(a|b)\.golden follows (b, which follows a|a, which)"),
+        ({"a": ["c"], "b": ["a"], "c": ["b"], "d": []}, r"methods\.[abc]\.golden follows .*which"),
+        ({"a": "b"}, r"follows wants a list"),
+        ({"a": [3]}, r"follows\[0\] wants a string"),
+    ],
+)
+def test_what_cannot_be_followed_is_named(follows: Any, complaint: str) -> None:
+    with pytest.raises(BundleError, match=f"malformed manifest: .*{complaint}"):
+        Manifest.from_json(following(**follows))
+
+
+def test_a_sample_that_is_not_there_is_not_followed() -> None:
+    value = following(a=["b"], b=[])
+    value["methods"]["b"]["golden"] = []
+    with pytest.raises(BundleError, match=rf'a\.golden\[0\]\.follows\[0\] {OTHER}, has "b"'):
+        Manifest.from_json(value)
+
+
 LEVELS = ("", "methods/forward/", "methods/forward/inputs/0/", "weights/", "variants/cpu/",
           "variants/cpu/engines/forward_0/")  # fmt: skip
 
@@ -72,13 +122,15 @@ def test_unknown_keys_are_ignored(where: str) -> None:
     assert Manifest.from_json(value) == Manifest.from_json(manifest_json())
 
 
-@pytest.mark.parametrize("requires", [["format:1", "torch>=2.6"], ["module:my_ops.sub"], []])
+@pytest.mark.parametrize(
+    "requires", [["format:1", "torch>=2.6"], ["module:my_ops.sub"], ["golden:follows"], []]
+)
 def test_known_requirements(requires: list[str]) -> None:
     assert Manifest.from_json(manifest_json(requires=requires)).requires == tuple(requires)
 
 
-@pytest.mark.parametrize("text", ["format:2", "sandbox", "torch>=", "torch>2.6", "module:a b",
-                                  "module:os;x", "torch>=2.6\n"])  # fmt: skip
+@pytest.mark.parametrize("text", ["format:2", "golden:", "sandbox", "torch>=", "torch>2.6",
+                                  "module:a b", "module:os;x", "torch>=2.6\n"])  # fmt: skip
 def test_unknown_requirements_are_refused(text: str) -> None:
     with pytest.raises(BundleError, match="which this runtime does not know") as caught:
         Manifest.from_json(manifest_json(requires=["format:1", text]))

@@ -26,11 +26,13 @@ FOLDER = Path(__file__).parents[1] / "fixtures" / "bundles"
 DIGESTS = {
     "1-first": "6ddbc2c4e40a3db6485c4ab6f82e98403d40522846fcce44dc08514f3d67266d",
     "1-limits-borders": "6796b2ee3e95962be8fbccbda0310fad38bc5904035da5427e5dce76b4abd45c",
+    "1-methods": "0679ad0c60ada44446a9f03134bd1b6e2f1c79ad6181f6d4f0a033754647c932",
 }
 """What each was when it was added."""
+METHODS = "1-methods"
 
 
-@pytest.fixture(params=sorted(DIGESTS))
+@pytest.fixture(params=sorted(DIGESTS.keys() - {METHODS}))
 def path(request: pytest.FixtureRequest) -> Path:
     return FOLDER / f"{request.param}.tar"
 
@@ -81,6 +83,21 @@ def test_an_older_bundle_runs(path: Path) -> None:
     assert not torch.equal(first, second)  # the buffer counts calls
     assert torch.equal(first, again["scores"])
     assert again["rank"].dtype is torch.int64
+
+
+def test_an_older_bundles_methods_are_proved_from_the_first_state() -> None:
+    torch = pytest.importorskip("torch")
+    from trtpack_runtime import load
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no engine of its fits this machine
+        module = load(FOLDER / f"{METHODS}.tar", device="cpu")
+    assert module.bundle.manifest.requires == ("format:1",)
+    report = module.smoke()
+    assert report.passed, report
+    assert {c.sample for c in report.comparisons} == {"ask-0", "ask-1", "tell-0", "tell-1"}
+    module.tell(torch.ones(2, 4))
+    assert torch.equal(module.ask(torch.ones(1)), module.states["total"])
 
 
 @pytest.mark.parametrize(

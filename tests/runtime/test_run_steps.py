@@ -95,7 +95,7 @@ class Subject:
     def smoke(self, method: str) -> SmokeReport:
         return smoke()
 
-    def reset(self) -> None:
+    def reset(self, method: str | None = None) -> None:
         self.journal.append("reset")
 
     def told(self, name: str, value: Any, values: bool = False) -> TensorFacts:

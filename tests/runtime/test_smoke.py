@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -79,12 +78,12 @@ def test_end_states_are_judged_and_the_worst_is_named() -> None:
         "forward-0", (torch.ones(2),), {"y": torch.ones(2)}, {"cache": torch.tensor([5, 6])}
     )
     report = smoke.replay(
-        lambda inputs: ([inputs[0] * 1.1], {"cache": torch.tensor([5, 7])}), [sample], {}
+        lambda one: ([one.inputs[0] * 1.1], {"cache": torch.tensor([5, 7])}), [sample], {}
     )
     assert [c.output for c in report.failed] == ["y", "state cache"]
     with pytest.raises(SmokeFailure, match="2 of 2 outputs wrong, worst is 'state cache' of"):
         report.raise_for_failure()
-    assert smoke.replay(lambda i: (i, {"cache": torch.tensor([5, 6])}), [sample], {}).passed
+    assert smoke.replay(lambda i: (i.inputs, {"cache": torch.tensor([5, 6])}), [sample], {}).passed
 
 
 def test_the_worst_failure_comes_before_a_passed_output_with_a_larger_error() -> None:
@@ -100,7 +99,7 @@ def test_the_worst_failure_comes_before_a_passed_output_with_a_larger_error() ->
 def test_samples_are_judged_without_tf32() -> None:
     seen = []
 
-    def run(inputs: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    def run(sample: smoke.Sample) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
         seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
         return [torch.ones(1)], {}
 
@@ -121,7 +120,7 @@ def test_samples_are_judged_without_old_arms_bfloat16(
     monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(version))
     seen = []
 
-    def run(inputs: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    def run(sample: smoke.Sample) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
         seen.append(bool(torch.backends.mkldnn.enabled))
         return [torch.ones(1)], {}
 

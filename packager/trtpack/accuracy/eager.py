@@ -32,7 +32,7 @@ def answers(
     places = (*output_names(captured).values(), *(state.output for state in captured.state))
     found = []
     for sample in golden:
-        given = named_inputs(captured, sample.inputs)
+        given = named_inputs(captured, sample.inputs, sample.before)
         with full_float32():
             made = run_graph(graph, given, prepare=round_products if tf32 else None)
         found.append(tuple(made[place] for place in places))

@@ -70,7 +70,8 @@ class Gate:
 
     def noise(self, source: Source) -> Noise:
         """What golden samples have to tolerate: the model run again, and the plan's types."""
-        found = {"repeat": figures_of(self.names, [run_again(source)], self.wanted[:1])}
+        again = run_again(source, self.golden[0].before)
+        found = {"repeat": figures_of(self.names, [again], self.wanted[:1])}
         if self.request is not None:
             found["precision"] = self.in_types
         return Noise(len(self.golden), found)
@@ -104,7 +105,7 @@ class Gate:
             return None
         captured = self.lowered.captured
         worst = min(range(len(self.golden)), key=self._cosine_of)
-        sample = named_inputs(captured, self.golden[worst].inputs)
+        sample = named_inputs(captured, self.golden[worst].inputs, self.golden[worst].before)
         if self.metric is not None and not self.budgets:
             found = guilty(self.lowered, sample)[:3]
             return Mended(tuple(found), float("nan"), False) if found else None

@@ -23,6 +23,8 @@ Watch = Callable[[fx.Node, Any], Any]
 Prepare = Callable[[fx.Node, Any], Any]
 """Told each call and its arguments by position; what it answers is called with."""
 
+INITIAL: Mapping[str, torch.Tensor] = {}
+
 
 def run_graph(
     module: fx.GraphModule,
@@ -38,12 +40,16 @@ def run_graph(
     return tuple(value for value in answered if isinstance(value, torch.Tensor))
 
 
-def named_inputs(captured: Captured, sample: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A sample's tensors in flat order, and the initial state, by placeholder."""
+def named_inputs(
+    captured: Captured, sample: Sequence[torch.Tensor], before: Mapping[str, torch.Tensor] = INITIAL
+) -> dict[str, torch.Tensor]:
+    """A sample's tensors in flat order, and the state by placeholder: ``before`` by slot, else the
+    initial values."""
     names = [name for name in captured.inputs if name is not None]
     given = dict(zip(names, sample, strict=True))
     for state in captured.state:
-        given[state.input] = attribute(captured.graph_module, state.slot).clone()
+        value = before.get(state.slot, attribute(captured.graph_module, state.slot))
+        given[state.input] = value.clone()
     return given
 
 

@@ -15,7 +15,7 @@ from trtpack_runtime.engines import LoadContext, Verdict, tensorrt_module
 from trtpack_runtime.engines._find import imported
 from trtpack_runtime.errors import BundleError, ConfigError, DeviceError, InternalError
 from trtpack_runtime.execution import LoadedSegment
-from trtpack_runtime.golden import sample_inputs
+from trtpack_runtime.golden import sample_inputs, sample_state
 from trtpack_runtime.module import BundleModule
 from trtpack_runtime.network import Network
 from trtpack_runtime.resolve import Candidate, Choice
@@ -92,8 +92,10 @@ def subject(bundle: Bundle, found: FoundSegment, device: torch.device, sample: i
 
         return run
 
+    given = sample_inputs(module, method, sample)
+    module.reset(sample_state(module, method, sample))
     with module.watching(watch):
-        module.run(method, sample_inputs(module, method, sample))
+        module.run(method, given)
     module.reset()
     return Subject(found, found.network, module, inputs)
 

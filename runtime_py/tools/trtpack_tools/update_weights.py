@@ -19,6 +19,7 @@ import torch
 
 from trtpack_runtime import __version__, smoke
 from trtpack_runtime.atomic import cannot_write
+from trtpack_runtime.beginnings import state_before
 from trtpack_runtime.borders import noting
 from trtpack_runtime.bundle import Bundle, Member, open_bundle
 from trtpack_runtime.compiling import Source
@@ -27,7 +28,15 @@ from trtpack_runtime.engines import Verdict
 from trtpack_runtime.errors import BundleError, ConfigError
 from trtpack_runtime.execution import Segments
 from trtpack_runtime.loading import DegradedWarning, load
-from trtpack_runtime.manifest import Border, EngineRef, Golden, Manifest, Method, Variant
+from trtpack_runtime.manifest import (
+    Border,
+    EngineRef,
+    Golden,
+    Manifest,
+    Method,
+    Variant,
+    in_order,
+)
 from trtpack_runtime.new_values import Contents, contents_of
 from trtpack_runtime.program import Program, Segment
 from trtpack_runtime.recipes import sources
@@ -38,7 +47,7 @@ from trtpack_runtime.safetensors import TensorView, open_safetensors, write_safe
 from trtpack_runtime.samples import StoredTensor
 from trtpack_runtime.segment_loading import load_segments
 from trtpack_runtime.segments import TENSORRT_KINDS
-from trtpack_runtime.smoke import Sample, SmokeReport
+from trtpack_runtime.smoke import SmokeReport
 
 from .new_weights import read_state, write_stored
 
@@ -199,7 +208,9 @@ def _golden(
     stored = {name: view.tensor() for name, view in views.items()}
     written: dict[str, Path] = {}
     methods: dict[str, Method] = {}
-    for name, method in bundle.manifest.methods.items():
+    left: dict[str, dict[str, torch.Tensor]] = {}
+    for name in in_order(bundle.manifest.methods):
+        method = bundle.manifest.methods[name]
         if not method.golden:
             continue
         variant = _most_portable(bundle.manifest, name)
@@ -211,11 +222,13 @@ def _golden(
         for golden, sample in zip(method.golden, samples, strict=True):
             borders.append({})
             watched = segments.watched(noting(known, borders[-1]))
-            made = _run(bundle, watched, program, stored, sample)
+            before = state_before(bundle.manifest, golden, left.__getitem__)
+            made = _run(bundle, watched, program, stored, sample.inputs, before)
             _check_finite(method, *made)
             path = folder / f"golden-{len(written)}"
             write_safetensors(path, _tensors(bundle, golden, *made))
             written[golden.member] = path
+            left[golden.member] = {f"state.{slot}": value for slot, value in made[1].items()}
         methods[name] = replace(method, borders=tuple(borders))
     return written, methods
 
@@ -225,11 +238,13 @@ def _run(
     segments: Segments,
     program: Program,
     stored: Mapping[str, torch.Tensor],
-    sample: Sample,
+    inputs: Sequence[torch.Tensor],
+    before: Mapping[str, torch.Tensor],
 ) -> tuple[list[torch.Tensor], Mapping[str, torch.Tensor]]:
-    states = {slot.name: stored[slot.initial].clone() for slot in bundle.manifest.state}
+    states = {slot.name: stored[slot.initial] for slot in bundle.manifest.state} | dict(before)
+    states = {name: value.clone() for name, value in states.items()}
     with torch.no_grad():
-        outputs, after = segments.run(program, sample.inputs, stored, states)
+        outputs, after = segments.run(program, inputs, stored, states)
     return [value for value in outputs if isinstance(value, torch.Tensor)], {**states, **after}
 
 

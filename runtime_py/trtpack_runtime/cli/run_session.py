@@ -36,6 +36,7 @@ class SessionSubject:
 
     def __init__(self, session: Session, settings: Mapping[str, Any]) -> None:
         self.session, self.settings = session, settings
+        self._before: dict[str | None, Mapping[str, Array]] = {}
 
     @classmethod
     def load(
@@ -144,9 +145,16 @@ class SessionSubject:
         """Replays a method's golden samples."""
         return self.session.smoke(method)
 
-    def reset(self) -> None:
-        """Puts the state back to its first values."""
-        self.session.reset()
+    def reset(self, method: str | None = None) -> None:
+        """Puts the state back to its first values, or to what a method's first golden sample
+        begins with."""
+        if method not in self._before:
+            self._before[method] = self._state(method) if method else {}
+        self.session.reset(self._before[method])
+
+    def _state(self, method: str) -> Mapping[str, Array]:
+        samples = smoke_numpy.golden_samples(self.bundle, self.bundle.manifest.methods[method])
+        return smoke_numpy.known(samples[0].before, self.session.states) if samples else {}
 
     def told(self, name: str, value: Array, values: bool = False) -> TensorFacts:
         """What to say of an array."""

@@ -107,7 +107,7 @@ def run_steps(
         _call(subject, run, calls[run.name], settings, say)
         if settings.plan is not None:
             with watch.during() as readings:
-                run.bench = _measured(subject, run, calls[run.name], settings.plan)
+                run.bench = _measured(subject, run, calls[run.name], settings)
             if on_gpu or watch.of_machine:
                 run.vitals = watch.vitals(readings)
             say(run_text.latency(run, report))
@@ -162,7 +162,7 @@ def _call(
 ) -> None:
     if not settings.files and settings.output is None:
         return
-    subject.reset()
+    subject.reset(_of_sample(run, settings))
     values = subject.call(run.name, inputs)
     described = subject.bundle.manifest.methods[run.name].outputs
     named = dict(zip((spec.name for spec in described), values, strict=True))
@@ -174,16 +174,22 @@ def _call(
         say(f"\nwrote {settings.output}")
 
 
-def _measured(subject: Subject, run: MethodRun, inputs: Sequence[Any], plan: Plan) -> Bench:
+def _of_sample(run: MethodRun, settings: Settings) -> str | None:
+    """The method, where its golden sample is called, with the state that belongs to it."""
+    return None if settings.files else run.name
+
+
+def _measured(subject: Subject, run: MethodRun, inputs: Sequence[Any], settings: Settings) -> Bench:
     """The method's figures. State is put back before every call: one that goes on and on would
     leave a cache's end behind."""
     stateful = bool(subject.bundle.manifest.state)
-    subject.reset()
+    reset = partial(subject.reset, _of_sample(run, settings))
+    reset()
     found = bench(
         partial(subject.call, run.name, inputs),
         subject.clock,
-        plan,
-        prepare=subject.reset if stateful else None,
+        settings.plan or Plan(),
+        prepare=reset if stateful else None,
         items_per_call=_items(subject.bundle.manifest.methods[run.name], run),
     )
     subject.reset()

@@ -80,8 +80,9 @@ class Subject(Protocol):
     def smoke(self, method: str) -> SmokeReport:
         """Replays a method's golden samples."""
 
-    def reset(self) -> None:
-        """Puts the state back to its first values."""
+    def reset(self, method: str | None = None) -> None:
+        """Puts the state back to its first values, or to what a method's first golden sample
+        begins with."""
 
     def told(self, name: str, value: Any, values: bool = False) -> TensorFacts:
         """What to say of a tensor; with ``values`` also its least and largest."""

@@ -13,7 +13,7 @@ import torch
 
 from ..bundle import Bundle
 from ..clocks import Clock, clock_of
-from ..golden import sample_inputs
+from ..golden import sample_inputs, sample_state
 from ..input_check import check_inputs
 from ..loading import DegradedWarning, load
 from ..module import BundleModule
@@ -33,6 +33,7 @@ class TorchSubject:
         self.module = module
         self.settings = dict(settings)
         self._degrade = False
+        self._before: dict[str | None, Mapping[str, torch.Tensor]] = {}
         self._first_answer: float | None = None
         if module.device.type == "cpu":
             self.settings["threads"] = torch.get_num_threads()
@@ -134,9 +135,12 @@ class TorchSubject:
         unless the run is strict."""
         return self.module.smoke(method, degrade=self._degrade)
 
-    def reset(self) -> None:
-        """Puts the state back to its first values."""
-        self.module.reset()
+    def reset(self, method: str | None = None) -> None:
+        """Puts the state back to its first values, or to what a method's first golden sample
+        begins with."""
+        if method not in self._before:
+            self._before[method] = sample_state(self.module, method) if method else {}
+        self.module.reset(self._before[method])
 
     def told(self, name: str, value: torch.Tensor, values: bool = False) -> TensorFacts:
         """What to say of a tensor."""

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..bundle import Bundle
 from ..smoke_report import SmokeReport
 from . import smoke_numpy
 from .arrays import DeviceArray
-from .smoke_numpy import Value
+from .smoke_numpy import Sample, Value
 
 if TYPE_CHECKING:
     import numpy
@@ -24,11 +24,11 @@ class Runs(Protocol):
     @property
     def states(self) -> Mapping[str, DeviceArray]: ...
     def run(self, inputs: Any, *, method: str | None = None) -> Mapping[str, Any]: ...
-    def reset(self) -> None: ...
+    def reset(self, states: Mapping[str, Any] = ...) -> None: ...
 
 
 def proved(session: Runs, methods: Iterable[str]) -> SmokeReport:
-    """Replays the golden samples of methods, each from fresh state, and puts the state back."""
+    """Replays the golden samples of methods, each from its own state, and puts the state back."""
     manifest, report = session.bundle.manifest, SmokeReport(())
     slots = {slot.name: slot.dtype for slot in manifest.state}
     for method in methods:
@@ -36,12 +36,12 @@ def proved(session: Runs, methods: Iterable[str]) -> SmokeReport:
         types = {spec.name: spec.dtype for spec in described.outputs}
 
         def run(
-            inputs: Sequence[numpy.ndarray[Any, Any]],
+            sample: Sample,
             method: str = method,
             types: Mapping[str, str] = types,
         ) -> tuple[dict[str, Value], dict[str, Value]]:
-            session.reset()
-            outputs = session.run(list(inputs), method=method)
+            session.reset(smoke_numpy.known(sample.before, session.states))
+            outputs = session.run(list(sample.inputs), method=method)
             states = {name: array.numpy() for name, array in session.states.items()}
             session.reset()
             return (

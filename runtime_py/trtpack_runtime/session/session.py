@@ -27,10 +27,11 @@ from .proof import proved
 from .route import Route
 from .staging import SessionFuture
 from .start import Opened, Options, opened
-from .stored import Constant, first_states, place_constants
+from .stored import Constant, as_held, first_states, place_constants
 from .work import Work, check_shapes
 
 Graphs = Literal["auto", "on", "off"]
+NO_STATES: Mapping[str, Any] = {}
 
 
 class Session:
@@ -318,17 +319,30 @@ class Session:
             _, route, given = self._given(inputs, method)
             check_shapes(route, given)
 
-    def reset(self) -> None:
-        """Puts every state slot back to its first value."""
+    def reset(self, states: Mapping[str, Any] = NO_STATES) -> None:
+        """Puts every state slot back to its first value, or to that of ``states``, numpy arrays.
+
+        Raises:
+            ConfigError: the session has no such slot.
+        """
         with self._lock:
             work = self._ready()
+            if unknown := sorted(states.keys() - work.states.keys()):
+                raise ConfigError(
+                    f"the session has no state {unknown[0]!r}, it has {', '.join(work.states)}",
+                    hint="name slots of the methods it runs",
+                )
+            given = {
+                name: as_held(value, work.states[name].dtype, f"the state {name}")
+                for name, value in states.items()
+            }
             work.cuda.use()
-            for state in work.states.values():
-                state.reset(work.stream)
+            for name, state in work.states.items():
+                state.reset(work.stream, given.get(name))
 
     def smoke(self, method: str | None = None) -> SmokeReport:
-        """Replays the golden samples of a method, or of all, each from fresh state; the state is
-        as after ``reset`` when it is done."""
+        """Replays the golden samples of a method, or of all, each from the state that belongs to
+        it; the state is as after ``reset`` when it is done."""
         names = self.methods if method is None else (self._route(method).method,)
         with self._lock:
             return proved(self, names)

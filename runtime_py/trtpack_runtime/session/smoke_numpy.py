@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..beginnings import state_before
 from ..bundle import Bundle
 from ..dtypes import DTYPES, by_safetensors
 from ..errors import BundleError
@@ -40,16 +41,18 @@ class Value:
 
 @dataclass(frozen=True)
 class Sample:
-    """Golden arrays: inputs and wanted outputs in the method's order, end states by slot."""
+    """Golden arrays: inputs and wanted outputs in the method's order, end states by slot, and
+    ``before`` the call the values of slots that do not begin with their first."""
 
     name: str
     inputs: tuple[Array, ...]
     outputs: Mapping[str, Value]
     states: Mapping[str, Value]
+    before: Mapping[str, Array] = field(default_factory=dict)
 
 
-Run = Callable[[Sequence["Array"]], tuple[Mapping[str, Value], Mapping[str, Value]]]
-"""From fresh state: a sample's inputs to outputs and end states by name."""
+Run = Callable[[Sample], tuple[Mapping[str, Value], Mapping[str, Value]]]
+"""From the sample's own state: its inputs to outputs and end states by name."""
 
 
 def golden_samples(bundle: Bundle, method: Method) -> list[Sample]:
@@ -67,12 +70,14 @@ def golden_samples(bundle: Bundle, method: Method) -> list[Sample]:
                     f"{golden.member} has no tensor {name!r}", hint="build the bundle again"
                 )
         named = zip((o.name for o in method.outputs), golden.outputs, strict=True)
+        before = state_before(bundle.manifest, golden, bundle.tensors)
         samples.append(
             Sample(
                 golden.member.removeprefix("golden/").removesuffix(".safetensors"),
                 tuple(stored_array(views[n]) for n in golden.inputs),
                 {name: _value(views[n]) for name, n in named},
                 {n.removeprefix("state."): _value(views[n]) for n in golden.states},
+                {slot: stored_array(view) for slot, view in before.items()},
             )
         )
     return samples
@@ -82,13 +87,18 @@ def replay(run: Run, samples: Sequence[Sample], tolerances: Mapping[str, Toleran
     """Runs every sample and judges every output and end state."""
     comparisons = []
     for sample in samples:
-        outputs, states = run(sample.inputs)
+        outputs, states = run(sample)
         pairs = [(name, outputs[name], want) for name, want in sample.outputs.items()]
         pairs += [(f"state {k}", states[k], want) for k, want in sample.states.items()]
         for name, got, want in pairs:
             bound = tolerances.get(name.removeprefix("state "))
             comparisons.append(judge(sample.name, name, got, want, bound))
     return SmokeReport(tuple(comparisons))
+
+
+def known(before: Mapping[str, Array], slots: Container[str]) -> dict[str, Array]:
+    """Of the state that a sample begins with what a session has, which may run a few methods."""
+    return {slot: value for slot, value in before.items() if slot in slots}
 
 
 def judge(

@@ -38,13 +38,14 @@ class State:
         """Makes the next value the present one."""
         self._turn, self.shape = 1 - self._turn, shape
 
-    def reset(self, stream: Any) -> None:
-        """Puts the first value back, after what the stream has to do."""
-        block = self._places[self._turn].of(self._first.nbytes)
-        self.shape = self._first.shape
-        if self._first.nbytes:
-            address = self._first.ctypes.data
-            self._cuda.copy_in(block.address, address, self._first.nbytes, stream)
+    def reset(self, stream: Any, given: numpy.ndarray[Any, Any] | None = None) -> None:
+        """Puts the first value back, or a given one of the type it has on the GPU, after what the
+        stream has to do."""
+        value = self._first if given is None else given
+        block = self._places[self._turn].of(value.nbytes)
+        self.shape = value.shape
+        if value.nbytes:
+            self._cuda.copy_in(block.address, value.ctypes.data, value.nbytes, stream)
             self._cuda.wait(stream)
 
     def drop(self) -> None:

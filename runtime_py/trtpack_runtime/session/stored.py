@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..bundle import Bundle
-from ..dtypes import by_safetensors
 from ..errors import BundleError
 from ..safetensors import TensorView
 from .arrays import Shape, numpy_dtype, stored_array
@@ -78,11 +77,18 @@ def _first_value(bundle: Bundle, name: str, held: str, slot: str) -> numpy.ndarr
     Raises:
         BundleError: there is none, or it has integers that an engine of TensorRT 8 cannot take.
     """
+    return as_held(stored_array(stored(bundle, name)), held, slot)
+
+
+def as_held(array: numpy.ndarray[Any, Any], held: str, slot: str) -> numpy.ndarray[Any, Any]:
+    """An array in the type it has on the GPU.
+
+    Raises:
+        BundleError: it has integers that an engine of TensorRT 8 cannot take.
+    """
     import numpy
 
-    view = stored(bundle, name)
-    array = stored_array(view)
-    if by_safetensors(view.dtype).name == "INT64" and held == "INT32":
+    if array.dtype == numpy.int64 and held == "INT32":
         narrow = array.astype(numpy.int32)
         if not numpy.array_equal(narrow, array):
             raise BundleError(
@@ -90,4 +96,6 @@ def _first_value(bundle: Bundle, name: str, held: str, slot: str) -> numpy.ndarr
                 hint="build for TensorRT 10 or later",
             )
         return narrow
-    return numpy.ascontiguousarray(array, numpy_dtype(held)).reshape(view.shape)
+    whole: numpy.ndarray[Any, Any]
+    whole = numpy.ascontiguousarray(array, numpy_dtype(held)).reshape(array.shape)
+    return whole

@@ -75,6 +75,8 @@ class Made:
     golden: Mapping[str, Any] | None = None
     aten: Mapping[str, Any] | None = None
     """The graph of a last segment that needs PyTorch."""
+    follows: Sequence[str] = ()
+    """The methods whose golden samples its own begins after."""
 
 
 def write(
@@ -206,6 +208,7 @@ def _method(name: str, made: Made) -> dict[str, Any]:
         "inputs": [k for k in golden if k.startswith("input.")],
         "outputs": [k for k in golden if k.startswith("output.")],
         "states": [k for k in golden if k.startswith("state.")],
+        "follows": list(made.follows),
     }
     return {
         "inputs": inputs,

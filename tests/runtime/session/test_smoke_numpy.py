@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy
 import pytest
 
-from tests.runtime.session.bundles import Made
+from tests.runtime.session.bundles import Made, Stored
 from tests.runtime.session.conftest import Lab
 from tests.runtime.session.nets import COUNT, DOUBLE, NETS, some
-from trtpack_runtime.errors import SmokeFailure
+from tests.runtime.session.trt_double import Net
+from trtpack_runtime.bundle import Member, open_bundle
+from trtpack_runtime.errors import BundleError, ConfigError, SmokeFailure
+from trtpack_runtime.rewrite import rewrite
+from trtpack_runtime.safetensors import Encoded
 from trtpack_runtime.session import smoke_numpy
 from trtpack_runtime.session.smoke_numpy import Value
 
@@ -46,6 +51,94 @@ def test_end_states_are_judged_from_fresh_state(lab: Lab) -> None:
         assert [c.output for c in report.comparisons] == ["y", "state s"]
         assert report.passed
     assert session.states["s"].numpy().tolist() == [5, 5, 5]
+
+
+def chained(wrong: bool = False) -> dict[str, Made]:
+    """Methods that count on in one slot, and look at it, each sample after the others'."""
+    x, y, net = COUNT.inputs, COUNT.outputs, "forgets" if wrong else "count"
+    to = {"x": "x", "s": "s_in"}
+    peek = [("peek_0", net, to, {"y": "y", "t": "unused"})]
+    first = Made(x, y, [("first_0", "count", to, {"y": "y", "t": "s_out"})], states=COUNT.states)
+    then = replace(first, segments=[("then_0", *first.segments[0][1:])])
+    last = Made(x, y, peek, states=[("s", "s_in", "s_in")])
+    return {
+        "first": golden(first, input_0=ZERO, output_0=ZERO + 5, state_s=ZERO + 6),
+        "then": replace(
+            golden(then, input_0=ZERO + 1, output_0=ZERO + 7, state_s=ZERO + 7), follows=["first"]
+        ),
+        "last": replace(
+            golden(last, input_0=ZERO, output_0=ZERO + 7, state_s=ZERO + 7), follows=["then"]
+        ),
+    }
+
+
+FORGETS = Net(NETS["count"].inputs, NETS["count"].outputs, lambda x, s: [x + 5, s])
+
+
+def test_samples_begin_with_what_others_left(lab: Lab) -> None:
+    made = chained()
+    for methods in (("first", "then", "last"), ("last",), ("then", "last")):
+        session = lab.session(NETS, made, states={"s": ZERO + 5}, method=methods)
+        for _ in range(2):
+            report = session.smoke()
+            assert report.passed, report
+            assert [c.sample for c in report.comparisons if c.output == "y"] == [
+                f"{name}-0" for name in methods
+            ]
+        assert session.states["s"].numpy().tolist() == [5, 5, 5]
+
+
+def test_an_engine_that_ignores_the_state_fails(lab: Lab) -> None:
+    nets = {**NETS, "forgets": FORGETS}
+    session = lab.session(nets, chained(wrong=True), states={"s": ZERO + 5}, method="last")
+    assert [c.output for c in session.smoke().failed] == ["y"]
+    last = chained(wrong=True)["last"]
+    alone = golden(last, input_0=ZERO, output_0=ZERO + 5, state_s=ZERO + 5)
+    proved = lab.session(nets, {"last": alone}, states={"s": ZERO + 5}, method="last").smoke()
+    assert proved.passed, "from the first state nothing is noticed"
+
+
+def test_a_slot_that_no_method_of_the_session_has_is_left_out(lab: Lab) -> None:
+    counted = chained()
+    other = golden(DOUBLE, input_0=some(), output_0=2 * some())
+    methods = {**counted, "forward": replace(other, follows=["then"])}
+    session = lab.session(NETS, methods, states={"s": ZERO + 5})
+    assert session.smoke().passed
+    with pytest.raises(ConfigError, match="the session has no state 's'"):
+        session.reset({"s": ZERO})
+
+
+def test_state_is_put_where_it_is_asked_for(lab: Lab) -> None:
+    session = lab.session(NETS, COUNT, states={"s": ZERO})
+    session.reset({"s": ZERO + 2})
+    assert session.run([ZERO])["y"].tolist() == [2, 2, 2]
+    session.reset({"s": numpy.float64(ZERO + 4)})
+    assert session.run([ZERO])["y"].tolist() == [4, 4, 4]
+    session.reset()
+    assert session.run([ZERO])["y"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("states", [("s",), ("other",)])
+def test_what_a_followed_sample_lacks_is_named(lab: Lab, states: tuple[str, ...]) -> None:
+    made = chained()
+    path = lab.bundle(NETS, made, states={"s": ZERO})
+    opened = open_bundle(path)
+    first = made["first"].golden or {}
+    stored = [Stored(k, v) for k, v in first.items() if k != "state.s"]
+    manifest = opened.manifest
+    if states == ("other",):
+        stored.append(Stored("state.other", ZERO))
+        method = manifest.methods["first"]
+        sample = replace(method.golden[0], states=("state.other",))
+        methods = {**manifest.methods, "first": replace(method, golden=(sample,))}
+        manifest = replace(manifest, methods=methods)
+    member = Member("golden/first-0.safetensors", Encoded(stored))
+    rewrite(opened, path.with_suffix(".new"), manifest=manifest, add=[member])
+    broken = open_bundle(path.with_suffix(".new"))
+    told = "no tensor 'state.s'" if states == ("s",) else "a state 'other', which the bundle lacks"
+    wanted = f"golden/first-0.safetensors has {told}; golden/then-0.safetensors begins with"
+    with pytest.raises(BundleError, match=wanted):
+        smoke_numpy.golden_samples(broken, broken.manifest.methods["then"])
 
 
 CASES = [

@@ -200,7 +200,9 @@ def _values(method: Method) -> Iterator[tuple[str, ...]]:
         for tensor in tensors:
             yield label, tensor.name, tensor.dtype.lower(), _shape(tensor)
     if method.golden:
-        yield "proof", plural(len(method.golden), "golden sample")
+        followed = ", ".join(dict.fromkeys(name for g in method.golden for name in g.follows))
+        after = f", after {followed}" if followed else ""
+        yield "proof", plural(len(method.golden), "golden sample") + after
 
 
 def _shape(tensor: TensorSpec) -> str:
