@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -101,11 +101,15 @@ def run_again(source: Source, before: Mapping[str, torch.Tensor]) -> tuple[torch
 
 
 @contextmanager
-def unchanged_buffers(module: nn.Module) -> Iterator[None]:
-    """Gives buffers that were written, or replaced by other tensors, their values back."""
+def unchanged_buffers(
+    module: nn.Module, but: Callable[[nn.Module], bool] = lambda owner: False
+) -> Iterator[None]:
+    """Gives buffers that were written, or replaced by other tensors, their values back; not those
+    of the modules that ``but`` is true of."""
     kept = [
         (owner, name, buffer, buffer.clone())
         for owner in module.modules()
+        if not but(owner)
         for name, buffer in owner.named_buffers(recurse=False)
     ]
     try:

@@ -22,6 +22,8 @@ from torch.utils.hooks import RemovableHandle
 
 from trtpack_runtime.errors import ConfigError
 
+from .golden import unchanged_buffers
+
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 _VARIANTS = 8  # inputs that run together, so that statistics are not those of a single one
 _EMBEDDING_STD = 1.0
@@ -79,7 +81,7 @@ def liven(
         _draw(module, tied, generator)
         inputs = (tuple(args), dict(kwargs or {}))
         try:
-            with _Settling(module, tied) as settling:
+            with unchanged_buffers(module, _has_statistics), _Settling(module, tied) as settling:
                 settling.run(inputs, _joined(inputs, generator))
         finally:
             module.train(was_training)

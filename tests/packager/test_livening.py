@@ -163,6 +163,24 @@ def test_nothing_but_values_changes() -> None:
         assert not child._forward_pre_hooks
 
 
+def test_the_state_stays_as_it_was_given() -> None:
+    class Counter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.fc = nn.BatchNorm1d(4), nn.Linear(4, 4)
+            self.register_buffer("total", torch.zeros(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            new = self.fc(self.norm(x))
+            self.total += new.sum(0)
+            return new
+
+    model = Counter().eval()
+    liven(model, (torch.rand(8, 4, generator=SEED),))
+    assert not model.total.any()
+    assert model.norm.running_mean.any()
+
+
 def test_a_model_made_for_one_batch_size_is_livened_too() -> None:
     class Fixed(nn.Module):
         def __init__(self) -> None:
