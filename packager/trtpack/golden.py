@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from trtpack_runtime.errors import ConfigError
 
+from .buffers import unchanged_buffers
 from .capture import Captured
 from .sources import Source
 from .sources.examples import Call
@@ -98,27 +98,6 @@ def run_again(source: Source, before: Mapping[str, torch.Tensor]) -> tuple[torch
     with unchanged_buffers(source.module):
         _put(source.module, before)
         return tensors_of(source.run(copied(call)))
-
-
-@contextmanager
-def unchanged_buffers(
-    module: nn.Module, but: Callable[[nn.Module], bool] = lambda owner: False
-) -> Iterator[None]:
-    """Gives buffers that were written, or replaced by other tensors, their values back; not those
-    of the modules that ``but`` is true of."""
-    kept = [
-        (owner, name, buffer, buffer.clone())
-        for owner in module.modules()
-        if not but(owner)
-        for name, buffer in owner.named_buffers(recurse=False)
-    ]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for owner, name, buffer, value in kept:
-                owner._buffers[name] = buffer
-                buffer.copy_(value)
 
 
 def _put(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:

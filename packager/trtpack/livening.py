@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from trtpack_runtime.errors import ConfigError
 
-from .golden import unchanged_buffers
+from .buffers import unchanged_buffers
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 _VARIANTS = 8  # inputs that run together, so that statistics are not those of a single one

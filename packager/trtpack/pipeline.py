@@ -17,6 +17,7 @@ from trtpack_runtime.safetensors import open_safetensors
 from .accuracy.gate import Gate, hold_types
 from .accuracy.reading import check_budgets
 from .borders import record_borders
+from .buffers import unchanged_buffers
 from .building import (
     MAX_ATTEMPTS,
     Assembly,
@@ -30,7 +31,7 @@ from .capture import Captured, capture
 from .converters import load_module
 from .engine_options import TENSORRT_KINDS, check_engine_options
 from .engines import Bench
-from .golden import copied, record_golden, unchanged_buffers
+from .golden import copied, record_golden
 from .lowering import lower
 from .methods import Prepared, check_methods, options_of_methods
 from .options import Options

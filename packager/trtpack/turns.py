@@ -15,7 +15,8 @@ import torch
 from trtpack_runtime.module import BundleModule
 from trtpack_runtime.smoke import SmokeReport, full_float32, judge
 
-from .golden import copied, tensors_of, unchanged_buffers
+from .buffers import unchanged_buffers
+from .golden import copied, tensors_of
 from .sources import Source
 
 

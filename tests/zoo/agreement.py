@@ -12,9 +12,10 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from trtpack.buffers import unchanged_buffers
 from trtpack.capture import attribute
 from trtpack.convert import ConvertedSegment
-from trtpack.golden import copied, unchanged_buffers
+from trtpack.golden import copied
 from trtpack.lowering import Lowered
 from trtpack.planning import Planned
 from trtpack_runtime.reference import evaluate

@@ -21,8 +21,9 @@ from tests.zoo import MODELS
 from tests.zoo.agreement import agreement, answers_of, own_cosine
 from tests.zoo.batches import at_batch, batch_sizes
 from tests.zoo.verdict import MODES
+from trtpack.buffers import unchanged_buffers
 from trtpack.capture import capture
-from trtpack.golden import copied, unchanged_buffers
+from trtpack.golden import copied
 from trtpack.livening import liven
 from trtpack.lowering import Lowered, lower
 from trtpack.options import Options
