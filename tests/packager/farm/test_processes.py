@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,17 @@ def build(host: Host) -> Running:
     return host.run("build", "--matrix", "matrix.toml", "-o", "out", "--jobs", "2")
 
 
-def cell_processes(running: Running) -> list[Any]:
-    """Those that build cells: the children of the one that they are forked from."""
-    command = psutil.Process(running.process.pid)
-    return [child for own in command.children() for child in own.children()]
+def cells_under_way(running: Running) -> set[Any]:
+    """The processes that build cells, the children of the one that they are forked from; not those
+    that have just begun, or are about to end."""
+    command, before = psutil.Process(running.process.pid), set[Any]()
+    while running.process.poll() is None:
+        now = {child for own in command.children() for child in own.children()}
+        if now & before:
+            return now & before
+        before = now
+        time.sleep(0.2)
+    raise AssertionError("the command ended without another cell")
 
 
 def test_processes_that_are_killed(tmp_path: Path) -> None:
@@ -38,17 +46,19 @@ def test_processes_that_are_killed(tmp_path: Path) -> None:
     try:
         running = build(host)
         running.until("[1/6]")
-        cell_processes(running)[-1].kill()
+        for cell in cells_under_way(running):
+            cell.kill()
         assert running.process.wait(600) == 0, running.seen
         report = json.loads((tmp_path / "out/report.json").read_bytes())
         assert report["totals"]["built"] == 6
-        assert [cell["tries"] for cell in report["cells"]].count(2) == 1
-        assert sum("ended by SIGKILL; it is begun again" in line for line in running.seen) == 1
+        again = [cell["tries"] for cell in report["cells"]].count(2)
+        assert again in (1, 2)
+        assert sum("ended by SIGKILL; it is begun again" in line for line in running.seen) == again
 
         running = build(host)
         running.until("[1/6]")
         children = psutil.Process(running.process.pid).children(recursive=True)
-        assert len(children) >= 3
+        assert children  # the one that cells are forked from, and those that are there
         running.process.kill()
         _, alive = psutil.wait_procs(children, timeout=60)
         assert not alive
