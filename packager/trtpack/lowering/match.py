@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx
@@ -74,6 +74,11 @@ def arguments(node: fx.Node) -> dict[str, Any]:
     return dict(found.kwargs)
 
 
+def source(node: fx.Node) -> fx.Node:
+    """The node that an operator reads first, where its schema wants a tensor there."""
+    return cast("fx.Node", node.args[0])
+
+
 def only_user(node: fx.Node) -> fx.Node | None:
     """The one node that reads this one; None where several do, or the graph answers it."""
     if len(node.users) != 1:
@@ -108,7 +113,7 @@ def product(node: fx.Node, *, inner: bool = True) -> Product:
     False for a node that others read too).
     """
     if calls(node, (aten.neg.default,)) and inner:
-        below = product(node.args[0], inner=_private(node.args[0]))  # type: ignore[arg-type]  # neg reads a node
+        below = product(source(node), inner=_private(source(node)))
         return Product(-below.number, below.nodes)
     if not inner or not calls(node, (*PRODUCTS, *QUOTIENTS)):
         return Product(1.0, (node,))
@@ -139,10 +144,10 @@ def power(node: object, exponent: float) -> fx.Node | None:
     """``x`` of ``x ** exponent``, a whole exponent also written as a product."""
     if calls(node, (aten.pow.Tensor_Scalar,)):
         assert isinstance(node, fx.Node)
-        return node.args[0] if number(node.args[1]) == exponent else None  # type: ignore[return-value]  # a base is a node
+        return source(node) if number(node.args[1]) == exponent else None
     if calls(node, (aten.square.default,)) and exponent == 2:
         assert isinstance(node, fx.Node)
-        return node.args[0]  # type: ignore[return-value]  # square reads a node
+        return source(node)
     if calls(node, PRODUCTS) and exponent in (2, 3):
         assert isinstance(node, fx.Node)
         found = product(node)
@@ -155,7 +160,7 @@ def reduced_last_dims(node: fx.Node) -> int | None:
     """Over how many last dims a reduction with kept dims goes; None where it goes over others."""
     axes = node.args[1] if len(node.args) > 1 else None
     keeps = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
-    rank = node.args[0].meta["val"].dim()  # type: ignore[union-attr]  # a reduction reads a node
+    rank = source(node).meta["val"].dim()
     if not isinstance(axes, list | tuple) or not keeps or not axes:
         return None
     wanted = list(range(rank - len(axes), rank))

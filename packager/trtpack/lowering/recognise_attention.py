@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from .graph import insert
-from .match import calls, number, only_user, plain_sum, product
+from .match import calls, number, only_user, plain_sum, product, source
 from .sizes import sizes
 
 aten = torch.ops.aten
@@ -64,7 +64,7 @@ def _product_with_values(node: fx.Node) -> fx.Node | None:
 
 def _along_last(node: fx.Node) -> bool:
     value = node.meta["val"]
-    before = node.args[0].meta["val"]  # type: ignore[union-attr]  # softmax reads a node
+    before = source(node).meta["val"]
     return bool(node.args[1] in (-1, value.dim() - 1) and value.dtype == before.dtype)
 
 

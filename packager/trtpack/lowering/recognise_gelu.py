@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from .graph import insert
-from .match import calls, is_near, only_user, plain_sum, power, product, sum_with
+from .match import calls, is_near, only_user, plain_sum, power, product, source, sum_with
 
 aten = torch.ops.aten
 
@@ -38,7 +38,7 @@ def recognise_gelu(graph: fx.Graph) -> int:
 
 def _of_erf(node: fx.Node) -> fx.Node | None:
     """``x`` of ``erf(x / sqrt(2))``."""
-    inner = product(node.args[0])  # type: ignore[arg-type]  # erf reads a node
+    inner = product(source(node))
     if len(inner.nodes) == 1 and is_near(inner.number, math.sqrt(0.5)):
         return inner.nodes[0]
     return None
@@ -46,7 +46,7 @@ def _of_erf(node: fx.Node) -> fx.Node | None:
 
 def _of_tanh(node: fx.Node) -> fx.Node | None:
     """``x`` of ``tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3))``."""
-    inner = product(node.args[0])  # type: ignore[arg-type]  # tanh reads a node
+    inner = product(source(node))
     if len(inner.nodes) != 1 or not is_near(inner.number, math.sqrt(2 / math.pi)):
         return None
     operands = plain_sum(inner.nodes[0])
