@@ -105,6 +105,11 @@ class Desk:
         return [json.loads(line) for line in self.log.read_text().splitlines()[1:]]
 
 
+def measured(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The trials that were called: one that wins, by chance here, is built again to the same."""
+    return [trial for trial in told["trials"] if trial["state"] != "same"]
+
+
 def at_turn(monkeypatch: pytest.MonkeyPatch, number: int, do: Callable[[], None]) -> None:
     """Has something done before that turn of all there are."""
     turn: Turn = RemoteCandidate.turn
@@ -151,8 +156,8 @@ def test_candidates_are_called_there_and_nothing_stays(whole: Server, tmp_path: 
         ):
             take_lease(other, login(whole), "tunes another", said.append)
     assert told["trials"][0]["state"] == "usual"
-    assert len(told["trials"]) == 3
-    assert all(trial["latency_ms"] > 0 for trial in told["trials"])
+    assert len(measured(told)) == 3
+    assert all(trial["latency_ms"] > 0 for trial in measured(told))
     assert told["device"] == "cpu"
     assert desk.logged == told["trials"]
     assert any(text.startswith("send ") and text.endswith("100 %") for text in said)
@@ -175,7 +180,7 @@ def test_a_candidate_that_dies_fails_its_trial(
     at_turn(monkeypatch, 3 + 2, kill)  # the usual ones' first three, then two of the first round
     with stayed(whole) as stay:
         told = desk.search(stay, options(whole))
-    states = [(trial["state"], trial["why"]) for trial in told["trials"]]
+    states = [(trial["state"], trial["why"]) for trial in measured(told)]
     assert states[1] == ("failed", "device: the process that measures it died with signal 9")
     assert len(states) == 3
     assert states[2][0] != "failed"
