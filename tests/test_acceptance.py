@@ -72,3 +72,20 @@ def test_a_failed_row_is_told_and_not_judged() -> None:
     results = {"a/1": row(), "b/1": {"kind": "latency", "shape": "1x3", "error": "no room"}}
     assert "FAIL  b/1: no room" in table.text(results)
     assert set(verdicts(results).values()) == {True}
+
+
+def test_engines_of_one_model_stand_beside_each_other() -> None:
+    def pair(kind: str, fast: str, slow: str, close: float) -> dict[str, Any]:
+        times = {fast: 1.0, slow: 1.5}
+        return {"kind": kind, "shape": "32x3", "cosines": {fast: close}, "latency_ms": times}
+
+    results = {
+        "a/32 int8": pair("int8", "int8", "fp16", 0.985),
+        "a/32 sparse": pair("sparse", "sparse", "dense", 0.9999),
+    }
+    assert [bar.holds for bar in table.bars(results)] == [False, True]
+    shown = table.markdown({"rows": results, "machine": {}, "missing": []})
+    assert "| a | 32x3 | int8 | 1.000 ms | fp16 | 1.500 ms | 1.50 x | 0.98500 |" in shown
+    assert "| a | 32x3 | sparse | 1.000 ms | dense | 1.500 ms | 1.50 x | 0.99990 |" in shown
+    assert "a      32x3   int8    1.000 ms  fp16" in table.text(results)
+    assert "sparse" not in table.markdown({"rows": {}, "machine": {}, "missing": []})

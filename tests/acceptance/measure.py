@@ -10,30 +10,31 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map_only
 
-import trtpack
+from tests.acceptance import precisions
+from tests.acceptance.packaging import (
+    TURNS,
+    cosine,
+    livened,
+    loaded,
+    others,
+    packaged,
+    to_cuda,
+)
 from tests.acceptance.rows import ROWS, Row
 from tests.acceptance.side_by_side import side_by_side
 from trtpack.inputs import parse_inputs
-from trtpack.livening import check_alive, liven, vary
-from trtpack.pipeline import ALIVE_TOLERANCE
 from trtpack_runtime.clocks import DeviceClock
 from trtpack_runtime.engine_store import EngineStore
-from trtpack_runtime.loading import load
-from trtpack_runtime.module import BundleModule
 
-LIVENED_BATCH = 8
 DYNAMIC_BATCHES = (1, 3, 32)
 OPT_BATCH = 8
-TURNS = {"rounds": 5, "repeats": 40, "untimed": 10}
 
 
 def main() -> None:
@@ -57,6 +58,10 @@ def prepare(row: Row, folder: Path) -> dict[str, Any]:
             return {"build_seconds": seconds + packaged(module, args, folder / "static.tar")}
         case "caches":
             return {}
+        case "int8":
+            return {"build_seconds": precisions.prepare_int8(row, folder)}
+        case "sparse":
+            return {"build_seconds": precisions.prepare_sparse(row, folder)}
     seconds = packaged(module, args, folder / "bundle.tar")
     with torch.inference_mode():
         reduced_overhead(module.cuda(), to_cuda(args))
@@ -65,7 +70,14 @@ def prepare(row: Row, folder: Path) -> dict[str, Any]:
 
 def measured(row: Row, folder: Path) -> dict[str, Any]:
     """The row's figures."""
-    return {"latency": latency, "dynamic": dynamic, "caches": caches}[row.kind](row, folder)
+    kinds = {
+        "latency": latency,
+        "dynamic": dynamic,
+        "caches": caches,
+        "int8": precisions.int8,
+        "sparse": precisions.sparse,
+    }
+    return kinds[row.kind](row, folder)
 
 
 def latency(row: Row, folder: Path) -> dict[str, Any]:
@@ -117,63 +129,6 @@ def caches(row: Row, folder: Path) -> dict[str, Any]:
     seconds["tactics"] = packaged(module, args, folder / "b.tar")
     seconds["engine"] = packaged(module, args, folder / "c.tar")
     return {"build_seconds": seconds}
-
-
-def livened(row: Row) -> tuple[torch.nn.Module, tuple[Any, ...]]:
-    """The module in float16, its outputs dependent on its inputs, and its inputs."""
-    torch.manual_seed(0)
-    module, args = row.make()
-    module.eval().requires_grad_(False)
-    few = tuple(value[:LIVENED_BATCH] for value in args)
-    liven(module, few, seed=0)
-    alive = check_alive(module, few, ALIVE_TOLERANCE)
-    print(f"{row.name}: outputs differ by {alive:.2f} between inputs", file=sys.stderr)
-    return module.half(), tree_map_only(
-        torch.Tensor, lambda t: t.half() if t.is_floating_point() else t, args
-    )
-
-
-def packaged(module: torch.nn.Module, args: tuple[Any, ...], bundle: Path, **options: Any) -> float:
-    """Builds a bundle for this machine; answers the seconds that its engines took."""
-    chosen = trtpack.Options(targets=("native",), output=bundle, strict=True, **options)
-    report = trtpack.build((module, args), options=chosen).report
-    (target,) = report.targets
-    for engine in target.engines:
-        print(f"{bundle.name}: {engine}", file=sys.stderr)
-    return sum(engine.seconds for engine in target.engines)
-
-
-def loaded(bundle: Path, *, cuda_graphs: bool = False) -> BundleModule:
-    """The bundle on the GPU, where every segment must run as an engine."""
-    began = time.perf_counter()
-    module = load(bundle, device="cuda", strict=True, cuda_graphs=cuda_graphs)
-    kinds = [segment.kind for segment in module.segments()]
-    print(f"loaded {kinds} in {time.perf_counter() - began:.2f} s", file=sys.stderr)
-    if kinds != ["tensorrt"]:
-        raise SystemExit(f"wanted one engine, the bundle runs {kinds}")
-    return module
-
-
-def others(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Inputs that the build has not seen."""
-    changed: tuple[Any, ...] = vary(args, torch.Generator().manual_seed(7))
-    return changed
-
-
-def to_cuda(value: Any) -> Any:
-    """Tensors on the GPU."""
-    return tree_map_only(torch.Tensor, lambda t: t.cuda(), value)
-
-
-def cosine(wanted: Any, got: Any) -> float:
-    """The smallest cosine of any two outputs."""
-    pairs = zip(tree_leaves(wanted), tree_leaves(got), strict=True)
-    return min(
-        torch.nn.functional.cosine_similarity(
-            a.double().flatten(), b.double().flatten(), dim=0
-        ).item()
-        for a, b in pairs
-    )
 
 
 def reduced_overhead(module: torch.nn.Module, inputs: tuple[Any, ...]) -> Callable[[], Any]:

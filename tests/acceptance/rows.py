@@ -18,7 +18,8 @@ IMAGE = (3, 224, 224)
 class Row:
     """One model at one batch size; ``make`` gives the module and its example inputs (float32).
 
-    ``kind`` is ``latency``, ``dynamic`` (one engine for batch 1 to 32) or ``caches`` (build times).
+    ``kind`` is ``latency``, ``dynamic`` (one engine for batch 1 to 32), ``caches`` (build times),
+    ``int8`` (beside float16) or ``sparse`` (beside dense).
     ``images`` says whether eager is also measured in channels-last.
     """
 
@@ -101,4 +102,6 @@ ROWS = [
     Row("whisper_tiny_encoder/1", "1x80x3000", _whisper_encoder),
     Row("resnet18/1..32", "1..32x3x224x224", _image("resnet18", 8), kind="dynamic"),
     Row("resnet50 builds", "1x3x224x224", _image("resnet50", 1), kind="caches"),
+    Row("resnet50/32 int8", "32x3x224x224", _image("resnet50", 32), kind="int8"),
+    Row("resnet50/32 sparse", "32x3x224x224", _image("resnet50", 32), kind="sparse"),
 ]

@@ -14,6 +14,12 @@ MIN_SHARE_FASTER = 0.8
 MAX_DYNAMIC_COST = 1.15
 MIN_TACTICS_GAIN = 4.0
 MAX_CACHED_SECONDS = 2.0
+MIN_INT8_COSINE = 0.99
+PAIRS = {"int8": ("int8", "fp16"), "sparse": ("sparse", "dense")}
+PAIRS_ARE = (
+    "Two engines of one model: `int8` is calibrated on random images and held against eager in",
+    "float32; `sparse` and `dense` have the same weights in float16, two of every four zero.",
+)
 COLUMNS = ("trtpack", "cuda_graph", "eager", "channels_last", "reduce_overhead")
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -63,6 +69,16 @@ def bars(results: Results) -> list[Bar]:
                 f"{seconds['engine']:.2f} s",
                 seconds["engine"] < MAX_CACHED_SECONDS,
             ),
+        ]
+    for name, row in _measured(results, "int8").items():
+        close, gain = row["cosines"]["int8"], _ratio(row, "fp16", "int8")
+        judged += [
+            Bar(
+                f"{name}: cosine with float32 >= {MIN_INT8_COSINE}",
+                f"{close:.5f}",
+                close >= MIN_INT8_COSINE,
+            ),
+            Bar(f"{name}: faster than its float16 engine", f"{gain:.2f} x", gain > 1),
         ]
     return judged
 
@@ -118,22 +134,43 @@ def table(results: Results) -> list[list[str]]:
     return cells
 
 
+def pairs(results: Results) -> list[list[str]]:
+    """The rows of two engines of one model as cells, the head first; the first is the newer way."""
+    cells = [["model", "input", "engine", "latency", "the other", "latency", "gain", "cosine"]]
+    for kind, names in PAIRS.items():
+        for name, row in _measured(results, kind).items():
+            times = row["latency_ms"]
+            beside = [cell for key in names for cell in (key, f"{times[key]:.3f} ms")]
+            gain = f"{_ratio(row, names[1], names[0]):.2f} x"
+            close = f"{row['cosines'][names[0]]:.5f}"
+            cells.append([name.partition("/")[0], row["shape"], *beside, gain, close])
+    return cells
+
+
 def text(results: Results) -> str:
     """For a terminal."""
-    cells = table(results)
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
+    lines = _aligned(table(results))
+    beside = pairs(results)
+    lines += ["", *_aligned(beside)] if beside[1:] else []
     lines += ["", *(f"{'ok  ' if b.holds else 'FAIL'}  {b.text}: {b.found}" for b in bars(results))]
     lines += [f"FAIL  {name}: {row['error']}" for name, row in results.items() if "error" in row]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _aligned(cells: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
+
+
+def _rows(cells: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (cells[0], ["---"] * len(cells[0]), *cells[1:])]
 
 
 def markdown(figures: Mapping[str, Any]) -> str:
     """The page of the documentation: ``machine`` facts, measured ``rows``, names of those
     ``missing``."""
     results = figures["rows"]
-    cells = table(results)
-    rows = [f"| {' | '.join(row)} |" for row in (cells[0], ["---"] * len(cells[0]), *cells[1:])]
+    beside = pairs(results)
     facts = [f"- {key}: {value}" for key, value in figures["machine"].items()]
     found = [f"| {b.text} | {b.found} | {'yes' if b.holds else 'no'} |" for b in bars(results)]
     missing = [f"Not measured yet: {', '.join(figures['missing'])}.", ""]
@@ -151,8 +188,9 @@ def markdown(figures: Mapping[str, Any]) -> str:
             "",
             *facts,
             "",
-            *rows,
+            *_rows(table(results)),
             "",
+            *([*PAIRS_ARE, "", *_rows(beside), ""] if beside[1:] else []),
             *(missing if figures["missing"] else []),
             "| demand, over the rows above | found | holds |",
             "| --- | --- | --- |",
