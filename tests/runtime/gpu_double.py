@@ -38,6 +38,10 @@ class Event:
     def record(self, stream: Stream) -> None:
         self.on = stream
 
+    def synchronize(self) -> None:
+        assert self.on is not None, "an event that was never recorded is not waited for"
+        self.on.synchronize()
+
     def wait(self, stream: Stream) -> None:
         assert self.on is not None, "an event that was never recorded is not waited for"
         stream.wait_stream(self.on)
@@ -105,6 +109,10 @@ class Gpu(_streams.Streams):
 
     def for_captures(self) -> Any:
         return self._stream("the capture")
+
+    def at_once(self, work: Callable[[], None]) -> Callable[[], None]:
+        work()
+        return work
 
     def event(self) -> Any:
         return Event()

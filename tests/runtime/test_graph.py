@@ -21,6 +21,7 @@ from tests.runtime.replays import graphs, right
 from tests.runtime.running import Engine, Trt, runner
 from trtpack_runtime.engines import _execute
 from trtpack_runtime.engines._graph import GraphRunner
+from trtpack_runtime.engines._range_check import Narrowing
 from trtpack_runtime.errors import InputMismatchError
 
 
@@ -199,6 +200,25 @@ def test_integers_beyond_32_bits_are_refused(gpu: Gpu, before: int) -> None:
         run([torch.tensor([[1, 1 << 31, 3]])])
     (y,) = run([small])
     assert torch.equal(y, small * 2)
+
+
+def test_several_inputs_are_narrowed_at_once_and_the_guilty_one_is_named(gpu: Gpu) -> None:
+    given = {0: torch.arange(6).view(2, 3), 2: torch.tensor(-5), 3: torch.empty(0, 4).long()}
+    names = {0: "ids", 2: "length", 3: "none"}
+    narrowing = Narrowing(gpu, given)
+    for i, tensor in given.items():
+        assert torch.equal(narrowing.held[i], tensor.int())
+        assert narrowing.held[i].dtype == torch.int32
+    starts = [tensor.storage_offset() for tensor in narrowing.held.values()]
+    assert all(start * 4 % 256 == 0 for start in starts)
+    narrowing.places[2].fill_(1 << 40)
+    narrowing.begin()
+    with pytest.raises(InputMismatchError, match="input length: has integers beyond 32 bits"):
+        narrowing.wait(names)
+    narrowing.places[2].fill_(9)
+    narrowing.begin()
+    narrowing.wait(names)
+    assert narrowing.held[2].item() == 9
 
 
 def test_a_wrong_input_is_refused(gpu: Gpu) -> None:

@@ -71,6 +71,8 @@ def scaled_dot_product_attention(
     seen = None
     if attn_mask is not None and attn_mask.dtype == "BOOL":
         seen = _seen(ctx, attn_mask, query.dtype)
+    if seen is not None and _is_of_values(seen, value):
+        value, seen = ctx.elementwise("PROD", value, seen), None  # nothing parts the products then
     if is_causal and not (fused and square):
         attn_mask = _lower_triangle(ctx, query, key)  # the first key is seen by every query
     if attn_mask is not None and attn_mask.dtype == "BOOL":
@@ -170,6 +172,16 @@ def _seen(ctx: Context, mask: Tensor, dtype: str) -> Tensor | None:
         torch_dtype = getattr(torch, DTYPES[dtype].torch)
         return None if bool(sees.all()) else ctx.constant(sees.to(torch_dtype), "seen")
     return ctx.reduce("MAX", ctx.cast(mask, dtype), -1, keep_dims=True)
+
+
+def _is_of_values(seen: Tensor, value: Tensor) -> bool:
+    """Whether what queries see is the same for all of them, so that the value can carry it."""
+    pairs = zip(reversed(seen.shape), reversed(value.shape), strict=False)
+    return (
+        1 < seen.rank <= value.rank
+        and seen.shape[-2] == 1
+        and all(size in (1, has) for size, has in pairs)
+    )
 
 
 def _from_primitives(

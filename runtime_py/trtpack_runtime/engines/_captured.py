@@ -21,6 +21,7 @@ from ._alike import Alike
 from ._borders import Borders
 from ._contexts import Context
 from ._plans import Plan
+from ._range_check import Narrowing
 from ._streams import CAPTURES, Streams
 
 T = torch.Tensor
@@ -33,8 +34,9 @@ class Graph:
     ``into`` says whether the outputs are the caller's. ``at`` are the addresses of the inputs and
     then of these outputs; None where it has a place of its own. ``places`` are those of the inputs
     numbered ``moved``; ``results`` are its own places of the outputs numbered ``returned``, which
-    are copied to the caller. ``alike`` knows tensors it was called with, ``kept`` is what has to
-    live as long.
+    are copied to the caller. ``narrowing`` goes before a replay where the engine takes fewer bits
+    than the caller gives. ``alike`` knows tensors it was called with, ``kept`` is what has to live
+    as long.
     """
 
     replay: Callable[[], None]
@@ -47,6 +49,7 @@ class Graph:
     places: list[T]
     returned: tuple[int, ...]
     results: list[T]
+    narrowing: Narrowing | None
     alike: Alike
     kept: Any
 
@@ -85,7 +88,8 @@ class Graph:
 
     def memory(self) -> list[T]:
         """The tensors of its own, which the allocator has to know where they are used."""
-        return [*self.places, *self.results]
+        narrowing = [] if self.narrowing is None else self.narrowing.memory()
+        return [*self.places, *self.results, *narrowing]
 
 
 def copy(places: list[T], tensors: list[T]) -> None:
@@ -133,10 +137,14 @@ def _captured(
 ) -> Graph:
     plan, count = context.plan, len(given)
     numbers = tuple(i for i in range(count) if i in moved or i in borders.narrowed)
-    here = [
-        tensor.to(dtype, copy=True) if i in numbers else tensor
-        for i, (tensor, dtype) in enumerate(zip(given, borders.held, strict=True))
-    ]
+    wide = {i: given[i] for i in borders.narrowed}
+    narrowing = Narrowing(streams, wide) if wide else None
+    places = {i: given[i].clone() for i in numbers if i not in wide}
+    here = [places.get(i, tensor) for i, tensor in enumerate(given)]
+    if narrowing is not None:
+        places |= narrowing.places
+        for i, held in narrowing.held.items():
+            here[i] = held
     returned = tuple(
         i
         for i in range(len(plan.outputs))
@@ -159,9 +167,10 @@ def _captured(
         tuple(tuple(tensor.shape) for tensor in given),
         tuple(at),
         numbers,
-        [here[i] for i in numbers],
+        [places[i] for i in numbers],
         returned,
         [results[i] for i in returned],
+        narrowing,
         Alike(),
         graph,
     )

@@ -180,23 +180,21 @@ class GraphRunner(EngineRunner):
         inputs: Sequence[torch.Tensor],
         outputs: Sequence[torch.Tensor] | None,
     ) -> list[torch.Tensor]:
-        check, borders = None, self.borders
         if graph.moved:
             self._copy(graph.places, [inputs[i] for i in graph.moved])
-        if borders.narrowed:
-            held = dict(zip(graph.moved, graph.places, strict=True))
-            check = borders.range_check(inputs, held)
+        if graph.narrowing is not None:
+            graph.narrowing.begin()
         graph.replay()
         if outputs is not None:
             results = list(outputs)
             own = [results[i] for i in graph.returned]
         else:
-            pairs = zip(graph.results, borders.answered, strict=True)
+            pairs = zip(graph.results, self.borders.answered, strict=True)
             results, own = [place.to(dtype, copy=True) for place, dtype in pairs], []
         if own:
             self._copy(own, graph.results)
-        if check is not None:
-            check.wait()
+        if graph.narrowing is not None:
+            graph.narrowing.wait(dict(enumerate(self.inputs)))
         return results
 
     def _graph_for(

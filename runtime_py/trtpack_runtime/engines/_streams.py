@@ -76,6 +76,22 @@ class Streams:
         """Captures what is enqueued within a block; other threads may allocate meanwhile."""
         return torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
 
+    def at_once(self, work: Callable[[], None]) -> Callable[[], None]:
+        """What launches PyTorch's work on the current stream at once; it is done once here.
+
+        The work allocates nothing and waits for nothing.
+        """
+        work()
+        graph, current = self.graph(), self.now()
+        with CAPTURES:
+            stream = self.for_captures()
+            stream.wait_stream(current)
+            with self.capture(graph, stream):
+                work()
+            current.wait_stream(stream)
+        replay: Callable[[], None] = graph.replay
+        return replay
+
     def event(self) -> Any:
         """A new event."""
         return torch.cuda.Event()

@@ -66,6 +66,9 @@ CASES = [
     attention(x(2, 4, 5, 8), x(2, 2, 7, 8), x(2, 2, 7, 8), enable_gqa=True),
     attention(x(2, 4, 5, 8), x(2, 2, 5, 8), x(2, 2, 5, 8), is_causal=True, enable_gqa=True),
     attention(x(2, 4, 5, 8), x(2, 1, 7, 8), x(2, 1, 7, 8), boolean(5, 7), enable_gqa=True),
+    attention(x(2, 4, 5, 8), x(2, 2, 7, 8), x(2, 2, 7, 8), boolean(2, 1, 1, 7), enable_gqa=True),
+    attention(x(2, 4, 5, 8), x(2, 2, 7, 8), x(2, 2, 7, 8), boolean(2, 4, 1, 7), enable_gqa=True),
+    attention(x(2, 4, 5, 8), x(1, 1, 7, 8), x(1, 1, 7, 8), boolean(2, 1, 1, 7)),
     attention(x(2, 5, 8), x(2, 7, 8), x(2, 7, 8)),
     attention(x(5, 8), x(7, 8), x(7, 8)),
     attention(x(2, 3, 4, 5, 8), x(2, 3, 4, 7, 8), x(2, 3, 4, 7, 8)),
@@ -127,6 +130,14 @@ def test_what_pytorch_computes_only_on_a_gpu_is_attention_too(case: Case) -> Non
     query, key, value, mask = samples
     wanted = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
     torch.testing.assert_close(answer, wanted)
+
+
+def test_a_mask_of_keys_leaves_the_second_product_last() -> None:
+    """What follows it takes 2 % of BERT's time on TensorRT 8.6."""
+    made = kinds(attention(Q, K, V, boolean(2, 1, 1, 7)), target="orin@jetpack-6.0")
+    assert made[-1] == "matrix_multiply"
+    made = kinds(attention(Q, K, V, boolean(2, 1, 5, 7)), target="orin@jetpack-6.0")
+    assert made[-1] == "elementwise"
 
 
 def test_dropout_stays_in_pytorch() -> None:

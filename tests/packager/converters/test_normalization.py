@@ -129,6 +129,16 @@ def test_group_norm_is_one_layer_where_it_scales_channels() -> None:
     assert kinds(case, "orin@jetpack-6.2") == ["normalization", "scale_nd"]
 
 
+def test_layer_norm_in_half_is_primitives_where_they_are_faster() -> None:
+    wide = Case(aten.layer_norm.default, f32(2, 8), [8], *_parameters(8))
+    half = Case(aten.layer_norm.default, f16(2, 8), [8])
+    assert kinds(half, "orin@jetpack-6.2") == ["normalization"]
+    assert kinds(wide, "orin@jetpack-6.0") == ["normalization"]
+    made = kinds(half, "orin@jetpack-6.0")
+    assert made.count("reduce") == 2
+    assert "normalization" not in made
+
+
 def test_training_stays_in_pytorch() -> None:
     parameters = (None, None, weight(f32(6)), weight(f32(6)), True, 0.1, 1e-5, True)
     reason = refusal(aten.batch_norm.default, f32(2, 6, 4, 4), *parameters)
