@@ -148,7 +148,7 @@ def workers_of(pid: int, proc: Path = Path("/proc")) -> list[int]:
 
 def _bundle(folder: Path, *, deferred: bool) -> Path:
     """A small model for this machine, built once: with its engine, or left to be built."""
-    from tests.acceptance.measure import livened, packaged
+    from tests.acceptance.packaging import livened, packaged
     from tests.acceptance.rows import ROWS
 
     path = folder / "engine.tar"

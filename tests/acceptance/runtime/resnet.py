@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tests.acceptance.measure import livened, packaged
+from tests.acceptance.packaging import livened, packaged
 from tests.acceptance.rows import ROWS
 from tests.acceptance.runtime.bare import Bare, runners
 from tests.acceptance.runtime.row import Row, Settings

@@ -106,7 +106,7 @@ def _first_answer(bundle: Path, device: str, start: str) -> dict[str, Any]:
 
 def _bundle(settings: Settings) -> Path:
     """A ResNet-50 for this machine, built once; on a CPU one that PyTorch runs."""
-    from tests.acceptance.measure import livened, packaged
+    from tests.acceptance.packaging import livened, packaged
     from tests.acceptance.rows import ROWS
 
     path = settings.folder / f"resnet50-{settings.device}.tar"
