@@ -91,10 +91,20 @@ def _recorded(
     return tuple(samples)
 
 
-def run_again(source: Source, before: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """What the original model answers for the first sample, which begins with ``before``, once
-    more."""
+def try_out(source: Source) -> tuple[torch.Tensor, ...]:
+    """What the original model answers for its example inputs, from its initial state."""
+    with unchanged_buffers(source.module):
+        return tensors_of(source.run(copied((source.args, source.kwargs))))
+
+
+def run_again(
+    source: Source, before: Mapping[str, torch.Tensor], tried: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...]:
+    """What the original model answers for the first sample, which begins with ``before``, another
+    time: what it answered in ``try_out``, if that was the same call, else by a call now."""
     call = next(source.samples(1))
+    if not before and _same(call, (source.args, source.kwargs)):
+        return tried
     with unchanged_buffers(source.module):
         _put(source.module, before)
         return tensors_of(source.run(copied(call)))
@@ -111,6 +121,19 @@ def _put(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
                 present.copy_(value)
             else:
                 buffers[name] = value.clone()
+
+
+def _same(call: Call, other: Call) -> bool:
+    leaves, spec = pytree.tree_flatten(call)
+    others, other_spec = pytree.tree_flatten(other)
+    return spec == other_spec and all(map(_equal, leaves, others))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    tensors = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
+    return tensors and one.dtype == other.dtype and torch.equal(one, other)
 
 
 def copied(call: Call) -> Call:

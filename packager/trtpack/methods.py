@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from .accuracy.budgets import budgets_of
 from .accuracy.gate import Gate, gate
 from .capture import Captured
@@ -21,9 +23,11 @@ from .sources.methods import of_method
 
 @dataclass(frozen=True)
 class Prepared:
-    """One method, lowered. ``options`` are those of the build that speak of it."""
+    """One method, lowered. ``options`` are those of the build that speak of it, ``tried`` is what
+    the model answered when it was called first, with the example inputs."""
 
     source: Source
+    tried: tuple[torch.Tensor, ...]
     lowered: Lowered
     request: Request | None
     options: Options

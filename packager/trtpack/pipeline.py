@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trtpack_runtime.archive_writer import Member
 from trtpack_runtime.manifest import Limits
 from trtpack_runtime.safetensors import open_safetensors
@@ -31,7 +33,7 @@ from .capture import Captured, capture
 from .converters import load_module
 from .engine_options import TENSORRT_KINDS, check_engine_options
 from .engines import Bench
-from .golden import copied, record_golden
+from .golden import record_golden, try_out
 from .lowering import lower
 from .methods import Prepared, check_methods, options_of_methods
 from .options import Options
@@ -98,13 +100,13 @@ def _build(
             inputs=options.inputs,
         )
         check_methods(options, sources)
-        _try(sources, options)
+        tried = _tried(sources, options)
     with progress.step("capture with torch.export"):
         captured = share_state([_captured(source) for source in sources])
     methods = [
-        _lowered(source, graph, own, targets, progress)
-        for source, graph, own in zip(
-            sources, captured, options_of_methods(options, captured), strict=True
+        _lowered(source, first, graph, own, targets, progress)
+        for source, first, graph, own in zip(
+            sources, tried, captured, options_of_methods(options, captured), strict=True
         )
     ]
     check_places([method.lowered for method in methods], options)
@@ -132,7 +134,7 @@ def _build(
         return _finish(methods, planned, bench, progress)
 
 
-def _try(sources: Sequence[Source], options: Options) -> None:
+def _tried(sources: Sequence[Source], options: Options) -> list[tuple[torch.Tensor, ...]]:
     """Calls every method once, if asked after the model was made to answer its inputs."""
     if options.liven:
         from .livening import check_alive, liven
@@ -142,9 +144,7 @@ def _try(sources: Sequence[Source], options: Options) -> None:
         for source in sources:
             with unchanged_buffers(source.module):
                 check_alive(source.module, source.args, ALIVE_TOLERANCE, source.kwargs)
-    for source in sources:
-        with unchanged_buffers(source.module):  # its state begins as it was given
-            source.run(copied((source.args, source.kwargs)))
+    return [try_out(source) for source in sources]
 
 
 def _captured(source: Source) -> Captured:
@@ -160,6 +160,7 @@ def _captured(source: Source) -> Captured:
 
 def _lowered(
     source: Source,
+    tried: tuple[torch.Tensor, ...],
     captured: Captured,
     options: Options,
     targets: Sequence[Target],
@@ -179,7 +180,7 @@ def _lowered(
         )
     for name, count in ((n, c) for n, c in lowered.effects.items() if c):
         _LOG.info("pass %s: %d", name, count)
-    return Prepared(source, lowered, request, options)
+    return Prepared(source, tried, lowered, request, options)
 
 
 def _finish(
@@ -196,7 +197,7 @@ def _finish(
         for method, samples in zip(methods, golden, strict=True):
             gate = held[method.name] = method.gate(samples)
             hold_types(gate)
-            noise, types = gate.noise(method.source), method.lowered.plan
+            noise, types = gate.noise(method.source, method.tried), method.lowered.plan
             models.append(
                 PackedModel(method.source, method.captured, samples, limits, (), noise, types)
             )

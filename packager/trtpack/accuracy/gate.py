@@ -68,9 +68,12 @@ class Gate:
                 failures.append(broken)
         return Verdict(figures, pair, tuple(failures))
 
-    def noise(self, source: Source) -> Noise:
-        """What golden samples have to tolerate: the model run again, and the plan's types."""
-        again = run_again(source, self.golden[0].before)
+    def noise(self, source: Source, tried: tuple[torch.Tensor, ...]) -> Noise:
+        """What golden samples have to tolerate: the model run again, and the plan's types.
+
+        ``tried`` is what it answered before the golden samples, of ``try_out``.
+        """
+        again = run_again(source, self.golden[0].before, tried)
         found = {"repeat": figures_of(self.names, [again], self.wanted[:1])}
         if self.request is not None:
             found["precision"] = self.in_types
