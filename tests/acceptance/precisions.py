@@ -47,7 +47,11 @@ def prepare_int8(row: Row, folder: Path) -> float:
 
 
 def int8(row: Row, folder: Path) -> dict[str, Any]:
-    """Cosine of both with eager in float32, and their latencies."""
+    """Cosine of both with eager in float32, and their latencies.
+
+    The livened ResNet-50 answers different images alike, with a cosine of 0.96. Still the best
+    answer that ignores its image would have 0.981, less than the table demands.
+    """
     module, args = livened_single(row)
     engines = {name: loaded(folder / f"{name}.tar") for name in ("int8", "fp16")}
     inputs = to_cuda(others(args))

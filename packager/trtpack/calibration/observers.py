@@ -85,8 +85,13 @@ def _filled(counts: torch.Tensor) -> torch.Tensor:
 
 def _divergence(wanted: torch.Tensor, made: torch.Tensor) -> float:
     """How much is lost where numbers that come as ``wanted`` are taken to come as ``made``; what
-    never comes is taken to come hardly ever."""
-    p, q = wanted / wanted.sum(), (made / made.sum().clamp(min=1)).clamp(min=_HARDLY)
+    never comes is taken to come hardly ever.
+
+    Both are shares of all numbers, those that are cut off included. As shares of what is kept, a
+    range that ends in the first bin of values far from 0 would lose nothing: all in one bin, and
+    all of what is left in the same.
+    """
+    p, q = wanted / wanted.sum(), (made / wanted.sum()).clamp(min=_HARDLY)
     there = p > 0
     return float((p[there] * (p[there] / q[there]).log()).sum())
 

@@ -80,6 +80,20 @@ def test_entropy_keeps_the_bulk_of_a_normal_distribution() -> None:
     assert 2.5 < found <= float(normal().abs().max())
 
 
+@pytest.mark.parametrize("observer", OBSERVER_NAMES)
+def test_values_far_from_zero_keep_their_range(observer: ObserverName) -> None:
+    """Such as what a pool makes of activations: a range that ends below would make them one."""
+    values = 4 + 0.3 * normal(16_384)
+    assert reach(histogram_of(values), observer, "INT8") > 4.6
+
+
+@pytest.mark.parametrize("observer", OBSERVER_NAMES)
+def test_a_frequent_number_does_not_end_the_range(observer: ObserverName) -> None:
+    """Not even where it has the last bin of a range for its own, and the rest lies far beyond."""
+    values = torch.cat([torch.full((120_000,), 0.994), torch.linspace(5, 10, 80_000)])
+    assert reach(histogram_of(values), observer, "INT8") > 9
+
+
 def test_rounding_is_the_types_own() -> None:
     numbers = torch.tensor([0.5, 1.5, 2.5, 200.0, -300.0])
     assert rounded(numbers, 127.0, "INT8").tolist() == [0.0, 2.0, 2.0, 127.0, -128.0]
