@@ -18,9 +18,9 @@ from trtpack_runtime.loading import DegradedWarning, load
 from trtpack_runtime.module import BundleModule
 from trtpack_runtime.smoke import SmokeReport, full_float32
 
+from .accuracy.figures import Answers
 from .accuracy.gate import Gate, Verdict
 from .engines import BuiltEngine
-from .golden import GoldenSample
 from .target import Target
 from .turns import Turns, replay
 
@@ -75,15 +75,16 @@ def prove(
         )
     if loaded.degraded:
         device = None  # nothing it says is of the engines
-    report = loaded.smoke()
+    gates = {name: gate for name, gate in gates.items() if gate.is_asked}
+    answers: dict[str, list[tuple[torch.Tensor, ...]]] = {}
+    report = loaded.smoke(keep=answers) if gates else loaded.smoke()
     if turns:
         report += replay(loaded, turns)
     worst = report.worst
     if report.passed or worst is None:
         verdicts = {
-            name: _judged(loaded, name, target, device, gate)
+            name: _judged(loaded, name, target, device, gate, answers[name])
             for name, gate in gates.items()
-            if gate.is_asked
         }
         return Proof(report, device, verdicts)
     told = f"{worst.output} of {worst.sample}: {worst.failure}"
@@ -101,21 +102,22 @@ def prove(
 
 
 def _judged(
-    loaded: BundleModule, method: str, target: Target, device: str | None, gate: Gate
+    loaded: BundleModule,
+    method: str,
+    target: Target,
+    device: str | None,
+    gate: Gate,
+    answers: Sequence[Answers],
 ) -> Verdict:
+    """``answers`` are those to the golden samples of the bundle, which are the gate's own."""
     place, call = loaded.device, loaded.method(method)
-
-    def answers(sample: GoldenSample) -> tuple[torch.Tensor, ...]:
-        loaded.reset(sample.before)
-        made = loaded.run(method, [value.to(place) for value in sample.inputs])
-        return tuple(value.cpu().clone() for value in made)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         args, kwargs = tree_map_only(torch.Tensor, lambda t: t.to(place), (args, kwargs))
         return tree_map_only(torch.Tensor, lambda t: t.cpu(), call(*args, **kwargs))
 
     with torch.no_grad(), full_float32():
-        verdict = gate.judge([answers(sample) for sample in gate.golden], run)
+        verdict = gate.judge(answers, run)
     loaded.reset()
     where = "by the evaluator" if device is None else f"on {device}"
     of = "" if len(loaded.methods) == 1 else f", {method},"

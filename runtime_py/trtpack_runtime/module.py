@@ -214,12 +214,19 @@ class BundleModule(LoadedModule):
         finally:
             self._loaded = before
 
-    def smoke(self, method: str | None = None, *, degrade: bool = False) -> SmokeReport:
+    def smoke(
+        self,
+        method: str | None = None,
+        *,
+        degrade: bool = False,
+        keep: dict[str, list[tuple[torch.Tensor, ...]]] | None = None,
+    ) -> SmokeReport:
         """Replays the golden samples of a method, or of all, each from the state that belongs to
         it; the state is as after ``reset`` when it is done.
 
         Where outputs are wrong, the report names the segments to blame. With ``degrade`` PyTorch
-        runs these from now on, if everything is right then; ``failed_engines`` says so.
+        runs these from now on, if everything is right then; ``failed_engines`` says so. Where
+        ``keep`` is given, the outputs of each sample are put into it by method, in host memory.
         """
         if self._changes.stored:
             raise ConfigError(
@@ -229,17 +236,23 @@ class BundleModule(LoadedModule):
             )
         report = SmokeReport(())
         for name in self.methods if method is None else (method,):
-            replay = partial(self._replay, name)
+            replay = partial(self._replay, name, keep)
             found = replay()
             if not found.passed:
                 found = blamed(self, name, found, replay, degrade=degrade)
             report += found
         return report
 
-    def _replay(self, method: str) -> SmokeReport:
+    def _replay(
+        self, method: str, keep: dict[str, list[tuple[torch.Tensor, ...]]] | None
+    ) -> SmokeReport:
         described = self._method(method).described
         samples = smoke.golden_samples(self._bundle, described, self.device)
-        return smoke.replay(partial(self._proved, method), samples, described.tolerance)
+        run: smoke.Run = partial(self._proved, method)
+        if keep is not None:
+            keep[method] = []
+            run = partial(_kept, run, keep[method])
+        return smoke.replay(run, samples, described.tolerance)
 
     def reset(self, states: Mapping[str, torch.Tensor] = NO_STATES) -> None:
         """Puts every state slot back to its first value, or to that of ``states``.
@@ -287,3 +300,12 @@ class BundleModule(LoadedModule):
         states = {name: value.clone() for name, value in self.states.items()}
         self.reset()
         return outputs, states
+
+
+def _kept(
+    run: smoke.Run, answers: list[tuple[torch.Tensor, ...]], sample: Sample
+) -> tuple[Sequence[torch.Tensor], Mapping[str, torch.Tensor]]:
+    """What ``run`` answers; its outputs are put into ``answers`` too."""
+    outputs, states = run(sample)
+    answers.append(tuple(value.cpu().clone() for value in outputs))
+    return outputs, states

@@ -19,6 +19,7 @@ from trtpack.pipeline import build
 from trtpack.report import BuildReport
 from trtpack.report.text import render
 from trtpack_runtime.bundle import open_bundle
+from trtpack_runtime.module import BundleModule
 
 
 @pytest.fixture(autouse=True)
@@ -169,3 +170,25 @@ def test_what_pytorch_runs_in_between_has_its_types_too(tmp_path: Path) -> None:
     assert kinds == ["tensorrt", "torch", "tensorrt"]
     loaded = trtpack_runtime.load(tmp_path / "b.tar", device="cpu")
     torch.testing.assert_close(loaded(x), model(x), rtol=2e-2, atol=2e-2)
+
+
+def test_the_budget_is_held_by_what_the_proof_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[str] = []
+    run = BundleModule.run
+
+    def counted(self: BundleModule, method: str, *args: Any, **kwargs: Any) -> Any:
+        runs.append(method)
+        return run(self, method, *args, **kwargs)
+
+    monkeypatch.setattr(BundleModule, "run", counted)
+    report = made(convolutional(), tmp_path / "b.tar", precision="mixed", samples=2)
+    (target,) = report.targets
+    assert runs == ["forward", "forward"]
+    assert target.accuracy[0].budget == "cosine>=0.999"
+    assert 0 < target.accuracy[0].rel_l2 < 2e-2
+    loaded = trtpack_runtime.load(tmp_path / "b.tar", target="orin", device="cpu")
+    kept: dict[str, list[tuple[torch.Tensor, ...]]] = {}
+    assert loaded.smoke(keep=kept).passed
+    assert [len(answer) for answer in kept["forward"]] == [1, 1]
