@@ -26,6 +26,7 @@ from .building import (
     assemble_all,
     bench_for,
     build_engines,
+    early_start,
     look_around,
     tactics_for,
 )
@@ -91,6 +92,24 @@ def _build(
         load_module(module)
     machine = None if options.dry_run else look_around(options, targets)
     visit = None if options.dry_run else look_at_device(options, targets, progress)
+    if machine is None:
+        return _report(*_planned(model, options, targets, progress))
+    elsewhere = frozenset() if visit is None else visit.targets
+    with early_start(options, targets, machine.facts, elsewhere):
+        methods, planned = _planned(model, options, targets, progress)
+        with work_folder(options.output) as folder:
+            bench = bench_for(methods[0].source.name, methods[0].options, machine, folder)
+            if visit is not None:
+                bench = replace(bench, elsewhere=elsewhere, has_lease=has_lease)
+            if options.measure_partition:
+                planned = measured_partitions(methods, planned, bench, progress)
+            return _finish(methods, planned, bench, progress)
+
+
+def _planned(
+    model: Model, options: Options, targets: Sequence[Target], progress: Progress
+) -> tuple[list[Prepared], list[Planned]]:
+    """The model's methods, captured and lowered, and their plan for each target."""
     with progress.step("load the model"):
         sources = load_sources(
             model,
@@ -123,15 +142,7 @@ def _build(
             at = f" at {refusal.where}" if refusal.where else ""
             told = f"{refusal.op}{at} stays in PyTorch: {refusal.reason}"
             _LOG.info("%s: %s", one.target.name, told)
-    if machine is None:
-        return _report(methods, planned)
-    with work_folder(options.output) as folder:
-        bench = bench_for(sources[0].name, methods[0].options, machine, folder)
-        if visit is not None:
-            bench = replace(bench, elsewhere=visit.targets, has_lease=has_lease)
-        if options.measure_partition:
-            planned = measured_partitions(methods, planned, bench, progress)
-        return _finish(methods, planned, bench, progress)
+    return methods, planned
 
 
 def _tried(sources: Sequence[Source], options: Options) -> list[tuple[torch.Tensor, ...]]:

@@ -16,7 +16,7 @@ from .bundle import Bundle
 from .compiling import by_reason
 from .device_builds import DeviceBuilds
 from .device_faults import device_fault, naming_faults
-from .engines._child import end_children
+from .engines._processes import end_children
 from .errors import BuildCancelled, TrtpackError
 from .finish import Finished, Stores, Workshop
 from .free_memory import used_bytes, within_memory

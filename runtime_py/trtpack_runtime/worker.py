@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The child process that works with TensorRT: ``python -m trtpack_runtime.worker JOB.json``.
+"""The child process that works with TensorRT: ``python -m trtpack_runtime.worker JOB.json``, or
+``--wait MODULE``, which has that TensorRT come up and then reads the job's path from its input.
 
 Needs only the standard library and TensorRT (release 8 takes its weights as numpy arrays). The job
 names a TensorRT module and one of ``TASKS``; its files lie beside it, and there the task leaves its
@@ -17,11 +18,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .atomic import replaced
+from .engines._cuda import start_builder
 from .engines._find import imported
 from .engines._log import log_of
 from .errors import BuildCancelled, TrtpackError
@@ -42,13 +45,19 @@ _PROGRESS_S = 0.05
 
 def main(arguments: list[str]) -> int:
     """Runs one job; 0 where it is done, 1 where ``result.json`` says why not."""
-    path = Path(arguments[0])
     lines = _own_stdout()
-    threading.Thread(target=_leave_with_the_parent, daemon=True).start()
+    parent, gpu = _Parent(), None
+    if arguments[0] == "--wait":
+        gpu = GpuWatch()
+        path = _early(arguments[1], parent)
+    else:
+        path = Path(arguments[0])
     memory = _Memory()
     job = json.loads(path.read_bytes())
+    if gpu is None and job["task"] == "build":
+        gpu = GpuWatch()
     try:
-        result = _run(job, path.parent, lines)
+        result = _run(job, path.parent, lines, gpu)
         result["peak_anonymous_bytes"] = memory.peak()
     except TrtpackError as error:
         told = {"class": type(error).__name__, "message": str(error), "hint": error.hint}
@@ -58,10 +67,11 @@ def main(arguments: list[str]) -> int:
     return 1 if "error" in result else 0
 
 
-def _run(job: Mapping[str, Any], folder: Path, lines: BinaryIO) -> dict[str, Any]:
+def _run(
+    job: Mapping[str, Any], folder: Path, lines: BinaryIO, gpu: GpuWatch | None
+) -> dict[str, Any]:
     start = time.perf_counter()
     module, function = TASKS[job["task"]]
-    gpu = GpuWatch() if job["task"] == "build" else None
     trt = imported(job["module"])
     log = log_of(trt)
     log.verbose = job.get("verbose", False)
@@ -126,10 +136,37 @@ def _cancelled_by_signal() -> Callable[[], bool]:
     return seen.is_set
 
 
-def _leave_with_the_parent() -> None:
-    while os.read(0, 4096):
-        pass
-    os._exit(1)
+def _early(module: str, parent: _Parent) -> Path:
+    """Has TensorRT come up, then waits for a job; the job's folder becomes the working folder."""
+    with suppress(TrtpackError):  # which the job will meet again, and tell
+        start_builder(imported(module))
+    path = parent.job()
+    os.chdir(path.parent)
+    stderr = os.open("stderr", os.O_WRONLY | os.O_APPEND)
+    os.dup2(stderr, 2)
+    os.dup2(stderr, 1)
+    os.close(stderr)
+    return path
+
+
+class _Parent:
+    """Standard input, which the parent holds: this process ends with it."""
+
+    def __init__(self) -> None:
+        self._read, self._told = b"", threading.Event()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def job(self) -> Path:
+        """The path that the parent writes, once it does."""
+        self._told.wait()
+        return Path(os.fsdecode(self._read.splitlines()[0]))
+
+    def _listen(self) -> None:
+        while read := os.read(0, 4096):
+            self._read += read
+            if b"\n" in read:
+                self._told.set()
+        os._exit(1)
 
 
 class _Memory:

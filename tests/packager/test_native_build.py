@@ -41,7 +41,8 @@ def release(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
     def here(**changes: Any) -> dict[str, Any]:
-        return facts(tensorrt=f"{release}.0", **changes)
+        memory = {"total_bytes": 61 << 30, "available_bytes": 50 << 30}
+        return facts(tensorrt=f"{release}.0", **{"memory": memory, **changes})
 
     monkeypatch.setattr("trtpack_runtime.device.facts", here)
     monkeypatch.setattr(building, "facts", here)
@@ -52,7 +53,7 @@ def made(path: Path, **options: Any) -> BuildReport:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.Flatten(), nn.Linear(8 * 36, 4))
     inputs = parse_inputs(["input=1/2/6x3x8x8"])
-    chosen = Options(targets=("native",), output=path, inputs=inputs, **options)
+    chosen = Options(output=path, inputs=inputs, **{"targets": ("native",), **options})
     return build(model, chosen, Progress())
 
 
@@ -107,3 +108,22 @@ def test_locked_to_what_was_measured(tmp_path: Path, release: str) -> None:
     else:
         assert (engine.tactics.locked, engine.tactics.unchanged) == (True, None)
         assert "locked to an opaque cache of" in " ".join(report.to_text().split())
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [({}, ["tensorrt"]), ({"defer": True}, []), ({"targets": ("orin",)}, [])],
+)
+def test_tensorrt_comes_up_while_the_model_is_captured(
+    tmp_path: Path,
+    release: str,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    wanted: list[str],
+) -> None:
+    started: list[str] = []
+    start, end = building.start_early, building.give_up_early
+    monkeypatch.setattr(building, "start_early", lambda name: (started.append(name), start(name)))
+    monkeypatch.setattr(building, "give_up_early", lambda: (started.append("-"), end()))
+    made(tmp_path / "b.tar", **options)
+    assert started == [*wanted, "-"]

@@ -8,7 +8,7 @@ import signal
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tests.runtime.build_jobs import chain, left_behind, worker_pids
 from trtpack_runtime.engines import _tactics, tensorrt
 from trtpack_runtime.engines._build import BuildOptions
 from trtpack_runtime.engines._child import BuildJob, build_in_worker
+from trtpack_runtime.engines._processes import give_up_early, start_early
 from trtpack_runtime.errors import BuildCancelled, DeviceError, EngineBuildError
 
 
@@ -49,6 +50,10 @@ def doubled(
                 (here / "building").touch()
                 while (here / "wait").exists():
                     time.sleep(0.05)
+                if (here / "tensorrt/crash").exists():
+                    import os
+                    os.write(2, b"it broke")
+                    os._exit(3)
                 return build(*arguments)
             trt.Builder.build_serialized_network = waiting
             import sys
@@ -194,3 +199,75 @@ def test_a_gpu_that_is_too_small_is_said_before_the_build(doubled: BuildJob) -> 
         tensorrt.build(
             doubled.network, doubled.weights, doubled.plan, options=BuildOptions(), facts=facts
         )
+
+
+def the_worker() -> int:
+    """The only child that works, once the system lists it."""
+    deadline = time.monotonic() + 10
+    while not (found := worker_pids()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (pid,) = found
+    return pid
+
+
+@pytest.fixture
+def early(doubled: BuildJob) -> Iterator[BuildJob]:
+    """A job whose child was started before there was one."""
+    start_early("tensorrt")
+    yield doubled
+    give_up_early()
+
+
+def test_a_child_that_was_started_early_does_the_build(early: BuildJob) -> None:
+    waiting = the_worker()
+    start_early("tensorrt")  # again does nothing
+    seen: list[int] = []
+
+    def told(event: Mapping[str, Any]) -> None:
+        seen.extend(worker_pids())
+
+    result = build_in_worker(replace(early, module="tensorrt"), told)
+    assert result.version == "8.6.2"
+    assert set(seen) <= {waiting}
+    assert worker_pids() == []
+    assert left_behind(early) == ["engine.plan", "modules", "weights.safetensors"]
+    again = build_in_worker(early)
+    assert again.plan_bytes == result.plan_bytes
+
+
+def test_one_that_died_meanwhile_is_replaced(early: BuildJob) -> None:
+    os.kill(the_worker(), signal.SIGKILL)
+    assert build_in_worker(early).version == "8.6.2"
+    assert worker_pids() == []
+
+
+def test_another_environment_needs_another_child(
+    early: BuildJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.environ["PYTHONPATH"].replace("/modules", "/nowhere"))
+    with pytest.raises(DeviceError, match="No module named 'tensorrt'"):
+        build_in_worker(early)
+    assert worker_pids() == []
+
+
+def test_what_it_dies_of_at_work_is_told(early: BuildJob) -> None:
+    folder = early.plan.parent / "modules"
+    (folder / "tensorrt/crash").touch()
+    with pytest.raises(EngineBuildError, match=r"forward_0 ended with status 3: it broke"):
+        build_in_worker(early)
+
+
+def test_one_that_gets_no_work_ends(early: BuildJob) -> None:
+    the_worker()
+    give_up_early()
+    assert worker_pids() == []
+
+
+def test_without_tensorrt_the_job_says_so(
+    job: BuildJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    start_early("tensorrt")
+    with pytest.raises(DeviceError, match="No module named 'tensorrt'"):
+        build_in_worker(replace(job, module="tensorrt"))

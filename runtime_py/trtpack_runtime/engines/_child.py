@@ -6,11 +6,9 @@ without taking the caller with it. The child is ``trtpack_runtime.worker``.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,17 +19,13 @@ from typing import Any
 from trtpack_runtime import errors, mapping
 from trtpack_runtime.atomic import cannot_write
 from trtpack_runtime.errors import BuildCancelled, BuildKilled, EngineBuildError, TrtpackError
-from trtpack_runtime.gpus import visible
 from trtpack_runtime.network import Network
 
 from ._build import PLAN, TACTICS_IN, TACTICS_OUT, BuildOptions
+from ._processes import early_child, end, worker
 
-_GRACE_S = 5.0
 _TAIL_LINES = 5
 _WORK = {"build": "the TensorRT build"}
-RUNNING: set[subprocess.Popen[Any]] = set()
-"""The children that work for this process, of ``_inductor_build.py`` too."""
-
 
 OnProgress = Callable[[Mapping[str, Any]], None]
 """Told what a child reports, such as ``{"phase", "step", "steps"}``."""
@@ -191,7 +185,10 @@ def _asked(
             (folder / key).write_bytes(content)
     (folder / "job.json").write_text(json.dumps({**job, "task": task}))
     with (folder / "stderr").open("wb") as stderr:
-        status = _run(folder, stderr, on_progress, gpu)
+        early = early_child(job["module"], gpu, folder / "job.json") if task == "build" else None
+        # "-m" puts the working folder on the path: nothing foreign lies in this one
+        child = early or worker(["job.json"], folder, stderr, gpu)
+        status = _ended(child, on_progress)
     result = folder / "result.json"
     if not result.exists():
         raise _died(f"{_WORK.get(task, task)} of {name}", status, (folder / "stderr").read_bytes())
@@ -212,31 +209,8 @@ def _to_json(job: BuildJob) -> dict[str, Any]:
     }
 
 
-def _environment(gpu: int) -> dict[str, str]:
-    """The child's environment: this one, with the runtime on the path and one GPU to see."""
-    package = Path(__file__).resolve().parents[2]
-    paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
-    chosen = {} if gpu == 0 else {"CUDA_VISIBLE_DEVICES": visible(gpu)}
-    return {
-        "CUDA_MODULE_LOADING": "LAZY",  # TensorRT asks for it: less memory, an earlier start
-        **os.environ,
-        **chosen,
-        "PYTHONPATH": os.pathsep.join(paths),
-    }
-
-
-def _run(folder: Path, stderr: Any, on_progress: OnProgress | None, gpu: int) -> int:
-    """Runs the child to its end and answers its exit status."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", "trtpack_runtime.worker", "job.json"],
-        cwd=folder,  # "-m" puts the working folder on the path: nothing foreign lies in this one
-        env=_environment(gpu),
-        stdin=subprocess.PIPE,  # the child ends when this end closes, however the parent ends
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        start_new_session=True,
-    )
-    RUNNING.add(child)
+def _ended(child: subprocess.Popen[bytes], on_progress: OnProgress | None) -> int:
+    """The exit status of a child, which runs to its end."""
     try:
         assert child.stdout is not None
         for line in child.stdout:
@@ -244,35 +218,7 @@ def _run(folder: Path, stderr: Any, on_progress: OnProgress | None, gpu: int) ->
                 on_progress(json.loads(line))
         return child.wait()
     finally:
-        RUNNING.discard(child)
-        _end(child)
-
-
-def end_children() -> None:
-    """Asks every child to end; who waits for it in another thread is told so."""
-    for child in tuple(RUNNING):
-        child.terminate()
-
-
-def kill_children() -> None:
-    """Ends every child at once and waits until it is gone."""
-    for child in tuple(RUNNING):
-        child.kill()
-        child.wait()
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ends a child that is still alive: asks, then kills."""
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            pipe.close()
+        end(child)
 
 
 def _died(work: str, status: int, stderr: bytes) -> EngineBuildError:

@@ -70,6 +70,18 @@ def device_error(texts: Iterable[str]) -> DeviceError | None:
     return None
 
 
+def start_builder(trt: Any) -> None:
+    """Makes the builder that ``started`` answers next, which takes release 8 some seconds.
+
+    Raises:
+        DeviceError: as ``started``.
+    """
+    _STARTED.append((trt, _made(trt, "Builder", log_of(trt))))
+
+
+_STARTED: list[tuple[Any, Any]] = []
+
+
 def started(trt: Any, what: str) -> tuple[Log, Any]:
     """``trt.Builder`` or ``trt.Runtime``, which start CUDA, with the log they write to.
 
@@ -77,6 +89,8 @@ def started(trt: Any, what: str) -> tuple[Log, Any]:
         DeviceError: there is no GPU, or its driver does not serve this TensorRT.
     """
     log = log_of(trt)
+    if what == "Builder" and _STARTED and _STARTED[-1][0] is trt:
+        return log, _STARTED.pop()[1]
     if what == "Runtime" and hasattr(trt, "Builder") and not _driver_answers():
         _made(trt, "Builder", log)  # fails in words; the Runtime of release 8 ends the process
     return log, _made(trt, what, log)

@@ -27,8 +27,8 @@ from trtpack_runtime.errors import BuildCancelled, EngineBuildError, TrtpackErro
 from trtpack_runtime.network import Profile, Tensor
 from trtpack_runtime.safetensors import TensorView, open_safetensors
 
-from ._child import RUNNING
 from ._cuda_toolkit import toolkit, use_toolkit
+from ._processes import RUNNING
 from .inductor import MODEL_NAME, constant_names, cpu_flags
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..device import installed
-from ..engines._child import end_children
+from ..engines._processes import end_children
 from ..errors import ConfigError, DeviceError
 from . import ABOUT, TARGETS
 

@@ -19,7 +19,7 @@ from .. import network as networks
 from ..builders import BUILDERS, Site, Work
 from ..bundle import open_bundle
 from ..engine_store import EngineStore
-from ..engines._child import kill_children
+from ..engines._processes import kill_children
 from ..finish import Stores, Workshop, finish_segment
 from ..progress import Progress
 from ..segment_jobs import about_engine, segment_job
