@@ -21,9 +21,9 @@ from tests.acceptance.packaging import (
 )
 from tests.acceptance.rows import Row
 from tests.acceptance.side_by_side import side_by_side
+from trtpack.sparsity import GROUP, KEPT
 from trtpack_runtime.clocks import DeviceClock
 
-GROUP, ZEROS = 4, 2
 LOADER = """
 import torch
 
@@ -93,6 +93,6 @@ def _pruned(row: Row) -> tuple[nn.Module, tuple[Any, ...]]:
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear) and part.weight.shape[1] % GROUP == 0:
             groups = part.weight.unflatten(1, (-1, GROUP))
-            smallest = groups.abs().argsort(2)[:, :, :ZEROS]
+            smallest = groups.abs().argsort(2)[:, :, : GROUP - KEPT]
             part.weight.data = groups.scatter(2, smallest, 0.0).flatten(1, 2)
     return module, args

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,10 @@ RUNNING: set[subprocess.Popen[Any]] = set()
 
 @dataclass(frozen=True)
 class _Early:
-    """A child that waits for its job, and the environment it was started in."""
+    """A child that waits for its job, and what it was told of where TensorRT and the GPU are."""
 
     child: subprocess.Popen[bytes]
-    environment: Mapping[str, str]
+    places: Mapping[str, str]
 
 
 _EARLY: dict[tuple[str, int], _Early] = {}
@@ -43,9 +44,9 @@ def start_early(module: str, gpu: int = 0) -> None:
     """
     with _LOCK:
         if (module, gpu) not in _EARLY:
-            environment = _environment(gpu)
+            places = _places(gpu)
             child = worker(["--wait", module], _PACKAGE, subprocess.DEVNULL, gpu)
-            _EARLY[module, gpu] = _Early(child, environment)
+            _EARLY[module, gpu] = _Early(child, places)
 
 
 def early_child(module: str, gpu: int, job: Path) -> subprocess.Popen[bytes] | None:
@@ -56,7 +57,7 @@ def early_child(module: str, gpu: int, job: Path) -> subprocess.Popen[bytes] | N
         return None
     child = early.child
     try:
-        if early.environment == _environment(gpu) and child.stdin is not None:
+        if early.places == _places(gpu) and child.stdin is not None:
             child.stdin.write(os.fsencode(job.resolve()) + b"\n")
             child.stdin.flush()
             return child
@@ -105,6 +106,12 @@ def _environment(gpu: int) -> dict[str, str]:
     }
 
 
+def _places(gpu: int) -> dict[str, str]:
+    """What of a child's environment says which TensorRT and which GPU it finds."""
+    told = ("PYTHON", "LD_", "CUDA_")
+    return {name: value for name, value in _environment(gpu).items() if name.startswith(told)}
+
+
 def end_children() -> None:
     """Asks every child to end; who waits for it in another thread is told so."""
     for child in tuple(RUNNING):
@@ -130,4 +137,5 @@ def end(child: subprocess.Popen[bytes]) -> None:
             child.wait()
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
-            pipe.close()
+            with suppress(BrokenPipeError):  # what it was told, and did not read
+                pipe.close()
