@@ -17,6 +17,7 @@ import torch
 from tests.proving.comparing import difference
 from tests.proving.merging import merge
 from tests.proving.trial import Trial
+from trtpack_runtime.engines._widened import is_widened
 from trtpack_runtime.errors import EngineBuildError, TrtpackError
 from trtpack_runtime.network import Network
 
@@ -93,12 +94,16 @@ def prove(
 
 
 def _packs(trials: Sequence[Trial], size: int) -> Iterator[list[Trial]]:
-    """Trials of one group, in packs of about equal size."""
-    ordered = sorted(trials, key=lambda trial: trial.group)
-    for _, group in groupby(ordered, key=lambda trial: trial.group):
+    """Trials of one group, in packs of about equal size; those with scales widen what is beside."""
+    ordered = sorted(trials, key=_sharing)
+    for _, group in groupby(ordered, key=_sharing):
         members = list(group)
         count = -(-len(members) // size)
         yield from (members[i::count] for i in range(count))
+
+
+def _sharing(trial: Trial) -> tuple[str, bool]:
+    return trial.group, is_widened(trial.network)
 
 
 def _run(

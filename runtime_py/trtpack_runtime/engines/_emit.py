@@ -32,7 +32,8 @@ from ._log import Log, log_of
 from ._memory import weights_at
 from ._release import is_rtx
 from ._shapes import Shapes
-from ._weak import dequantized, hold_constant, hold_types, is_mixed
+from ._weak import hold_constant, hold_types, is_mixed
+from ._widened import Widened, is_widened
 
 Weights = Mapping[str, Any]
 """Stored name -> an object with the buffer protocol, or with ``.buffer`` that has it."""
@@ -97,10 +98,12 @@ def emit(
     log, builder = started(trt, "Builder")
     definition = builder.create_network(_creation_flags(trt, strong))
     emitted = Emitted(trt, builder, definition, log, strong, [weights], others_errors)
-    emitter = Emitter(emitted, network, weights)
-    for tensor in network.inputs:
+    widened = Widened(network, weights) if not strong and is_widened(network) else None
+    given = widened.network if widened else network
+    emitter = Emitter(emitted, given, weights, widened)
+    for tensor in given.inputs:
         emitter.add_input(tensor)
-    for layer in network.layers:
+    for layer in given.layers:
         emitter.add_layer(layer)
     for name in network.outputs:
         emitter.mark_output(network.tensors[name])
@@ -113,11 +116,20 @@ def emit(
 class Emitter:
     """A network definition under construction; what the functions of ``_layers.py`` work with."""
 
-    def __init__(self, emitted: Emitted, network: Network, weights: Weights) -> None:
+    def __init__(
+        self,
+        emitted: Emitted,
+        network: Network,
+        weights: Weights,
+        widened: Widened | None = None,
+    ) -> None:
+        """``network`` is ``widened.network`` where there is such."""
         self.trt, self.definition = emitted.trt, emitted.definition
         self.shapes = Shapes(self)
         self._log, self._kept = emitted.log, emitted.kept
-        self._network, self._weights = network, weights
+        self._free = widened.free if widened else frozenset[str]()
+        self._made = widened.made if widened else {}
+        self._network, self._weights = network, {**weights, **self._made}
         self._tensors: dict[str, Any] = {}
         self._stored: dict[tuple[str, str, int], Any] = {}
         self._read: list[tuple[str, Constant, Any]] = []
@@ -126,8 +138,7 @@ class Emitter:
         self._where, self._layer, self._errors_before = "the network", "", len(emitted.log.errors)
         self._strong = emitted.strong
         self._marks = hasattr(self.definition, "mark_weights_refittable")
-        self._mixed = not emitted.strong and is_mixed(network)
-        self.dequantized = dequantized(network) if self._mixed else frozenset()
+        self._mixed = not emitted.strong and (widened is not None or is_mixed(network))
 
     # what TensorRT is given
 
@@ -160,7 +171,7 @@ class Emitter:
                     part.name = layer.name
                 if hasattr(part, "metadata"):  # IAttention has it from 10.15 on
                     part.metadata = layer.origin[:_METADATA_LENGTH]
-                if self._mixed:
+                if self._mixed and layer.name not in self._free:
                     hold_types(self, part, layer, self._network)
             for name, tensor in zip(layer.outputs, outputs.tensors, strict=True):
                 tensor.name = name
@@ -186,8 +197,9 @@ class Emitter:
         """Gives weights their stored name, by which they can be refitted.
 
         TensorRT knows weights by address and refuses a name where two types are read from one
-        address; such bytes stay without. Where single weights can be made replaceable, those with
-        a name are, but for integers: shapes may follow from them.
+        address; such bytes stay without, and so do weights that were widened. Where single
+        weights can be made replaceable, those with a name are, but for integers: shapes may
+        follow from them.
         """
         forms: dict[str, set[tuple[str, int]]] = {}
         for _, constant, _ in self._read:
@@ -197,7 +209,7 @@ class Emitter:
         for operand, constant, weights in self._read:
             if operand in _NAMELESS or len(forms[constant.data]) > 1 or 0 in constant.shape:
                 continue
-            if constant.data in done:
+            if constant.data in done or constant.data in self._made:
                 continue
             done.add(constant.data)
             with self._blaming(f"constant {constant.name!r}"):
@@ -305,7 +317,7 @@ class Emitter:
         weights = self._of(constant)
         added = self.made(self.definition.add_constant(constant.shape, weights))
         self.name(added, f"constant {name}")
-        if self._mixed:
+        if self._mixed and constant.data not in self._made:
             hold_constant(self, added, constant, self._network)
         return added.get_output(0)
 

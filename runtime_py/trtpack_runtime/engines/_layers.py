@@ -295,13 +295,10 @@ def _scaled(e: Emitter, method: str, input: Any, scale: Any, dtype: str, axis: i
     add = getattr(e.definition, method)
     if hasattr(e.trt.IQuantizeLayer, "to_type"):
         added = one(e, add(input, scale, e.dtype(dtype)))
-    else:  # release 8 scales in FLOAT, to and from INT8
-        added = one(e, add(input, as_type(e, scale, "FLOAT")))
-    layer = added.layers[0]
+    else:  # release 8 scales in FLOAT, to and from INT8; _weak.py widens what is HALF
+        added = one(e, add(input, scale))
     if axis is not None:
-        layer.axis = axis
-    if dtype in ("HALF", "BF16") and not hasattr(e.trt.IQuantizeLayer, "to_type"):
-        return Added((layer,), (as_type(e, added.tensors[0], dtype),))
+        added.layers[0].axis = axis
     return added
 
 

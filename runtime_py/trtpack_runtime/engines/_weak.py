@@ -4,8 +4,7 @@
 TensorRT is told the precision every layer computes in and the type of what it answers, with the
 flag OBEY_PRECISION_CONSTRAINTS. A network in FLOAT alone needs none of it, since no flag lets
 TensorRT use anything smaller. One in FLOAT and INT8 needs none either: TensorRT computes in INT8
-what quantizing and dequantizing layers say, and nothing else. Where there is HALF too, layers that
-read what was dequantized are told nothing, since those are the ones that become INT8.
+what quantizing and dequantizing layers say, and nothing else; ``_widened.py`` is for HALF beside.
 
 Sources: ``NvInfer.h`` 8.6, ``ILayer::setPrecision``, ``ILayer::setOutputType`` (not for the indices
 of top-k, nor for what computes shapes).
@@ -40,12 +39,6 @@ def is_mixed(network: Network) -> bool:
     return not network.every_dtype().isdisjoint({"HALF", "BF16"})
 
 
-def dequantized(network: Network) -> frozenset[str]:
-    """The tensors that stand for numbers of few bits."""
-    layers = (layer for layer in network.layers if layer.kind == "dequantize")
-    return frozenset(name for layer in layers for name in layer.outputs)
-
-
 def rounded(network: Network) -> Iterator[Layer]:
     """The layers in FLOAT that TensorRT 8.6 rounds to HALF whatever it is told (measured).
 
@@ -65,8 +58,6 @@ def rounded(network: Network) -> Iterator[Layer]:
 def hold_types(emitter: Emitter, part: Any, layer: Layer, network: Network) -> None:
     """Tells TensorRT the precision and the output types of one layer."""
     if layer.kind in _BY_THEMSELVES or layer.regions:
-        return
-    if not emitter.dequantized.isdisjoint(layer.operand_names()):
         return
     precision = _precision(layer, network)
     if precision is not None and _is_told(layer.kind, precision):
