@@ -175,7 +175,7 @@ def untaken(
     if network is not None:
         if weights not in _REPLACEABLE:
             return "it holds them inside"
-        return refit_problem(network, mine)
+        return refit_problem(network, mine, picked.record)
     if weights == "inside":
         return "it holds them inside"
     inlined = sorted(name for name in mine if is_inlined(changed[name].shape))

@@ -253,7 +253,7 @@ def test_an_engine_keeps_its_scales_and_what_they_scale() -> None:
     made = recorder.finish([y.name])
     for name in ("few", "scale"):
         told = f"{name} is quantized or a scale, which stays inside engines"
-        assert refit_problem(made, frozenset({name})) == told
+        assert refit_problem(made, frozenset({name}), RECORD) == told
 
 
 def test_what_an_engine_cannot_be_given_by_name() -> None:
@@ -264,14 +264,39 @@ def test_what_an_engine_cannot_be_given_by_name() -> None:
         "gather", {"input": x, "indices": table}, {"mode": "DEFAULT", "axis": 1}, name="y"
     )
     made = recorder.finish([y.name])
-    assert refit_problem(made, frozenset()) is None
-    assert refit_problem(made, frozenset({"table"})) == "table is INT32, which stays inside engines"
+    assert refit_problem(made, frozenset(), RECORD) is None
+    whole = "table is INT32, which stays inside engines"
+    assert refit_problem(made, frozenset({"table"}), RECORD) == whole
     made = network()
-    assert refit_problem(made, frozenset({"fc.bias", "fc.weight|t"})) is None
+    assert refit_problem(made, frozenset({"fc.bias", "fc.weight|t"}), RECORD) is None
     two = replace(made.constants["table"], name="half", dtype="HALF", shape=(1, 6))
     twice = replace(made, constants={**made.constants, "half": two})
-    assert refit_problem(twice, frozenset({"table"})) == "table has no name of its own in it"
-    assert refit_problem(twice, frozenset({"fc.bias"})) is None
+    nameless = "table has no name of its own in it"
+    assert refit_problem(twice, frozenset({"table"}), RECORD) == nameless
+    assert refit_problem(twice, frozenset({"fc.bias"}), RECORD) is None
+
+
+@pytest.mark.parametrize(
+    ("record", "is_widened"),
+    [
+        ({"tensorrt": "8.6.2.3", "options": {}}, True),
+        ({"tensorrt": "10.3.0.30", "options": {"dla_core": 0}}, True),
+        ({"tensorrt": "10.3.0.30", "options": {"dla_core": None}}, False),
+        ({"tensorrt": "11.1.0", "options": {"dla_core": 0}}, False),
+        ({"tensorrt_rtx": "1.7.1"}, False),
+    ],
+)
+def test_widened_weights_stay_inside(record: dict[str, Any], is_widened: bool) -> None:
+    recorder = Recorder()
+    x, scale = recorder.input(Tensor("x", "HALF", (4,))), recorder.constant("HALF", (), "scale")
+    bias = recorder.constant("HALF", (4,), "bias")
+    (y,) = recorder.add("elementwise", {"input1": x, "input2": bias}, {"op": "SUM"}, name="y")
+    (q,) = recorder.add("quantize", {"input": y, "scale": scale}, {"output_type": "INT8"}, name="q")
+    (z,) = recorder.add(
+        "dequantize", {"input": q, "scale": scale}, {"output_type": "HALF"}, name="z"
+    )
+    told = "bias is HALF, which that release has in FLOAT inside" if is_widened else None
+    assert refit_problem(recorder.finish([z.name]), frozenset({"bias"}), record) == told
 
 
 @pytest.mark.slow

@@ -126,7 +126,7 @@ def _deform_conv2d(
     batch, (width, out) = len(image) * offset_groups, (weight.shape[3], offset.shape[2:])
     maps = image.float().reshape(batch, -1, *image.shape[2:])
     moved = offset.float().reshape(batch, -1, 2, *out)
-    shares = mask.float().reshape(batch, -1, 1, *out)
+    shares = mask.float().reshape(batch, -1, 1, *out) if use_mask else None
     sizes = torch.tensor(image.shape[:1:-1])
     rows, columns = (torch.arange(size) for size in out)
     sampled = []
@@ -135,7 +135,7 @@ def _deform_conv2d(
         x = columns * stride_w - pad_w + place % width * dilation_w + moved[:, place, 1]
         grid = (2 * torch.stack([x, y], -1) + 1) / sizes - 1
         there = torch.nn.functional.grid_sample(maps, grid, align_corners=False)
-        sampled.append(there * shares[:, place] if use_mask else there)
+        sampled.append(there if shares is None else there * shares[:, place])
     read = torch.stack(sampled, 2).reshape(len(image), groups, -1, out.numel())
     product = weight.float().reshape(groups, len(weight) // groups, -1) @ read
     answer = product.reshape(len(image), -1, *out) + bias.float()[:, None, None]

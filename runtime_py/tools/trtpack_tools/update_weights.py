@@ -188,7 +188,7 @@ def _engine(
         return ref, None
     problem = "it holds them inside"
     if ref.kind in TENSORRT_KINDS and ref.record.get("weights") in ("refittable", "stripped"):
-        problem = refit_problem(network, changed) or ""
+        problem = refit_problem(network, changed, ref.record) or ""
     if problem:
         return _left(ref, problem), problem
     return replace(ref, record={**ref.record, "refit": True}), "is refitted when it is loaded"

@@ -106,13 +106,13 @@ DEFORM_CASES = [
     Case(
         DEFORM, f32(2, 4, 6, 7), f32(3, 4, 3, 3), MOVED, f32(2, 9, 4, 5), f32(3), *STEPS, 1, 1, True
     ),
-    Case(DEFORM, f32(2, 4, 6, 7), f32(3, 4, 3, 3), MOVED, f32(0), f32(3), *STEPS, 1, 1, False),
+    Case(DEFORM, f32(2, 4, 6, 7), f32(3, 4, 3, 3), MOVED, f32(2, 1), f32(3), *STEPS, 1, 1, False),
     Case(
         DEFORM,
         f32(2, 4, 9, 8),
         weight(f32(6, 2, 2, 3)),
-        f32(2, 24, 5, 3),
-        f32(2, 12, 5, 3, low=0, high=1),
+        f32(2, 24, 6, 2),
+        f32(2, 12, 6, 2, low=0, high=1),
         weight(f32(6)),
         *(2, 3, 2, 1, 1, 2),
         2,
