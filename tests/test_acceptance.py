@@ -68,7 +68,7 @@ def test_caches_and_dynamic_shapes_are_judged() -> None:
     ]
     whole = {"whole_seconds": {"none": 41.0, "tactics": 21.0, "engine": 11.0}}
     assert [bar.found for bar in table.bars({"c": caches | whole})] == [
-        "3.0 x (30.0 s to 10.0 s; with capture and proof 41.0 s to 21.0 s)",
+        "3.0 x (30.0 s to 10.0 s; the whole command 41.0 s to 21.0 s)",
         "0.50 s",
     ]
 

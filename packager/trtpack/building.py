@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 from trtpack_runtime.compiling import constants_of
 from trtpack_runtime.device import facts
 from trtpack_runtime.engine_store import EngineStore
-from trtpack_runtime.engines._processes import give_up_early, start_early
 from trtpack_runtime.errors import BuildCancelled, BuildKilled, EngineBuildError
 from trtpack_runtime.network import Network
 from trtpack_runtime.tactics import Tactics, TacticStore
@@ -46,10 +44,6 @@ _LOG = logging.getLogger("trtpack.building")
 
 MAX_ATTEMPTS = 8
 """How often a graph is planned again because TensorRT refused a part of it."""
-
-
-_EARLY_BYTES = 8 << 30
-"""Free memory from which on TensorRT comes up beside the model; release 8 takes 3 GB (measured)."""
 
 
 @dataclass(frozen=True)
@@ -94,24 +88,6 @@ def look_around(options: Options, targets: Sequence[Target]) -> Machine:
         else:
             book.left_to(target)
     return Machine(here, book)
-
-
-@contextmanager
-def early_start(
-    options: Options, targets: Sequence[Target], here: Mapping[str, Any], elsewhere: Container[str]
-) -> Iterator[None]:
-    """Within, TensorRT comes up in a child while the model is captured, if this machine is to build
-    an engine of it; ``elsewhere`` are the targets that another one builds for."""
-    has_room = (here["memory"].get("available_bytes") or 0) >= _EARLY_BYTES
-    ours = [t for t in targets if kind_for(options, t) == "tensorrt" and t.name not in elsewhere]
-    if has_room and not options.defer:
-        ours = [target for target in ours if cannot_build_here("tensorrt", target, here) is None]
-        if ours:
-            start_early("tensorrt")
-    try:
-        yield
-    finally:
-        give_up_early()
 
 
 def bench_for(model: str, options: Options, machine: Machine, folder: Path) -> Bench:

@@ -26,12 +26,12 @@ from .building import (
     assemble_all,
     bench_for,
     build_engines,
-    early_start,
     look_around,
     tactics_for,
 )
 from .capture import Captured, capture
 from .converters import load_module
+from .early import early_start
 from .engine_options import TENSORRT_KINDS, check_engine_options
 from .engines import Bench
 from .golden import record_golden, try_out
@@ -95,7 +95,7 @@ def _build(
     if machine is None:
         return _report(*_planned(model, options, targets, progress))
     elsewhere = frozenset() if visit is None else visit.targets
-    with early_start(options, targets, machine.facts, elsewhere):
+    with early_start(options, elsewhere):
         methods, planned = _planned(model, options, targets, progress)
         with work_folder(options.output) as folder:
             bench = bench_for(methods[0].source.name, methods[0].options, machine, folder)

@@ -208,7 +208,7 @@ def _from_to(seconds: Mapping[str, float]) -> str:
 def _whole(row: Mapping[str, Any]) -> str:
     """What the caller of a build waited for, where that was measured too."""
     whole = row.get("whole_seconds")
-    return f"; with capture and proof {_from_to(whole)}" if whole else ""
+    return f"; the whole command {_from_to(whole)}" if whole else ""
 
 
 def _measured(results: Results, kind: str) -> Results:

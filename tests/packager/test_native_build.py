@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from tests.packager.machines import facts
-from trtpack import building
+from trtpack import building, early
+from trtpack.cli.build import run_build
 from trtpack.inputs import parse_inputs, parse_profile
 from trtpack.options import Options
 from trtpack.pipeline import build
@@ -46,6 +47,7 @@ def release(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("trtpack_runtime.device.facts", here)
     monkeypatch.setattr(building, "facts", here)
+    monkeypatch.setattr(early, "facts", here)
     return release
 
 
@@ -122,8 +124,43 @@ def test_tensorrt_comes_up_while_the_model_is_captured(
     wanted: list[str],
 ) -> None:
     started: list[str] = []
-    start, end = building.start_early, building.give_up_early
-    monkeypatch.setattr(building, "start_early", lambda name: (started.append(name), start(name)))
-    monkeypatch.setattr(building, "give_up_early", lambda: (started.append("-"), end()))
+    start, end = early.start_early, early.give_up_early
+    monkeypatch.setattr(early, "start_early", lambda name: (started.append(name), start(name)))
+    monkeypatch.setattr(early, "give_up_early", lambda: (started.append("-"), end()))
     made(tmp_path / "b.tar", **options)
     assert started == [*wanted, "-"]
+
+
+@pytest.mark.parametrize("on", [None, "ssh://nowhere"])
+def test_the_command_line_has_it_come_up_before_pytorch(
+    tmp_path: Path, release: str, monkeypatch: pytest.MonkeyPatch, on: str | None
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(early, "start_early", order.append)
+    monkeypatch.setattr(early, "give_up_early", lambda: order.append("-"))
+
+    def build(*_: Any) -> Any:
+        order.append("build")
+        raise ConfigError("enough", hint="")
+
+    monkeypatch.setattr("trtpack.pipeline.build", build)
+    arguments: dict[str, Any] = dict.fromkeys(("weights",))
+    arguments |= {"inputs": (), "torch_ops": (), "output": str(tmp_path / "b.tar"), "on": on}
+    with pytest.raises(ConfigError, match="enough"):
+        run_build(
+            "model.py:make",
+            verbose=0,
+            quiet=True,
+            log_file=None,
+            targets=("native" if on is None else "orin",),
+            **arguments,
+        )
+    assert order == (["tensorrt", "build", "-"] if on is None else ["build"])
+
+
+def test_what_is_wrong_with_a_target_is_told_by_the_build(
+    release: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(early, "start_early", pytest.fail)
+    with early.early_start(Options(targets=("no-such-device",))):
+        pass

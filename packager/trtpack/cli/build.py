@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -247,16 +248,18 @@ def run_build(
     if options.report is not None:
         check_writable(options.report, "--report")
 
+    from ..early import early_start
     from .logs import logging_to
     from .progress import LiveProgress, progress_for
 
     progress = progress_for(quiet=quiet)
     say = progress.say if isinstance(progress, LiveProgress) else None
     with logging_to(-1 if quiet else verbose, Path(log_file) if log_file else None, say):
-        with progress.step("start PyTorch"):
-            from ..pipeline import build as build_bundle
+        with early_start(options) if options.on is None else nullcontext():
+            with progress.step("start PyTorch"):
+                from ..pipeline import build as build_bundle
 
-        made = build_bundle(model, options, progress)
+            made = build_bundle(model, options, progress)
         made = dataclasses.replace(made, steps=tuple(progress.times))
     _tell(made, options, quiet)
 
