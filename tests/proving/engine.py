@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from trtpack_runtime.engines import LoadContext
 from trtpack_runtime.engines import engine as engine_kind
 from trtpack_runtime.engines._child import BuildJob, build_in_worker
 from trtpack_runtime.engines._options import BuildOptions
+from trtpack_runtime.engines._processes import start_early
 from trtpack_runtime.errors import DeviceError, EngineBuildError
 from trtpack_runtime.network import Network
 from trtpack_runtime.program import Segment
@@ -34,6 +36,8 @@ T = torch.Tensor
 KINDS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 """A TensorRT's module -> the engine kind that runs its plans."""
 _ALONE = "run it alone with --only"
+_AT_WORK_S = 1.0
+"""When the child that builds has surely been given its job."""
 
 
 class TensorRT:
@@ -99,9 +103,12 @@ def build_and_run(
 ) -> None:
     """In the child: builds a network and, unless ``build_only``, runs it on each sample.
 
-    The answers are left beside it.
+    The answers are left beside it. TensorRT comes up for the next network meanwhile.
     """
     network = networks.from_bytes((at / "network").read_bytes())
+    next_one = Timer(_AT_WORK_S, start_early, [module])
+    next_one.daemon = True
+    next_one.start()
     with _at_most(seconds):
         build_in_worker(BuildJob(module, network, (at / "weights",), at / "plan", options))
     if not build_only:
