@@ -30,7 +30,7 @@ from ._cuda import started
 from ._layers import EMITTERS
 from ._log import Log, log_of
 from ._memory import weights_at
-from ._release import is_rtx
+from ._release import creation_flags, is_rtx
 from ._shapes import Shapes
 from ._weak import hold_constant, hold_types, is_mixed
 from ._widened import Widened, is_widened
@@ -96,7 +96,7 @@ def emit(
         strong = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
     others_errors = len(log_of(trt).errors)
     log, builder = started(trt, "Builder")
-    definition = builder.create_network(_creation_flags(trt, strong))
+    definition = builder.create_network(creation_flags(trt, strong=strong))
     emitted = Emitted(trt, builder, definition, log, strong, [weights], others_errors)
     widened = Widened(network, weights) if not strong and is_widened(network) else None
     given = widened.network if widened else network
@@ -401,10 +401,3 @@ class Emitter:
         said = self._log.errors[self._errors_before :]
         text = "; ".join([f"{self._where}: {problem}", *said[-3:]])
         return EngineBuildError(text, hint=_HINT, layers=(self._layer,) if self._layer else ())
-
-
-def _creation_flags(trt: Any, strong: bool) -> int:
-    """Explicit batch and strong typing, by the names this release has: their numbers changed."""
-    flags = trt.NetworkDefinitionCreationFlag
-    wanted = ("EXPLICIT_BATCH", *(("STRONGLY_TYPED",) if strong else ()))
-    return sum(1 << int(getattr(flags, name)) for name in wanted if hasattr(flags, name))

@@ -14,3 +14,10 @@ def is_rtx(trt: Any) -> bool:
 def major(trt: Any) -> int:
     """The major release, such as 10."""
     return int(trt.__version__.split(".")[0])
+
+
+def creation_flags(trt: Any, *, strong: bool) -> int:
+    """Explicit batch and strong typing, by the names this release has: their numbers changed."""
+    flags = trt.NetworkDefinitionCreationFlag
+    wanted = ("EXPLICIT_BATCH", *(("STRONGLY_TYPED",) if strong else ()))
+    return sum(1 << int(getattr(flags, name)) for name in wanted if hasattr(flags, name))

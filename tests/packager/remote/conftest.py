@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from . import devices
 from .sshd import Server, serving
 
 
@@ -17,3 +18,10 @@ def device(tmp_path: Path) -> Iterator[Server]:
     with serving(tmp_path / "server") as server:
         yield server
         assert server.settled() == ["home", "tmp"]
+
+
+@pytest.fixture
+def whole(device: Server) -> Server:
+    """A device with PyTorch."""
+    devices.add_everything(device)
+    return device
