@@ -13,7 +13,7 @@ from tests.runtime.layer_cases import VARIANTS
 from tests.runtime.trt_double import controls, double
 from trtpack_runtime.engines._build import BuildOptions, build_plan
 from trtpack_runtime.engines._emit import emit
-from trtpack_runtime.engines._widened import Widened, is_widened
+from trtpack_runtime.engines._widened import is_widened, widened
 from trtpack_runtime.network import Network, Tensor
 from trtpack_runtime.reference import evaluate
 from trtpack_tools.check import check_network
@@ -57,7 +57,7 @@ def test_every_kind_widened_is_a_network_with_the_same_answers() -> None:
     trials = _halves()
     assert len(trials) > 400
     for trial in trials:
-        wide = Widened(trial.network, bytes_of(trial.constants))
+        wide = widened(trial.network, bytes_of(trial.constants))
         check_network(wide.network)
         within = [t for n in (wide.network, *wide.network.regions()) for t in n.tensors.values()]
         assert "HALF" not in {tensor.dtype for tensor in within}
@@ -134,5 +134,5 @@ def test_later_releases_are_given_the_types_as_they_are(release: str) -> None:
 
 def test_only_scales_beside_other_types_widen() -> None:
     networks = [(case.kind, dtype, case.network(dtype, dynamic=False)) for case, dtype in VARIANTS]
-    widened = {(kind, dtype) for kind, dtype, network in networks if is_widened(network)}
-    assert widened == {("quantize", "HALF"), ("dequantize", "HALF")}
+    found = {(kind, dtype) for kind, dtype, network in networks if is_widened(network)}
+    assert found == {("quantize", "HALF"), ("dequantize", "HALF")}

@@ -33,7 +33,7 @@ from ._memory import weights_at
 from ._release import creation_flags, is_rtx
 from ._shapes import Shapes
 from ._weak import hold_constant, hold_types, is_mixed
-from ._widened import Widened, is_widened
+from ._widened import Given, is_widened, widened
 
 Weights = Mapping[str, Any]
 """Stored name -> an object with the buffer protocol, or with ``.buffer`` that has it."""
@@ -98,12 +98,12 @@ def emit(
     log, builder = started(trt, "Builder")
     definition = builder.create_network(creation_flags(trt, strong=strong))
     emitted = Emitted(trt, builder, definition, log, strong, [weights], others_errors)
-    widened = Widened(network, weights) if not strong and is_widened(network) else None
-    given = widened.network if widened else network
-    emitter = Emitter(emitted, given, weights, widened)
-    for tensor in given.inputs:
+    is_wide = not strong and is_widened(network)
+    given = widened(network, weights) if is_wide else Given(network)
+    emitter = Emitter(emitted, given, weights)
+    for tensor in given.network.inputs:
         emitter.add_input(tensor)
-    for layer in given.layers:
+    for layer in given.network.layers:
         emitter.add_layer(layer)
     for name in network.outputs:
         emitter.mark_output(network.tensors[name])
@@ -116,29 +116,21 @@ def emit(
 class Emitter:
     """A network definition under construction; what the functions of ``_layers.py`` work with."""
 
-    def __init__(
-        self,
-        emitted: Emitted,
-        network: Network,
-        weights: Weights,
-        widened: Widened | None = None,
-    ) -> None:
-        """``network`` is ``widened.network`` where there is such."""
+    def __init__(self, emitted: Emitted, given: Given, weights: Weights) -> None:
         self.trt, self.definition = emitted.trt, emitted.definition
         self.shapes = Shapes(self)
         self._log, self._kept = emitted.log, emitted.kept
-        self._free = widened.free if widened else frozenset[str]()
-        self._made = widened.made if widened else {}
-        self._network, self._weights = network, {**weights, **self._made}
+        self._network, self._weights = given.network, {**weights, **given.made}
+        self._made, self._free = given.made, given.free
         self._tensors: dict[str, Any] = {}
         self._stored: dict[tuple[str, str, int], Any] = {}
         self._read: list[tuple[str, Constant, Any]] = []
-        self._names = {layer.name: 1 for layer in network.every_layer()}
+        self._names = {layer.name: 1 for layer in given.network.every_layer()}
         self._outside: Callable[[str], Any] | None = None
         self._where, self._layer, self._errors_before = "the network", "", len(emitted.log.errors)
         self._strong = emitted.strong
         self._marks = hasattr(self.definition, "mark_weights_refittable")
-        self._mixed = not emitted.strong and (widened is not None or is_mixed(network))
+        self._mixed = not emitted.strong and (bool(given.free) or is_mixed(given.network))
 
     # what TensorRT is given
 

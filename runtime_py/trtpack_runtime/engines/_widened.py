@@ -10,7 +10,7 @@ INT8. Only what was FLOAT before is held to it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trtpack_runtime.network import Constant, Layer, Network, Tensor
@@ -25,45 +25,56 @@ def is_widened(network: Network) -> bool:
     return not _SCALED.isdisjoint(kinds) and not network.every_dtype().isdisjoint(_NARROW)
 
 
-class Widened:
-    """A network with FLOAT where another has HALF or BF16; its inputs keep their types.
+@dataclass(frozen=True)
+class Given:
+    """The network that TensorRT is given for another.
 
     Attributes:
-        network: the network to emit.
-        made: the weights that are made for it, in FLOAT, by stored name.
+        network: with the inputs and outputs of the other, of the same names.
+        made: weights that are made for it, in FLOAT, by stored name.
         free: the names of the layers that may compute in fewer bits than they declare.
     """
 
-    def __init__(self, network: Network, weights: Mapping[str, Any]) -> None:
-        """``weights`` are the network's stored tensors, as for ``emit``."""
-        self.made: dict[str, bytes] = {}
-        self.free = frozenset(
-            layer.name
-            for within in (network, *network.regions())
-            for layer in within.layers
-            if any(within.tensors[name].dtype in _NARROW for name in layer.outputs)
-        )
-        narrow = [tensor for tensor in network.inputs if tensor.dtype in _NARROW]
-        entering = {tensor.name: _wide_tensor(tensor, f"{tensor.name}|float") for tensor in narrow}
-        casts = [_cast(name, tensor.name) for name, tensor in entering.items()]
-        wide = _wide(network, {name: tensor.name for name, tensor in entering.items()})
-        self.network = replace(
-            wide,
-            inputs=network.inputs,
-            constants={n: self._constant(c, weights) for n, c in network.constants.items()},
-            layers=(*casts, *wide.layers),
-            tensors={**{tensor.name: tensor for tensor in entering.values()}, **wide.tensors},
-        )
+    network: Network
+    made: Mapping[str, bytes] = field(default_factory=dict)
+    free: frozenset[str] = frozenset()
 
-    def _constant(self, constant: Constant, weights: Mapping[str, Any]) -> Constant:
-        if constant.dtype not in _NARROW:
-            return constant
-        data = f"{constant.data}|float"
-        if data not in self.made:
-            stored = weights[constant.data]
-            buffer = stored.buffer if hasattr(stored, "buffer") else stored
-            self.made[data] = _floats(buffer, constant.dtype)
-        return replace(constant, dtype="FLOAT", data=data)
+
+def widened(network: Network, weights: Mapping[str, Any]) -> Given:
+    """FLOAT where a network has HALF or BF16, but for its inputs.
+
+    ``weights`` are its stored tensors, as for ``emit``.
+    """
+    made: dict[str, bytes] = {}
+    free = frozenset(
+        layer.name
+        for within in (network, *network.regions())
+        for layer in within.layers
+        if any(within.tensors[name].dtype in _NARROW for name in layer.outputs)
+    )
+    narrow = [tensor for tensor in network.inputs if tensor.dtype in _NARROW]
+    entering = {tensor.name: _wide_tensor(tensor, f"{tensor.name}|float") for tensor in narrow}
+    casts = [_cast(name, tensor.name) for name, tensor in entering.items()]
+    wide = _wide(network, {name: tensor.name for name, tensor in entering.items()})
+    given = replace(
+        wide,
+        inputs=network.inputs,
+        constants={n: _constant(c, weights, made) for n, c in network.constants.items()},
+        layers=(*casts, *wide.layers),
+        tensors={**{tensor.name: tensor for tensor in entering.values()}, **wide.tensors},
+    )
+    return Given(given, made, free)
+
+
+def _constant(constant: Constant, weights: Mapping[str, Any], made: dict[str, bytes]) -> Constant:
+    if constant.dtype not in _NARROW:
+        return constant
+    data = f"{constant.data}|float"
+    if data not in made:
+        stored = weights[constant.data]
+        buffer = stored.buffer if hasattr(stored, "buffer") else stored
+        made[data] = _floats(buffer, constant.dtype)
+    return replace(constant, dtype="FLOAT", data=data)
 
 
 def _wide(network: Network, renamed: dict[str, str]) -> Network:
