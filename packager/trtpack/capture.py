@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from .quantization.fake_quantizers import fixed_fake_quantizers
 from .quantization.weight_tensors import stored_weights
 from .recurrent_shapes import recurrent_shapes
 from .strided_views import as_strided, as_strided_scatter
+from .user_code import user_frame
 
 OpOverload = torch._ops.OpOverload
 
@@ -182,21 +182,6 @@ def constant_of(node: object) -> torch.Tensor | None:
     module = node.graph.owning_module
     assert module is not None
     return attribute(module, str(node.target))
-
-
-def user_line(stack_trace: str) -> str:
-    """``file.py:12`` of the innermost frame outside torch; empty where there is none."""
-    frames = [m for m in _FRAME.finditer(stack_trace) if not _in_library(m["file"])]
-    if not frames:
-        return ""
-    return f"{frames[-1]['file'].rsplit('/', 1)[-1]}:{frames[-1]['line']}"
-
-
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in .*\n\s*(?P<code>.*))?')
-
-
-def _in_library(file: str) -> bool:
-    return "/torch/" in file or file.startswith(("torch/", "<"))
 
 
 def decompositions() -> Any:
@@ -370,30 +355,13 @@ def _capture_error(error: Exception) -> CaptureError:
     text = str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
-    place, code = _user_frame(error, text)
+    place, code = user_frame(error, text)
     at = f" at {place}" if place else ""
     shown = f": {code}" if code else ""
     return CaptureError(
         f"cannot export the model{at}{shown} ({type(error).__name__}: {first[:300]})",
         hint=_hint(text),
     )
-
-
-def _user_frame(error: Exception, text: str) -> tuple[str, str]:
-    frames = [m for m in _FRAME.finditer(text) if not _in_library(m["file"])]
-    if frames:
-        last = frames[-1]
-        return f"{last['file']}:{last['line']}", (last["code"] or "").strip()
-    traceback, found = error.__traceback__, ("", "")
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        if not _in_library(code.co_filename) and "/trtpack/" not in code.co_filename:
-            import linecache
-
-            source = linecache.getline(code.co_filename, traceback.tb_lineno).strip()
-            found = (f"{code.co_filename}:{traceback.tb_lineno}", source)
-        traceback = traceback.tb_next
-    return found
 
 
 def _hint(text: str) -> str:

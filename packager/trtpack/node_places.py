@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from .capture import user_line
+from .user_code import user_line
 
 
 def where(node: fx.Node) -> str:

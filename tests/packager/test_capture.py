@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from trtpack.capture import capture, user_line
+from trtpack.capture import capture
 from trtpack.errors import CaptureError
 from trtpack.options import SizeRange
+from trtpack.user_code import user_line
 
 
 class Counter(nn.Module):

@@ -30,7 +30,8 @@ from torch.export.exported_program import (
     _split_decomp_table_to_cia_and_python_decomp,
 )
 
-from trtpack.capture import decompositions, user_line
+from trtpack.capture import decompositions
+from trtpack.user_code import user_line
 
 from .taken import Argument, Taken, module_name, take
 

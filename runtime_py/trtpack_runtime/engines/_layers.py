@@ -295,7 +295,7 @@ def _scaled(e: Emitter, method: str, input: Any, scale: Any, dtype: str, axis: i
     add = getattr(e.definition, method)
     if hasattr(e.trt.IQuantizeLayer, "to_type"):
         added = one(e, add(input, scale, e.dtype(dtype)))
-    else:  # release 8 scales in FLOAT, to and from INT8; _weak.py widens what is HALF
+    else:  # release 8 scales in FLOAT, to and from INT8; _widened.py widens what is HALF
         added = one(e, add(input, scale))
     if axis is not None:
         added.layers[0].axis = axis
