@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import torch_export
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # the processes would fight for the cores otherwise
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -57,6 +59,8 @@ def pytest_runtest_setup() -> None:
 
 def pytest_collection_finish() -> None:
     """Leaves what is imported by now out of every later garbage collection: it stays anyway, and
-    looking at all of it takes longer than most tests."""
+    looking at all of it takes longer than most tests. What ``torch.export`` looks up likewise."""
+    if "torch.export.exported_program" in sys.modules:
+        torch_export.look_up_once()
     gc.collect()
     gc.freeze()

@@ -16,6 +16,7 @@ import dataclasses
 import operator
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
 from typing import Any
 
@@ -124,8 +125,8 @@ Graph = tuple[fx.GraphModule, Mapping[str, SizeRange]]
 class Checker:
     """Calls every proof on a case; the fixture ``check`` is one of these."""
 
-    def __call__(self, case: Case) -> None:
-        _check(case)
+    def __call__(self, case: Case, *, build: bool = True) -> None:
+        _check(case, build=build)
         for variant in variants(case, torch.float16):
             _check(variant, build=False)
 
@@ -314,7 +315,7 @@ def graph_of(case: Case) -> Graph:
     fakes = [n.meta["val"] for n in nodes]
     remaining = iter(nodes)
     args, kwargs = walk((case.args, case.kwargs), lambda _: next(remaining), lambda s: s.of(fakes))
-    with enable_python_dispatcher(), mode, recurrent_shapes():
+    with _in_parts(inputs), mode, recurrent_shapes():
         result = case.op(*fx.map_arg(args, _meta), **fx.map_arg(kwargs, _meta))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Raw SymInt")  # as lowering leaves sizes
@@ -325,6 +326,12 @@ def graph_of(case: Case) -> Graph:
         outputs = [_getitem(graph, call, i, value) for i, value in case.wanted(result)]
     graph.output(tuple(outputs))
     return fx.GraphModule(root, graph), _size_ranges(inputs, fakes)
+
+
+def _in_parts(inputs: Sequence[Input]) -> AbstractContextManager[None]:
+    """Traces operators by their parts in Python, as open sizes need it. Without those the metadata
+    is the same either way, and PyTorch's own is there sooner."""
+    return enable_python_dispatcher() if any(i.ranges for i in inputs) else nullcontext()
 
 
 def _size_ranges(inputs: Sequence[Input], fakes: Sequence[torch.Tensor]) -> dict[str, SizeRange]:
