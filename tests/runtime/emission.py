@@ -13,6 +13,7 @@ from tests.runtime.trt_double import controls, has
 from trtpack_runtime.dims import Dim, evaluate
 from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.engines._emit import emit
+from trtpack_runtime.engines._widened import is_widened, widened
 from trtpack_runtime.layers import ENUMS, KINDS
 from trtpack_runtime.network import Network
 
@@ -76,8 +77,13 @@ def missing(release: str, network: Network) -> str | None:
 
 def emitted(trt: Any, network: Network, weights: Mapping[str, Any] | None = None) -> Any:
     """The network's definition in a double, held against the network in every respect."""
-    made = emit(trt, network, zeros(network) if weights is None else weights)
+    weights = zeros(network) if weights is None else weights
+    made = emit(trt, network, weights)
     definition, release = made.definition, release_of(trt)
+    types = [network.tensors[name].dtype for name in network.outputs]
+    assert [t.dtype.name for t in definition._outputs] == [_known(trt, dtype) for dtype in types]
+    if not definition._strong and is_widened(network):
+        network = widened(network, weights).network
     assert controls(trt).networks[-1] is definition
     _hold_creation(trt, definition, release)
     parts = {layer.name: layer for layer in definition._layers}
@@ -114,8 +120,6 @@ def _hold_attributes(declared: Mapping[str, Any], part: Any) -> None:
         shaped = name in ("reshape_dims", "shape", "max_output_boxes_per_class")
         if shaped or (kind == "slice" and name in ("start", "stride")):
             continue  # sizes are compared as numbers, by the shapes they lead to
-        if (kind, name) == ("dequantize", "output_type") and part._network._wide == "INT32":
-            continue  # release 8 answers FLOAT, a cast follows
         have = read[name]
         if isinstance(value, str):
             narrow = {"INT64": "INT32"} if part._network._wide == "INT32" else {}
@@ -132,11 +136,9 @@ def _hold_tensors(trt: Any, network: Network, definition: Any) -> None:
     """Names, types and, at every profile's sizes, shapes are the declared ones."""
     made = {t.name: t for layer in definition._layers for t in layer._outputs}
     made |= {t.name: t for t in definition._inputs}
-    wide = hasattr(trt.DataType, "INT64")
     declared = {t.name: t for t in (*network.inputs, *network.tensors.values())}
-    for name, tensor in declared.items():
-        wanted = "INT32" if tensor.dtype == "INT64" and not wide else tensor.dtype
-        assert made[name].dtype.name == wanted, name
+    for name in declared.keys() - {t.name for t in definition._outputs}:
+        assert made[name].dtype.name == _known(trt, declared[name].dtype), name
     assert [t.name for t in definition._inputs] == [t.name for t in network.inputs]
     assert [t.name for t in definition._outputs] == list(network.outputs)
     if not definition._strong:
@@ -144,6 +146,11 @@ def _hold_tensors(trt: Any, network: Network, definition: Any) -> None:
             assert "dtype" in tensor._values, f"{tensor.name} would be FLOAT"
     for sizes in _samples(network):
         _hold_shapes(network, made, sizes)
+
+
+def _known(trt: Any, dtype: str) -> str:
+    """A type by the name that a release has for it."""
+    return "INT32" if dtype == "INT64" and not hasattr(trt.DataType, "INT64") else dtype
 
 
 def _hold_shapes(

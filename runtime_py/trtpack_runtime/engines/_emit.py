@@ -121,7 +121,7 @@ class Emitter:
         self.shapes = Shapes(self)
         self._log, self._kept = emitted.log, emitted.kept
         self._network, self._weights = given.network, {**weights, **given.made}
-        self._made, self._free = given.made, given.free
+        self._made, self._untold = given.made, given.untold
         self._tensors: dict[str, Any] = {}
         self._stored: dict[tuple[str, str, int], Any] = {}
         self._read: list[tuple[str, Constant, Any]] = []
@@ -130,7 +130,7 @@ class Emitter:
         self._where, self._layer, self._errors_before = "the network", "", len(emitted.log.errors)
         self._strong = emitted.strong
         self._marks = hasattr(self.definition, "mark_weights_refittable")
-        self._mixed = not emitted.strong and (bool(given.free) or is_mixed(given.network))
+        self._mixed = not emitted.strong and (bool(given.untold) or is_mixed(given.network))
 
     # what TensorRT is given
 
@@ -163,7 +163,7 @@ class Emitter:
                     part.name = layer.name
                 if hasattr(part, "metadata"):  # IAttention has it from 10.15 on
                     part.metadata = layer.origin[:_METADATA_LENGTH]
-                if self._mixed and layer.name not in self._free:
+                if self._mixed and layer.name not in self._untold:
                     hold_types(self, part, layer, self._network)
             for name, tensor in zip(layer.outputs, outputs.tensors, strict=True):
                 tensor.name = name

@@ -32,12 +32,12 @@ class Given:
     Attributes:
         network: with the inputs and outputs of the other, of the same names.
         made: weights that are made for it, in FLOAT, by stored name.
-        free: the names of the layers that may compute in fewer bits than they declare.
+        untold: the names of the layers that may compute in fewer bits than they declare.
     """
 
     network: Network
     made: Mapping[str, bytes] = field(default_factory=dict)
-    free: frozenset[str] = frozenset()
+    untold: frozenset[str] = frozenset()
 
 
 def widened(network: Network, weights: Mapping[str, Any]) -> Given:
@@ -46,7 +46,7 @@ def widened(network: Network, weights: Mapping[str, Any]) -> Given:
     ``weights`` are its stored tensors, as for ``emit``.
     """
     made: dict[str, bytes] = {}
-    free = frozenset(
+    untold = frozenset(
         layer.name
         for within in (network, *network.regions())
         for layer in within.layers
@@ -63,7 +63,7 @@ def widened(network: Network, weights: Mapping[str, Any]) -> Given:
         layers=(*casts, *wide.layers),
         tensors={**{tensor.name: tensor for tensor in entering.values()}, **wide.tensors},
     )
-    return Given(given, made, free)
+    return Given(given, made, untold)
 
 
 def _constant(constant: Constant, weights: Mapping[str, Any], made: dict[str, bytes]) -> Constant:
@@ -95,7 +95,7 @@ def _wide(network: Network, renamed: dict[str, str]) -> Network:
         network,
         inputs=tuple(map(_wide_tensor, network.inputs)),
         layers=tuple(layers),
-        tensors={name: _wide_tensor(tensor) for name, tensor in network.tensors.items()},
+        tensors={n: _wide_tensor(t) for n, t in network.tensors.items() if n not in renamed},
     )
 
 
