@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import trtpack
-from tests.packager.calibration.models import captured_of, residual, samples_of
+from tests.packager.calibration.models import captured_of, residual, samples_of, uneven
 from trtpack import precision_search
 from trtpack.calibration.request import Quantization
 from trtpack.errors import AccuracyError, ConfigError
@@ -22,27 +22,8 @@ from trtpack.target import find_target
 from trtpack.trial_log import open_log
 
 
-class Uneven(nn.Module):
-    """One layer whose inputs have outliers, and others that have none."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calm = nn.Linear(32, 32)
-        self.wild = nn.Linear(32, 32)
-        self.head = nn.Linear(32, 8)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.calm(x).relu()
-        x = torch.cat([x[:, :1] * 3000, x[:, 1:]], 1)
-        made: torch.Tensor = self.head(self.wild(x).relu())
-        return made
-
-
 def found(bound: float, tmp_path: Path, *, data: bool = True, pins: tuple[Pin, ...] = ()) -> Found:
-    torch.manual_seed(0)
-    module, args = Uneven().eval(), (torch.randn(16, 32),)
-    with torch.no_grad():
-        module.wild.weight[:, 0] /= 3000
+    module, args = uneven()
     captured = captured_of(module, args)
     (name,) = (n for n in captured.inputs if n is not None)
     samples = [{name: torch.randn(16, 32)} for _ in range(3)]
@@ -88,6 +69,14 @@ def test_a_budget_that_nothing_keeps_names_the_best(tmp_path: Path) -> None:
         found(1.1, tmp_path)
     assert caught.value.hint is not None
     assert "--precision fp32" in caught.value.hint
+
+
+def test_an_input_may_have_the_name_of_a_function() -> None:
+    module, x = nn.Sequential(nn.Linear(32, 8)).eval(), torch.randn(4, 32)
+    captured = captured_of(module, (x,))
+    assert captured.inputs == ("input",)
+    plan = Asked((Budget("cosine", 0.999),))
+    assert search(captured, [{"input": x}], plan, [], []).precision == "mixed"
 
 
 def test_the_same_again(tmp_path: Path) -> None:
