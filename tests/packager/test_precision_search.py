@@ -13,9 +13,11 @@ from torch import nn
 import trtpack
 from tests.packager.calibration.models import captured_of, residual, samples_of, uneven
 from trtpack import precision_search
+from trtpack.accuracy.metric import Held, Metric, Run
 from trtpack.calibration.request import Quantization
 from trtpack.errors import AccuracyError, ConfigError
-from trtpack.options import Budget, Pin
+from trtpack.options import Budget, Drop, Pin
+from trtpack.precision.running import named_inputs
 from trtpack.precision_search import Asked, Found, search, search_key
 from trtpack.precision_times import Work, share
 from trtpack.target import find_target
@@ -62,6 +64,23 @@ def test_without_data_it_is_float16_or_float32(tmp_path: Path) -> None:
     made = found(1 - 1e-12, tmp_path, data=False)
     assert made.precision == "fp32"
     assert [trial.precision for trial in made.trials] == ["mixed", "fp32"]
+
+
+def test_the_users_metric_is_held_in_every_trial(tmp_path: Path) -> None:
+    module, args = uneven()
+
+    def nearness(model: Run) -> float:
+        wanted = module(*args)
+        return 1 - float((model(*args) - wanted).norm() / wanted.norm())
+
+    held = Held(Metric("m.py:nearness", nearness, 1.0), Drop(0.02, False))
+    captured = captured_of(module, args)
+    samples = [named_inputs(captured, args)]
+    asked = Quantization("INT8", "minmax", lambda: samples, tmp_path / "ranges.json")
+    made = search(captured, samples, Asked((), metric=held), [find_target("orin")], [asked])
+    assert [str(pin) for pin in made.pins] == ["wild=fp16"]
+    assert made.trials[0].failures[0].startswith("m.py:nearness drops from 1 to 0.")
+    assert not made.trials[-1].failures
 
 
 def test_a_budget_that_nothing_keeps_names_the_best(tmp_path: Path) -> None:
