@@ -23,7 +23,7 @@ from .golden import tensors_of
 from .options import ObserverName, Options
 from .output_names import output_names
 from .precision.names import check_types
-from .precision.plan import QUANTIZED, Request
+from .precision.plan import QUANTIZED, WEIGHTS_ONLY, Request
 from .precision.running import named_inputs
 from .precision_search import KINDS, Asked, Found, search, search_key
 from .report import Progress
@@ -144,5 +144,10 @@ def quantization_request(
 
     usual: ObserverName = "entropy" if dtype == "INT8" else "minmax"
     return Quantization(
-        dtype, options.observer or usual, samples, options.calibration_cache, options.pins
+        dtype,
+        options.observer or usual,
+        samples,
+        options.calibration_cache,
+        options.pins,
+        stored=options.precision in WEIGHTS_ONLY,
     )

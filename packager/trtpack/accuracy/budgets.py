@@ -11,7 +11,7 @@ from .figures import Figures
 
 _DEFAULT = {"fp16": 0.999, "mixed": 0.999, "bf16": 0.99, "mixed-bf16": 0.99, "tf32": 0.9999}
 _PRUNED = 0.95
-_DEFAULT |= {"auto": 0.999, "int8": 0.99, "fp8": 0.99, "int4": 0.98}
+_DEFAULT |= {"auto": 0.999, "int8": 0.99, "fp8": 0.99, "int8-weights": 0.999, "int4": 0.98}
 """The cosine similarity that every output keeps where no budget is given."""
 
 

@@ -91,11 +91,12 @@ def quantized(
     pins: tuple[Pin, ...] = (),
     mixed: bool = False,
     block: int = 16,
+    stored: bool = False,
 ) -> Lowered:
     """The model lowered and quantized; with ``mixed`` the rest is in float16 too."""
     captured = captured_of(module, args)
     data = samples_of(captured) if samples is None else samples
-    asked = Quantization(dtype, observer, lambda: data, pins=pins, block=block)
+    asked = Quantization(dtype, observer, lambda: data, None, pins, block, stored)
     return lower(captured, precision=Request("int8") if mixed else None, quantization=asked)
 
 

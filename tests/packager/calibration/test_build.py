@@ -67,7 +67,9 @@ def test_int8_becomes_an_engine_and_is_told(build: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "data"), [("fp8", True), ("int4", False)])
+@pytest.mark.parametrize(
+    ("precision", "data"), [("fp8", True), ("int8-weights", False), ("int4", False)]
+)
 def test_other_types_become_engines(build: Any, precision: str, data: bool) -> None:
     report = build(precision, data=data)
     (engine,) = report.targets[0].engines
@@ -89,6 +91,7 @@ def test_a_cpu_rounds_as_the_engine_would(build: Any, tmp_path: Path) -> None:
     [
         ("int8", {"data": False}, "--precision int8 needs calibration data"),
         ("int4", {}, "--calibrate is for --precision int8, fp8 and auto, not for int4"),
+        ("int8-weights", {}, "not for int8-weights"),
         ("mixed", {}, "not for mixed"),
         ("fp8", {"observer": "entropy"}, "--observer entropy compares 128 equal steps"),
         ("fp8", {"target": "orin"}, "SM 8.7 has no FP8"),
