@@ -20,11 +20,13 @@ ENGINE_WEIGHTS: tuple[EngineWeights, ...] = ("inside", "refittable", "stripped")
 HARDWARE_COMPATIBLE: tuple[HardwareCompatible, ...] = ("ampere+", "same-sm")
 
 PrecisionName = Literal[
-    "fp32", "tf32", "fp16", "bf16", "mixed", "mixed-bf16", "int8", "fp8", "int4", "auto"
-]
+    "fp32", "tf32", "fp16", "bf16", "mixed", "mixed-bf16", "int8", "fp8", "int8-weights", "int4",
+    "auto",
+]  # fmt: skip
 PinName = Literal["fp32", "fp16", "fp16-fp32acc", "bf16"]
 PRECISION_NAMES: tuple[PrecisionName, ...] = (
-    "fp32", "tf32", "fp16", "bf16", "mixed", "mixed-bf16", "int8", "fp8", "int4", "auto",
+    "fp32", "tf32", "fp16", "bf16", "mixed", "mixed-bf16", "int8", "fp8", "int8-weights", "int4",
+    "auto",
 )  # fmt: skip
 PIN_NAMES: tuple[PinName, ...] = ("fp32", "fp16", "fp16-fp32acc", "bf16")
 PruneName = Literal["2:4"]

@@ -14,6 +14,7 @@ from typing import Any
 from trtpack_runtime.store_folder import default_home
 
 from .accuracy.budgets import budgets_of
+from .accuracy.metric import Held, load_metric
 from .calibration.data import calibration_data
 from .calibration.request import Quantization, Sample
 from .capture import Captured
@@ -22,7 +23,7 @@ from .golden import tensors_of
 from .options import ObserverName, Options
 from .output_names import output_names
 from .precision.names import check_types
-from .precision.plan import QUANTIZED, Request
+from .precision.plan import QUANTIZED, WEIGHTS_ONLY, Request
 from .precision.running import named_inputs
 from .precision_search import KINDS, Asked, Found, search, search_key
 from .report import Progress
@@ -72,7 +73,11 @@ def searched(
     """The cheapest precisions that keep the budget, by samples of the calibration data where there
     are any, else by the model's own."""
     budgets = budgets_of(options, list(output_names(captured)))
-    plan = Asked(budgets, options.pins, options.prune is not None)
+    held = None
+    if options.metric is not None:
+        bounds = tuple(budget for budget in options.budgets if budget.figure == "metric")
+        held = Held(load_metric(options.metric, source.module), options.max_drop, bounds)
+    plan = Asked(budgets, options.pins, options.prune is not None, held)
     if options.calibrate is None:
         calls = itertools.islice(source.samples(options.samples), MOST_MEASURED)
         data: list[Sample] = [named_inputs(captured, tensors_of(call)) for call in calls]
@@ -139,5 +144,10 @@ def quantization_request(
 
     usual: ObserverName = "entropy" if dtype == "INT8" else "minmax"
     return Quantization(
-        dtype, options.observer or usual, samples, options.calibration_cache, options.pins
+        dtype,
+        options.observer or usual,
+        samples,
+        options.calibration_cache,
+        options.pins,
+        stored=options.precision in WEIGHTS_ONLY,
     )

@@ -27,8 +27,9 @@ from torch import fx
 from trtpack_runtime import __version__
 
 from .accuracy.budgets import missed, told
-from .accuracy.eager import answers
+from .accuracy.eager import answers, as_model
 from .accuracy.figures import Answers, figures_of
+from .accuracy.metric import Held
 from .calibration.cache import graph_key
 from .calibration.request import Quantization
 from .capture import Captured
@@ -57,11 +58,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Asked:
-    """What every trial keeps: the budgets, the user's pins, and whether weights are pruned."""
+    """What every trial keeps: the budgets, the user's pins, whether weights are pruned, and the
+    user's own metric."""
 
     budgets: Sequence[Budget]
     pins: tuple[Pin, ...] = ()
     pruned: bool = False
+    metric: Held | None = None
 
 
 @dataclass(frozen=True)
@@ -292,14 +295,19 @@ class _Search:
         self.say(f"try {precision}" + (f" with {len(kept)} places in fp16" if kept else ""))
 
         def find() -> dict[str, Any]:
-            got = self._answers(self._lowered(precision, _pins(kept)))
+            lowered = self._lowered(precision, _pins(kept))
+            got = self._answers(lowered)
             figures = figures_of(list(output_names(self.captured)), got, self.wanted)
+            broken = [told(*miss) for miss in missed(self.asked.budgets, figures)]
+            if self.asked.metric is not None:
+                run = as_model(lowered.captured, lowered.captured.graph_module)
+                broken += filter(None, [self.asked.metric.broken(run)])
             return Trial(
                 precision,
                 kept,
                 min((one.cosine for one in figures), default=1.0),
                 self._share(precision, kept),
-                tuple(told(*miss) for miss in missed(self.asked.budgets, figures)),
+                tuple(broken),
             ).to_json()
 
         key = f"{precision} but for {json.dumps(kept)}"

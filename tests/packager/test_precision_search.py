@@ -11,38 +11,21 @@ import torch
 from torch import nn
 
 import trtpack
-from tests.packager.calibration.models import captured_of, residual, samples_of
+from tests.packager.calibration.models import captured_of, residual, samples_of, uneven
 from trtpack import precision_search
+from trtpack.accuracy.metric import Held, Metric, Run
 from trtpack.calibration.request import Quantization
 from trtpack.errors import AccuracyError, ConfigError
-from trtpack.options import Budget, Pin
+from trtpack.options import Budget, Drop, Pin
+from trtpack.precision.running import named_inputs
 from trtpack.precision_search import Asked, Found, search, search_key
 from trtpack.precision_times import Work, share
 from trtpack.target import find_target
 from trtpack.trial_log import open_log
 
 
-class Uneven(nn.Module):
-    """One layer whose inputs have outliers, and others that have none."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calm = nn.Linear(32, 32)
-        self.wild = nn.Linear(32, 32)
-        self.head = nn.Linear(32, 8)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.calm(x).relu()
-        x = torch.cat([x[:, :1] * 3000, x[:, 1:]], 1)
-        made: torch.Tensor = self.head(self.wild(x).relu())
-        return made
-
-
 def found(bound: float, tmp_path: Path, *, data: bool = True, pins: tuple[Pin, ...] = ()) -> Found:
-    torch.manual_seed(0)
-    module, args = Uneven().eval(), (torch.randn(16, 32),)
-    with torch.no_grad():
-        module.wild.weight[:, 0] /= 3000
+    module, args = uneven()
     captured = captured_of(module, args)
     (name,) = (n for n in captured.inputs if n is not None)
     samples = [{name: torch.randn(16, 32)} for _ in range(3)]
@@ -83,11 +66,36 @@ def test_without_data_it_is_float16_or_float32(tmp_path: Path) -> None:
     assert [trial.precision for trial in made.trials] == ["mixed", "fp32"]
 
 
+def test_the_users_metric_is_held_in_every_trial(tmp_path: Path) -> None:
+    module, args = uneven()
+
+    def nearness(model: Run) -> float:
+        wanted = module(*args)
+        return 1 - float((model(*args) - wanted).norm() / wanted.norm())
+
+    held = Held(Metric("m.py:nearness", nearness, 1.0), Drop(0.02, False))
+    captured = captured_of(module, args)
+    samples = [named_inputs(captured, args)]
+    asked = Quantization("INT8", "minmax", lambda: samples, tmp_path / "ranges.json")
+    made = search(captured, samples, Asked((), metric=held), [find_target("orin")], [asked])
+    assert [str(pin) for pin in made.pins] == ["wild=fp16"]
+    assert made.trials[0].failures[0].startswith("m.py:nearness drops from 1 to 0.")
+    assert not made.trials[-1].failures
+
+
 def test_a_budget_that_nothing_keeps_names_the_best(tmp_path: Path) -> None:
     with pytest.raises(AccuracyError, match=r"the best found is fp32, cosine 1\.000000") as caught:
         found(1.1, tmp_path)
     assert caught.value.hint is not None
     assert "--precision fp32" in caught.value.hint
+
+
+def test_an_input_may_have_the_name_of_a_function() -> None:
+    module, x = nn.Sequential(nn.Linear(32, 8)).eval(), torch.randn(4, 32)
+    captured = captured_of(module, (x,))
+    assert captured.inputs == ("input",)
+    plan = Asked((Budget("cosine", 0.999),))
+    assert search(captured, [{"input": x}], plan, [], []).precision == "mixed"
 
 
 def test_the_same_again(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 """Which operators a precision plan loses most at, and how few of them need to be pinned.
 
 The graph runs in the plan's types and in the model's; an operator's own part of the error is what
-it does not inherit from its operands. Those that add most are pinned, more and more of them, until
-the budget is kept or nothing gets better.
+it does not inherit from its operands. With a quantized product goes the rounding of what it reads.
+Those that add most are pinned, more and more of them, until the budget is kept or nothing gets
+better.
 """
 
 from __future__ import annotations
@@ -19,37 +20,45 @@ from torch import fx
 
 from trtpack_runtime.smoke import full_float32
 
+from ..capture import constant_of
 from ..lowering import Lowered
-from ..lowering.autocast import retyped
+from ..lowering.autocast import copied, retyped
 from ..node_places import where
-from ..options import Pin
+from ..options import Pin, PinName
 from ..precision.plan import Request, Sample
 from ..precision.ranges import Range, floats
 from ..precision.running import run_graph
+from ..quantization.operators import DEQUANTIZE, FAKE_QUANTIZE, RANGES, spread
 
+aten = torch.ops.aten
 MOST_BYTES = 1 << 30
 """Values of the graph that are kept for comparison at one time."""
 COUNTS = (1, 2, 4, 8, 16)
 """How many operators are pinned, attempt by attempt."""
+_FEW = frozenset(map(str.lower, RANGES))
+"""What the plan says of products that read numbers of few bits."""
 
 
 @dataclass(frozen=True)
 class Guilty:
-    """An operator in a small type, and the part of the error that is its own."""
+    """An operator in a small type, the part of the error that is its own, and what it had better
+    compute in."""
 
     node: str
     where: str
     added: float
+    better: PinName = "fp32"
 
     @property
     def pin(self) -> Pin:
-        """The pin that lets it compute in float32."""
-        return Pin(re.escape(self.node), "fp32")
+        """The pin that lets it."""
+        return Pin(re.escape(self.node), self.better)
 
 
 @dataclass(frozen=True)
 class Mended:
-    """Pins that were tried, what is left of ``badness`` with them, and whether that is enough."""
+    """Pins that were tried, what is left of ``badness`` with them, and whether that is enough; NaN
+    where that was not measured."""
 
     guilty: tuple[Guilty, ...]
     badness: float
@@ -57,23 +66,18 @@ class Mended:
 
 
 def guilty(lowered: Lowered, sample: Sample) -> list[Guilty]:
-    """The operators that compute in a small type, by what they add to the error."""
+    """The operators that compute in a small type or in few bits, by what they add to the error."""
     assert lowered.uncast is not None
     errors = _errors(lowered.uncast, lowered.captured.graph_module, sample)
-    small = _small(lowered)
+    small, few = _small(lowered), _few(lowered)
     found = []
     for node in lowered.uncast.graph.nodes:
-        if node.name not in small or node.name not in errors:
-            continue
-        inherited = max((errors.get(n.name, 0.0) for n in node.all_input_nodes), default=0.0)
-        own = errors[node.name]
-        if not math.isfinite(own):
-            added = math.inf if math.isfinite(inherited) else 0.0
-        else:
-            added = math.sqrt(max(own**2 - inherited**2, 0.0)) if math.isfinite(inherited) else 0.0
-        if added:
-            found.append(Guilty(node.name, where(node), added))
-    return sorted(found, key=lambda g: -g.added)
+        if node.name in few:
+            added = math.hypot(_own(node, errors), *map(_of_stored, node.all_input_nodes))
+            found.append(Guilty(node.name, where(node), added, "fp16"))
+        elif node.name in small:
+            found.append(Guilty(node.name, where(node), _own(node, errors)))
+    return sorted((one for one in found if one.added), key=lambda one: -one.added)
 
 
 def mend(
@@ -83,27 +87,87 @@ def mend(
     badness: Callable[[fx.GraphModule], tuple[float, bool]],
 ) -> Mended | None:
     """The fewest pins, of those that were tried, with which ``badness`` answers enough; else the
-    best. It answers a graph's distance from the model, and whether that is within the budget."""
+    best, or None where all are as bad. It answers a graph's distance from the model, and whether
+    that is within the budget. Weights that are stored in few bits alone cannot be tried here."""
     assert lowered.uncast is not None
     ranked = guilty(lowered, sample)
-    small = _small(lowered)
+    small, few = _small(lowered), _few(lowered)
+    if few and any(node.target is DEQUANTIZE for node in lowered.uncast.graph.nodes):
+        worst = tuple(one for one in ranked if one.node in few)[:3]
+        return Mended(worst, math.nan, False) if worst else None
+    before, _ = badness(lowered.captured.graph_module)
     best: Mended | None = None
     for count in COUNTS:
         chosen = tuple(_with_readers(lowered.uncast, ranked[:count], small))
         if best is not None and len(chosen) == len(best.guilty):
             break
         pins = (*request.pins, *(one.pin for one in chosen))
-        graph = retyped(lowered.uncast, replace(request, pins=pins))
+        wider = _unrounded(lowered.uncast, {one.node for one in chosen} & few)
+        graph = retyped(wider, replace(request, pins=pins))
         figure, enough = badness(graph)
         if chosen and (best is None or enough or figure < best.badness):
             best = Mended(chosen, figure, enough)
         if enough or not chosen:
             break
-    return best
+    return None if best is None or (best.badness >= before and not best.enough) else best
 
 
 def _small(lowered: Lowered) -> set[str]:
     return {row.node for row in lowered.plan.rows if row.precision in ("fp16", "bf16")}
+
+
+def _few(lowered: Lowered) -> set[str]:
+    """The products that the build quantized; none of a model that came so."""
+    if lowered.plan.quantization is None:
+        return set()
+    return {row.node for row in lowered.plan.rows if not _FEW.isdisjoint(row.precision.split("+"))}
+
+
+def _own(node: fx.Node, errors: Mapping[str, float]) -> float:
+    """What a node adds to the error of what it reads, rounding to few bits included."""
+    nodes = node.all_input_nodes
+    read = [n.all_input_nodes[0] if n.target is FAKE_QUANTIZE else n for n in nodes]
+    inherited = max((errors.get(n.name, 0.0) for n in read), default=0.0)
+    own = errors.get(node.name, 0.0)
+    if not math.isfinite(inherited):
+        return 0.0
+    return math.sqrt(max(own**2 - inherited**2, 0.0))
+
+
+def _of_stored(node: fx.Node) -> float:
+    """What few bits take of stored weights, whose own numbers are gone: what even rounding takes on
+    average. 0 for any other node."""
+    if node.target is not DEQUANTIZE:
+        return 0.0
+    stored, scale = constant_of(node.args[0]), constant_of(node.args[1])
+    assert stored is not None
+    assert scale is not None
+    steps = spread(scale, tuple(stored.shape), node.args[2])  # type: ignore[arg-type]  # an axis
+    size = (stored.float() * steps).square().mean()
+    return float((steps.square().mean() / 12 / size.clamp(min=1e-30)).sqrt())
+
+
+def _unrounded(uncast: fx.GraphModule, products: Collection[str]) -> fx.GraphModule:
+    """The graph where some products read what others read in few bits."""
+    if not products:
+        return uncast
+    module = copied(uncast)
+    module.meta |= uncast.meta
+    for node in reversed(module.graph.nodes):
+        if node.name in products or _is_left(node, products):
+            for source in node.all_input_nodes:
+                if source.target is FAKE_QUANTIZE:
+                    node.replace_input_with(source, source.args[0])
+    module.graph.eliminate_dead_code()
+    return module
+
+
+def _is_left(node: fx.Node, products: Collection[str]) -> bool:
+    """Whether a join or a residual reads few bits for products only that do so no longer."""
+    if node.target is aten.cat.default:
+        return not any(user.target is FAKE_QUANTIZE and user.users for user in node.users)
+    residual = node.target is aten.add.Tensor
+    return residual and any(source.name in products for source in node.all_input_nodes)
 
 
 def _with_readers(
@@ -126,15 +190,29 @@ def _with_readers(
 
 
 def _errors(wide: fx.GraphModule, small: fx.GraphModule, sample: Sample) -> Mapping[str, float]:
-    """The relative L2 error of every value that both graphs have."""
+    """The relative L2 error of every value that both graphs have; none is rounded to few bits in
+    the first."""
     common = {node.name for node in small.graph.nodes if node.op == "call_function"}
     names = [n.name for n in wide.graph.nodes if n.op == "call_function" and n.name in common]
     sizes = {n.name: _size(n) for n in wide.graph.nodes}
     errors: dict[str, float] = {}
     for chunk in _chunks(names, sizes):
         kept: dict[str, list[torch.Tensor]] = {}
+        unrounded: dict[str, Any] = {}
 
-        def keep(node: fx.Node, value: Any, kept: Any = kept, chunk: Any = chunk) -> Any:
+        def prepare(node: fx.Node, arguments: Any, unrounded: Any = unrounded) -> Any:
+            if node.target is FAKE_QUANTIZE:
+                unrounded[node.name] = arguments[0]
+            return arguments
+
+        def keep(
+            node: fx.Node,
+            value: Any,
+            kept: Any = kept,
+            chunk: Any = chunk,
+            unrounded: Any = unrounded,
+        ) -> Any:
+            value = unrounded.pop(node.name, value)
             if node.name in chunk:
                 kept[node.name] = [t.detach().clone() for t in floats(value)]
             return value
@@ -146,7 +224,7 @@ def _errors(wide: fx.GraphModule, small: fx.GraphModule, sample: Sample) -> Mapp
             return value
 
         with full_float32():
-            run_graph(wide, sample, keep)
+            run_graph(wide, sample, keep, prepare)
             run_graph(small, sample, compare)
     return errors
 

@@ -11,7 +11,7 @@ from .figures import Figures
 
 _DEFAULT = {"fp16": 0.999, "mixed": 0.999, "bf16": 0.99, "mixed-bf16": 0.99, "tf32": 0.9999}
 _PRUNED = 0.95
-_DEFAULT |= {"auto": 0.999, "int8": 0.99, "fp8": 0.99, "int4": 0.98}
+_DEFAULT |= {"auto": 0.999, "int8": 0.99, "fp8": 0.99, "int8-weights": 0.999, "int4": 0.98}
 """The cosine similarity that every output keeps where no budget is given."""
 
 
@@ -65,7 +65,10 @@ def kept(budget: Budget, value: float) -> bool:
 
 
 def told(figures: Figures, budget: Budget) -> str:
-    """``cosine 0.98213 of logits, at least 0.999 is wanted``."""
+    """``cosine 0.98213 of logits, at least 0.999 is wanted``, with the digits that show it."""
     value = figures.value(budget.figure)
+    shown = f"{value:.5g}"
+    if value is not None and kept(budget, float(shown)):
+        shown = f"{value:.9g}"
     at = "at most" if budget.figure in AT_MOST else "at least"
-    return f"{budget.figure} {value:.5g} of {figures.output}, {at} {budget.bound:g} is wanted"
+    return f"{budget.figure} {shown} of {figures.output}, {at} {budget.bound:.9g} is wanted"

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
 from trtpack_runtime.smoke import full_float32
 
@@ -16,6 +17,7 @@ from ..golden import GoldenSample
 from ..output_names import output_names
 from ..precision.rules import need
 from ..precision.running import named_inputs, run_graph
+from .metric import Run
 
 _HALF_STEP, _KEPT_BITS = 0x1000, -0x2000
 """Of float32's 23 bits of a fraction TF32 keeps the upper ten."""
@@ -39,11 +41,25 @@ def answers(
     return found
 
 
+def as_model(captured: Captured, graph: fx.GraphModule) -> Run:
+    """A graph that is called as the model is; every call begins with the initial state."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        leaves = captured.in_spec.flatten_up_to((args, kwargs))
+        given = [v for v, name in zip(leaves, captured.inputs, strict=True) if name is not None]
+        made = run_graph(graph, named_inputs(captured, given))
+        outputs = captured.outputs
+        answered = [made[o] if isinstance(o, int) else next(iter(o.values())) for o in outputs]
+        return pytree.tree_unflatten(answered, captured.out_spec)
+
+    return run
+
+
 def round_products(node: fx.Node, arguments: Any) -> Any:
     """The arguments of a product rounded as TF32 does; of all else as they are."""
     if node.op != "call_function" or need(node)[0] != "product":
         return arguments
-    return torch.utils._pytree.tree_map_only(torch.Tensor, as_tf32, arguments)
+    return pytree.tree_map_only(torch.Tensor, as_tf32, arguments)
 
 
 def as_tf32(value: torch.Tensor) -> torch.Tensor:

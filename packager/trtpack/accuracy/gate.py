@@ -14,7 +14,7 @@ from ..golden import GoldenSample, run_again
 from ..lowering import Lowered
 from ..options import Budget, Options
 from ..output_names import output_names
-from ..precision.plan import Request
+from ..precision.plan import QUANTIZED, Request
 from ..precision.running import named_inputs
 from ..sources import Source
 from .blame import Mended, guilty, mend
@@ -90,7 +90,7 @@ class Gate:
         mended = self._mended()
         raise AccuracyError(
             f"{where} misses its budget: {'; '.join(verdict.failures)}{_advice(mended)}",
-            hint=_hint(mended, pruned=self.options.prune is not None),
+            hint=_hint(mended, self.options),
         )
 
     @property
@@ -173,14 +173,18 @@ def _advice(mended: Mended | None) -> str:
     if mended.badness != mended.badness:
         return f"; most is lost at {places}"
     best = "within the budget" if mended.enough else "the best that was found"
-    reached = f"with these in fp32 the cosine is {1 - mended.badness:.6f}, {best}"
+    types = " and ".join(sorted({one.better for one in mended.guilty}))
+    reached = f"with these in {types} the cosine is {1 - mended.badness:.6f}, {best}"
     return f"; most is lost at {places}{more}; {reached}"
 
 
-def _hint(mended: Mended | None, *, pruned: bool) -> str:
-    if mended is None and pruned:
+def _hint(mended: Mended | None, options: Options) -> str:
+    if mended is None and options.prune is not None:
         return "train the model on with these zeros, leave --prune away, or give another --budget"
+    if mended is None and options.precision == "fp32":
+        return "choose another budget"
+    few = options.precision in QUANTIZED
     if mended is None:
-        return "choose a wider precision, or another budget"
+        return f"choose {'--precision mixed' if few else 'a wider precision'}, or another budget"
     pins = " ".join(f"--pin '{one.pin}'" for one in mended.guilty)
-    return f"add {pins}"
+    return f"add {pins}" + (", or let --precision auto search" * (few and not mended.enough))

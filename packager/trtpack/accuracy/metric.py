@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,12 +25,25 @@ class Metric:
     """A metric, larger is better, and what the model itself has by it."""
 
     name: str
-    function: Callable[[Run], Any]
+    function: Callable[[Run], Any] = field(repr=False)
     of_model: float
 
     def of(self, run: Run) -> float:
         """What a model has by the metric."""
         return _measured(self.name, self.function, run)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A metric, and how much of it there has to be."""
+
+    metric: Metric
+    drop: Drop | None = None
+    budgets: tuple[Budget, ...] = ()
+
+    def broken(self, run: Run) -> str | None:
+        """What a model breaks by the metric, as a clause; None where it keeps all."""
+        return drop_text(self.metric, self.metric.of(run), self.drop, list(self.budgets))
 
 
 def load_metric(name: str, model: Run) -> Metric:

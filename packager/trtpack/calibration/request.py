@@ -21,7 +21,8 @@ BLOCK = 128
 
 @dataclass(frozen=True)
 class Quantization:
-    """Post-training quantization to ``dtype``, as TensorRT names it; INT4 is for weights alone.
+    """Post-training quantization to ``dtype``, as TensorRT names it. With ``stored`` it is for the
+    weights of linear layers alone, as INT4 always is.
 
     ``samples`` answers the calibration samples, asked for once. Where the file ``cache`` is there,
     it tells what an earlier calibration found instead; else it is written. ``pins`` say what stays.
@@ -33,11 +34,12 @@ class Quantization:
     cache: Path | None = None
     pins: tuple[Pin, ...] = ()
     block: int = BLOCK
+    stored: bool = False
 
     @property
     def weights_only(self) -> bool:
         """Whether values keep their type."""
-        return self.dtype == "INT4"
+        return self.stored or self.dtype == "INT4"
 
 
 @dataclass

@@ -109,12 +109,14 @@ def retyped(uncast: fx.GraphModule, request: Request) -> fx.GraphModule:
 
 
 def copied(module: fx.GraphModule) -> fx.GraphModule:
-    """A graph of its own, of the same nodes and tensors."""
-    graph = fx.Graph()
+    """A graph of its own, of the same nodes and tensors, by the same names."""
+    graph, made = fx.Graph(), dict[fx.Node, fx.Node]()
     with warnings.catch_warnings():
         # sizes are written as SymInts on purpose, see inline_sizes
         warnings.filterwarnings("ignore", message="Raw SymInt value")
-        graph.output(graph.graph_copy(module.graph, {}))
+        graph.output(graph.graph_copy(module.graph, made))
+        for node, copy in made.items():
+            copy.name = node.name  # fx numbers what Python has a function of, such as input
         return fx.GraphModule(module, graph)
 
 

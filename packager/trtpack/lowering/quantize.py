@@ -29,7 +29,7 @@ _SMALLEST_HALF = 2.0**-14
 
 
 def quantize(graph: fx.Graph, recipes: Recipes) -> int:
-    """Round what products read to INT8 or FP8, or their weights to INT4.
+    """Round what products read to INT8 or FP8, or weights alone to INT8 or INT4.
 
     The module's ``meta["quantization"]`` asks for it; ``meta["calibrated"]`` gets what was found.
     A value is rounded once for all that read it in few bits, weights by channels. Scales of weights
@@ -140,7 +140,7 @@ class _Quantizing:
         node, value = weight.value, constant_of(weight.value)
         assert value is not None
         if self.asked.weights_only:
-            rounded = self._blocks(weight, value)
+            rounded = self._stored(weight, value)
         else:
             axis = weight.axis if self.asked.dtype == "INT8" else None
             with self.graph.inserting_before(weight.reader):
@@ -176,14 +176,16 @@ class _Quantizing:
         result.meta["constant_owner"] = str(owner.target).removesuffix(".weight")
         return result
 
-    def _blocks(self, weight: Weight, value: torch.Tensor) -> fx.Node | None:
-        """A linear layer's weight as stored numbers of INT4 with a scale for each block; None where
-        it keeps its type."""
-        node, block = weight.value, self.asked.block
+    def _stored(self, weight: Weight, value: torch.Tensor) -> fx.Node | None:
+        """A linear layer's weight as stored numbers, of INT8 with a scale for each channel or of
+        INT4 with one for each block; None where it keeps its type."""
+        node, few = weight.value, self.asked.dtype
         if weight.reader.target is not aten.linear.default or value.dim() != 2:
-            self.made.left[str(node.target)] = "INT4 is for the weights of linear layers"
+            reason = f"{few} for weights alone is for those of linear layers"
+            self.made.left[str(node.target)] = reason
             return None
         rows, columns = value.shape
+        block = self.asked.block if few == "INT4" else columns
         if columns % block:
             reason = f"its {columns} columns are no multiple of a block's {block}"
             self.made.left[str(node.target)] = reason
@@ -195,15 +197,17 @@ class _Quantizing:
         with self.graph.inserting_before(weight.reader):
             numbers = op(aten._to_copy.default, node, dtype=torch.float32)
             parts = op(aten.reshape.default, numbers, [rows, columns // block, block])
-            largest = op(aten.amax.default, op(aten.abs.default, parts), [2])
+            summed, axis = ([2], 1) if few == "INT4" else ([1, 2], 0)
+            largest = op(aten.amax.default, op(aten.abs.default, parts), summed)
             scale = self._settled(largest, op, node, "weight_scale")
-            scaled = op(aten.div.Tensor, parts, op(aten.unsqueeze.default, scale, 2))
-            whole = op(aten.clamp.default, op(aten.round.default, scaled), *RANGES["INT4"])
+            steps = op(aten.reshape.default, scale, [rows, columns // block, 1])
+            scaled = op(aten.div.Tensor, parts, steps)
+            whole = op(aten.clamp.default, op(aten.round.default, scaled), *RANGES[few])
             stored = op(aten.reshape.default, whole, [rows, columns])
             stored = op(aten._to_copy.default, stored, dtype=torch.int8)
-            stored.meta["constant_use"] = "weight_int4"
+            stored.meta["constant_use"] = f"weight_{few.lower()}"
             stored.meta["constant_owner"] = str(node.target).removesuffix(".weight")
-            return op(DEQUANTIZE, stored, scale, 1, "INT4", value.dtype)
+            return op(DEQUANTIZE, stored, scale, axis, few, value.dtype)
 
 
 def _is_constant(node: fx.Node) -> bool:

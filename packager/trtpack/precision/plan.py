@@ -24,11 +24,16 @@ TYPES: Mapping[str, torch.dtype] = {
     "mixed-bf16": torch.bfloat16,
     "int8": torch.float16,
     "fp8": torch.float16,
+    "int8-weights": torch.float16,
     "int4": torch.float16,
 }
 """What a precision, or a pin, computes in; of quantized ones all but the products."""
-QUANTIZED: Mapping[str, str] = {"int8": "INT8", "fp8": "FP8", "int4": "INT4"}
+QUANTIZED: Mapping[str, str] = {
+    "int8": "INT8", "fp8": "FP8", "int8-weights": "INT8", "int4": "INT4",
+}  # fmt: skip
 """The precisions that quantize products, and TensorRT's name of what to."""
+WEIGHTS_ONLY = ("int8-weights", "int4")
+"""Those of them that leave what the weights are multiplied with."""
 NAMES: Mapping[torch.dtype, str] = {
     torch.float64: "fp64",
     torch.float32: "fp32",

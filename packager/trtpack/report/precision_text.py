@@ -21,6 +21,7 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "mixed-bf16": ("bf16",),
     "int8": ("int8", "fp16"),
     "fp8": ("fp8", "fp16"),
+    "int8-weights": ("int8", "fp16"),
     "int4": ("int4", "fp16"),
     "auto": ("int8", "fp16"),
 }

@@ -88,7 +88,7 @@ def _profile_of_optimum(options: Options) -> Iterator[str]:
 def _precisions(options: Options, target: Target) -> Iterator[str]:
     on_gpu = kind_for(options, target) in TENSORRT_KINDS
     # a CPU only simulates what has few bits
-    few_bits = ("tf32", "int8", "fp8", "int4", "auto") if on_gpu else ()
+    few_bits = ("tf32", "int8", "fp8", "int8-weights", "int4", "auto") if on_gpu else ()
     for name in ("mixed", "mixed-bf16", *few_bits):
         if name in _CALIBRATED and options.calibrate is None:
             continue

@@ -43,6 +43,31 @@ def residual() -> tuple[Residual, tuple[Tensor]]:
     return Residual().eval(), (torch.randn(SHAPE),)
 
 
+class Uneven(nn.Module):
+    """One layer whose inputs have outliers, and others that have none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calm = nn.Linear(32, 32)
+        self.wild = nn.Linear(32, 32)
+        self.head = nn.Linear(32, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.calm(x).relu()
+        x = torch.cat([x[:, :1] * 3000, x[:, 1:]], 1)
+        made: Tensor = self.head(self.wild(x).relu())
+        return made
+
+
+def uneven() -> tuple[Uneven, tuple[Tensor]]:
+    """That model, which undoes the outliers, and an input."""
+    torch.manual_seed(0)
+    module, args = Uneven().eval(), (torch.randn(16, 32),)
+    with torch.no_grad():
+        module.wild.weight[:, 0] /= 3000
+    return module, args
+
+
 def captured_of(module: nn.Module, args: tuple[Tensor, ...]) -> Captured:
     """The model captured with fixed sizes."""
     return capture(module, args, {}, None, {})
@@ -66,11 +91,12 @@ def quantized(
     pins: tuple[Pin, ...] = (),
     mixed: bool = False,
     block: int = 16,
+    stored: bool = False,
 ) -> Lowered:
     """The model lowered and quantized; with ``mixed`` the rest is in float16 too."""
     captured = captured_of(module, args)
     data = samples_of(captured) if samples is None else samples
-    asked = Quantization(dtype, observer, lambda: data, pins=pins, block=block)
+    asked = Quantization(dtype, observer, lambda: data, None, pins, block, stored)
     return lower(captured, precision=Request("int8") if mixed else None, quantization=asked)
 
 

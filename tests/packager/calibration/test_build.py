@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from torch import nn
 
 import trtpack
-from tests.packager.calibration.models import residual
+from tests.packager.calibration.models import residual, uneven
 from trtpack.accuracy.reading import parse_budget
 from trtpack.errors import AccuracyError, ConfigError
+from trtpack.options import Pin
 from trtpack.report import BuildReport
 from trtpack.report.text import render
 from trtpack_runtime.bundle import open_bundle
@@ -29,12 +31,16 @@ loader = [torch.randn(4, 3, 16, 16) for _ in range(3)]
 
 @pytest.fixture
 def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Builds the residual model; ``options`` as of ``trtpack.Options``."""
+    """Builds the residual model, or another; ``options`` as of ``trtpack.Options``."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "data.py").write_text(LOADER)
 
     def run(
-        precision: str, target: str = "rtx-4090", data: bool = True, **options: Any
+        precision: str,
+        target: str = "rtx-4090",
+        data: bool = True,
+        model: Any = None,
+        **options: Any,
     ) -> BuildReport:
         given = f"{tmp_path / 'data.py'}:loader" if data else None
         chosen = trtpack.Options(
@@ -44,7 +50,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             calibrate=given,
             **options,
         )
-        return trtpack.build(residual(), options=chosen).report
+        return trtpack.build(model or residual(), options=chosen).report
 
     return run
 
@@ -61,7 +67,9 @@ def test_int8_becomes_an_engine_and_is_told(build: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "data"), [("fp8", True), ("int4", False)])
+@pytest.mark.parametrize(
+    ("precision", "data"), [("fp8", True), ("int8-weights", False), ("int4", False)]
+)
 def test_other_types_become_engines(build: Any, precision: str, data: bool) -> None:
     report = build(precision, data=data)
     (engine,) = report.targets[0].engines
@@ -83,6 +91,7 @@ def test_a_cpu_rounds_as_the_engine_would(build: Any, tmp_path: Path) -> None:
     [
         ("int8", {"data": False}, "--precision int8 needs calibration data"),
         ("int4", {}, "--calibrate is for --precision int8, fp8 and auto, not for int4"),
+        ("int8-weights", {}, "not for int8-weights"),
         ("mixed", {}, "not for mixed"),
         ("fp8", {"observer": "entropy"}, "--observer entropy compares 128 equal steps"),
         ("fp8", {"target": "orin"}, "SM 8.7 has no FP8"),
@@ -99,10 +108,36 @@ def test_what_cannot_be_is_said_at_once(
 
 
 def test_a_budget_that_is_missed_names_what_to_pin(build: Any, tmp_path: Path) -> None:
-    budget = parse_budget("cosine>=0.9999999")
-    with pytest.raises(AccuracyError, match="precision int8 misses its budget"):
-        build("int8", budgets=(budget,))
+    model, budget = uneven(), parse_budget("cosine>=0.999")
+    torch.save([model[1][0]], tmp_path / "x.pt")
+    (tmp_path / "data.py").write_text(
+        f"import torch\nloader = torch.load({str(tmp_path / 'x.pt')!r}, weights_only=True)\n"
+    )
+    with pytest.raises(AccuracyError, match="precision int8 misses its budget") as caught:
+        build("int8", observer="minmax", budgets=(budget,), model=model)
+    assert "; most is lost at linear_1 (wild (models.py:" in str(caught.value)
+    assert re.search(r"with these in fp16 the cosine is 0\.999\d+, within", str(caught.value))
+    assert caught.value.hint == "add --pin 'linear_1=fp16'"
     assert not (tmp_path / "q.tar").exists()
+    pins = (Pin("linear_1", "fp16"),)
+    report = build("int8", observer="minmax", budgets=(budget,), model=model, pins=pins)
+    assert report.targets[0].accuracy[0].cosine >= 0.999
+
+
+def test_a_budget_that_no_pin_keeps(build: Any) -> None:
+    budget = parse_budget("cosine>=0.99999999")
+    with pytest.raises(AccuracyError, match=r"at least 0\.99999999 is wanted") as caught:
+        build("int8", budgets=(budget,))
+    assert "the best that was found" in str(caught.value)
+    assert str(caught.value.hint).endswith("or let --precision auto search")
+
+
+def test_weights_of_few_bits_that_lose_too_much_are_named(build: Any) -> None:
+    wide = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 8)).eval()
+    budget = parse_budget("cosine>=0.999999")
+    with pytest.raises(AccuracyError, match=r"most is lost at linear \(") as caught:
+        build("int4", data=False, budgets=(budget,), model=(wide, (torch.randn(4, 128),)))
+    assert str(caught.value.hint).startswith("add --pin 'linear=fp16', or")
 
 
 def network_of(path: Path) -> Network:

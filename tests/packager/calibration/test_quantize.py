@@ -43,13 +43,31 @@ def test_int8_answers_what_the_model_does(observer: ObserverName) -> None:
     assert cosine(answer(quantized(module, args, observer=observer), args), module(*args)) > 0.999
 
 
-@pytest.mark.parametrize(("dtype", "least"), [("FP8", 0.999), ("INT4", 0.98)])
-def test_other_types(dtype: str, least: float) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "stored", "least"),
+    [("FP8", False, 0.999), ("INT8", True, 0.9999), ("INT4", True, 0.98)],
+)
+def test_other_types(dtype: str, stored: bool, least: float) -> None:
     module, args = residual()
-    lowered = quantized(module, args, dtype)
+    lowered = quantized(module, args, dtype, stored=stored)
     assert cosine(answer(lowered, args), module(*args)) > least
     kinds = {n.target for n in lowered.captured.graph_module.graph.nodes}
-    assert (DEQUANTIZE in kinds) == (dtype == "INT4")
+    assert (DEQUANTIZE in kinds) == stored
+    assert (FAKE_QUANTIZE in kinds) != stored
+
+
+def test_stored_weights_are_rounded_as_pytorch_rounds_channels() -> None:
+    torch.manual_seed(0)
+    module, x = nn.Sequential(nn.Linear(24, 8)).eval(), torch.randn(4, 24)
+    lowered = quantized(module, (x,), stored=True, samples=())
+    weight = module[0].weight.detach()
+    scale = (weight.abs().amax(1) / 127).half().float()
+    zeros = torch.zeros(8, dtype=torch.int32)
+    rounded = torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -128, 127)
+    wanted = nn.functional.linear(x, rounded, module[0].bias)
+    torch.testing.assert_close(answer(lowered, (x,)), wanted)
+    (row,) = lowered.plan.rows
+    assert (row.precision, row.why) == ("int8", "its weights are stored so")
 
 
 @pytest.mark.parametrize("mixed", [False, True])

@@ -24,7 +24,7 @@ from tests.packager.calibration.models import answer, captured_of
 from trtpack.calibration.request import Quantization, Sample
 from trtpack.lowering import lower
 from trtpack.options import OBSERVER_NAMES, ObserverName
-from trtpack.precision.plan import Request
+from trtpack.precision.plan import QUANTIZED, WEIGHTS_ONLY, Request
 from trtpack.precision.running import named_inputs
 
 
@@ -37,8 +37,8 @@ def in_types(
     def samples() -> list[Sample]:
         return [named_inputs(captured, (calibration,))]
 
-    dtype = {"int8": "INT8", "int4": "INT4"}.get(precision)
-    asked = None if dtype is None else Quantization(dtype, observer, samples, block=16)
+    dtype, stored = QUANTIZED.get(precision), precision in WEIGHTS_ONLY
+    asked = Quantization(dtype, observer, samples, block=16, stored=stored) if dtype else None
     request = Request(precision, samples=tuple(samples()))  # type: ignore[arg-type]  # a name
     lowered = lower(captured, precision=request, quantization=asked)
     return lambda inputs: answer(lowered, (inputs,))
@@ -61,10 +61,12 @@ def test_accuracy_by_precision(
     for observer in OBSERVER_NAMES:
         quantized = in_types(module, calibration, "int8", observer)
         found[f"int8, {observer}"] = accuracy(quantized, held_out)
+    found["int8 weights"] = accuracy(in_types(module, calibration, "int8-weights"), held_out)
     found["int4 weights"] = accuracy(in_types(module, calibration, "int4"), held_out)
     print("\n" + "\n".join(f"{name:18} {value:6.2f} %" for name, value in found.items()))
     assert 80 < found["fp32"] < 100, "hard enough to lose something, and learnt"
     assert abs(found["fp16"] - found["fp32"]) <= 0.2
     for observer in OBSERVER_NAMES:
         assert found[f"int8, {observer}"] >= found["fp32"] - 1, observer
+    assert found["int8 weights"] >= found["fp32"] - 0.5
     assert found["int4 weights"] >= found["fp32"] - 2

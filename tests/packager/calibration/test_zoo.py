@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real architectures in INT8: every product is quantized, nothing is left stranded, and an engine
-can be built."""
+"""Real architectures in few bits: every product is quantized, nothing is left stranded, every value
+is rounded as PyTorch's fake quantizers round it, and an engine can be built."""
 
 from __future__ import annotations
 
@@ -15,9 +15,19 @@ import torch
 import trtpack
 from tests.packager.calibration.test_build import network_of
 from tests.zoo import MODELS
+from trtpack.calibration.request import Quantization
+from trtpack.capture import capture
+from trtpack.convert import convert
 from trtpack.livening import liven
+from trtpack.lowering import lower
+from trtpack.options import Budget, PrecisionName
+from trtpack.partition import partition
+from trtpack.precision.plan import WEIGHTS_ONLY
+from trtpack.precision.running import named_inputs
 from trtpack.report import BuildReport
+from trtpack.target import find_target
 from trtpack_runtime.network import Layer, Network
+from trtpack_runtime.reference import evaluate
 
 pytestmark = pytest.mark.slow
 PRODUCTS = {"convolution_nd", "deconvolution_nd", "matrix_multiply"}
@@ -37,7 +47,7 @@ def made_of(name: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
     return module, args
 
 
-def built(name: str, folder: Path, **options: Any) -> BuildReport:
+def built(name: str, folder: Path, precision: PrecisionName = "int8") -> BuildReport:
     """A livened model of the zoo, quantized from random inputs of its own kind."""
     module, args = made_of(name)
     module.eval().requires_grad_(False)
@@ -51,10 +61,10 @@ def built(name: str, folder: Path, **options: Any) -> BuildReport:
     chosen = trtpack.Options(
         targets=("rtx-4090",),
         output=folder / "q.tar",
-        precision="int8",
-        calibrate=f"{folder / 'data.py'}:loader",
-        observer="minmax",
-        **options,
+        precision=precision,
+        calibrate=None if precision in WEIGHTS_ONLY else f"{folder / 'data.py'}:loader",
+        observer=None if precision in WEIGHTS_ONLY else "minmax",
+        budgets=() if precision == "int8" else (Budget("cosine", 0.95),),  # of random weights
     )
     return trtpack.build((module, args), options=chosen).report
 
@@ -86,7 +96,10 @@ def stranded(network: Network) -> Iterator[str]:
                     yield name
 
 
-@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v3_large", "vit_b_16", "BERT_pytorch"])
+NAMES = ["resnet50", "mobilenet_v3_large", "vit_b_16", "BERT_pytorch"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_product_reads_few_bits(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +121,66 @@ def test_every_product_reads_few_bits(
     assert not list(stranded(network))
     (agreement,) = report.targets[0].agreement[:1]
     assert agreement.cosine > 0.98
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("precision", ["fp8", "int8-weights", "int4"])
+def test_engines_of_other_types(
+    name: str, precision: PrecisionName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    report = built(name, tmp_path, precision)
+    (engine,) = report.targets[0].engines
+    found = report.precision["quantization"]
+    told = {what: found[what] for what in ("products", "values", "weights")}
+    print(f"\n{name} in {precision}: {told}, an engine of {engine.nbytes / 1e6:.1f} MB")
+    assert engine.kind == "tensorrt-rtx"
+    assert found["weights"] > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_evaluator_rounds_as_pytorchs_fake_quantizers(name: str) -> None:
+    """Value by value: a last bit of a product decides which way a tie goes, and all behind it."""
+    module, args = made_of(name)
+    module.eval().requires_grad_(False)
+    liven(module, args, seed=0)
+    captured, target = capture(module, args), find_target("rtx-4090")
+    sample = named_inputs(captured, args)
+    asked = Quantization("INT8", "minmax", lambda: [sample])
+    lowered = lower(captured, quantization=asked)
+    (segment,) = partition(captured.graph_module, target).segments
+    converted = convert(segment.graph_module, target, captured.ranges, lowered.recipes)
+    network, values = converted.network, dict[str, torch.Tensor]()
+    given = {tensor.name: sample[tensor.name] for tensor in network.inputs}
+    evaluate(network, converted.constants, given, keep=values)
+    values |= given
+    for called, constant in network.constants.items():
+        values[called] = converted.constants[constant.data].reshape(constant.shape)
+    made, worst, count = makers(network), 0.0, 0
+    for layer in network.layers:
+        if layer.kind != "dequantize":
+            continue
+        before = made[str(layer.operands["input"])]
+        x, scale = values[str(before.operands["input"])], values[str(layer.operands["scale"])]
+        got = values[layer.outputs[0]]
+        worst, count = max(worst, distance(got, fake_quantized(x, scale, layer))), count + 1
+    print(f"\n{name}: {count} values, rel. L2 {worst:.2g} at most")
+    assert count > 30
+    assert worst <= 1e-3
+
+
+def fake_quantized(x: torch.Tensor, scale: torch.Tensor, layer: Layer) -> torch.Tensor:
+    """What PyTorch's own operators make of a value."""
+    if scale.numel() == 1:
+        return torch.fake_quantize_per_tensor_affine(x, float(scale), 0, -128, 127)
+    zeros, axis = torch.zeros(len(scale), dtype=torch.int32), layer.attributes["axis"]
+    return torch.fake_quantize_per_channel_affine(x, scale, zeros, axis, -128, 127)
+
+
+def distance(got: torch.Tensor, want: torch.Tensor) -> float:
+    """The relative L2 error."""
+    return float((got - want).norm() / want.norm().clamp(min=1e-30))
 
 
 def _attention(report: BuildReport) -> int:
