@@ -367,6 +367,15 @@ def test_a_store_that_is_read_only_is_told(
     assert not (tmp_path / "x.tar").exists()
 
 
+def test_what_is_old_is_pruned_from_here_too(trtpack: Any, stores: Stores, engine: str) -> None:
+    stores.tactics.put(KEY, tactics("a"))
+    told = trtpack("prune", "--all", "--dry-run").out
+    assert told.endswith("would drop 1 engine and 1 timing cache, 2 kB\n")
+    assert len(stores.engines.entries()) == 1
+    assert trtpack("prune", "--all").code == 0
+    assert not [*stores.engines.entries(), *stores.tactics.entries()]
+
+
 def test_a_shell_completes_keys(
     stores: Stores, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
