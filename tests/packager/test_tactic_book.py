@@ -159,6 +159,8 @@ def test_tactics_of_another_device_are_refused_in_words(tmp_path: Path, tensorrt
     with pytest.raises(ConfigError, match=r"of Orin \(SM 8\.7, .* TensorRT 10\.3\.0\.30, .*nat"):
         made(tmp_path / "b.tar", tactics=tmp_path / "timing.cache")
     assert tensorrt.works == []
+    with pytest.raises(ConfigError, match=r"none of the targets: h200 \(SM 9\.0, TensorRT 10\.16"):
+        made(tmp_path / "b.tar", "h200", tactics=tmp_path / "timing.cache")
 
 
 def test_a_target_that_builds_its_own_gets_what_fits_it(tmp_path: Path, tensorrt: TensorRT) -> None:
