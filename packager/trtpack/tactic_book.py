@@ -105,7 +105,8 @@ class TacticBook:
         found = self.for_bundle(target, built_here=False)
         if found is not None:
             known = None if found.entries is None else len(found.entries)
-            return TacticReport(len(found.blob), known, on_hardware=found.measured)
+            locked, on_hardware = self._options.locked, found.measured
+            return TacticReport(len(found.blob), known, locked=locked, on_hardware=on_hardware)
         if self._options.locked:
             raise ConfigError(
                 f"no tactics to lock {target.name} to are known: there is no timing cache of "
