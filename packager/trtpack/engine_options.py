@@ -16,6 +16,7 @@ from trtpack_runtime.network import Network
 
 from .errors import ConfigError
 from .options import EngineKind, Options
+from .sources.examples import nearest
 from .target import Target
 
 if TYPE_CHECKING:
@@ -133,6 +134,27 @@ def workspace_bytes(options: Options, target: Target) -> int | None:
         return options.workspace_bytes
     part = _SHARED_WORKSPACE_PART if target.memory_unified else _WORKSPACE_PART
     return target.memory_bytes // part
+
+
+def check_debug_tensors(options: Options, networks: Iterable[Network]) -> None:
+    """Refuses a pattern of ``--debug-tensors`` that matches in no engine, a misspelling mostly.
+
+    Raises:
+        ConfigError: with the nearest name that there is.
+    """
+    if not options.debug_tensors:
+        return
+    layers = [layer for network in networks for layer in network.layers]
+    known = sorted({name for layer in layers for name in layer.outputs})
+    for pattern in options.debug_tensors:
+        if not fnmatch.filter(known, pattern):
+            near = nearest(pattern, known)
+            raise ConfigError(
+                f"--debug-tensors '{pattern}' matches no tensor within an engine",
+                hint=f"did you mean --debug-tensors '{near}'?"
+                if near
+                else "name layers as trtpack profile lists them, such as 'layer1.*'",
+            )
 
 
 def debug_tensors(options: Options, network: Network) -> tuple[str, ...]:

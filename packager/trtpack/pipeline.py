@@ -32,7 +32,7 @@ from .building import (
 from .capture import Captured, capture
 from .converters import load_module
 from .early import early_start
-from .engine_options import TENSORRT_KINDS, check_engine_options
+from .engine_options import TENSORRT_KINDS, check_debug_tensors, check_engine_options
 from .engines import Bench
 from .golden import record_golden, try_out
 from .lowering import lower
@@ -137,6 +137,7 @@ def _planned(
                 plan(method.lowered, target, method.options, ranges)
                 for method, ranges in zip(methods, profiles, strict=True)
             ]
+    check_debug_tensors(options, [s.network for p in planned for s in p.converted.values()])
     for one in planned:
         for refusal in one.plan.refusals:
             at = f" at {refusal.where}" if refusal.where else ""

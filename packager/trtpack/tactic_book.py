@@ -46,7 +46,7 @@ class TacticBook:
             if tactics.key != self._here and not any(fits(tactics.key, t) for t in targets):
                 raise ConfigError(
                     f"{self._options.tactics} has tactics of {tactics.key}, which is "
-                    f"none of the targets: {', '.join(t.name for t in targets)}",
+                    f"none of the targets: {', '.join(map(_told, targets))}",
                     hint="give --tactics of the same GPU and TensorRT, or leave it away",
                 )
 
@@ -105,7 +105,8 @@ class TacticBook:
         found = self.for_bundle(target, built_here=False)
         if found is not None:
             known = None if found.entries is None else len(found.entries)
-            return TacticReport(len(found.blob), known, on_hardware=found.measured)
+            locked, on_hardware = self._options.locked, found.measured
+            return TacticReport(len(found.blob), known, locked=locked, on_hardware=on_hardware)
         if self._options.locked:
             raise ConfigError(
                 f"no tactics to lock {target.name} to are known: there is no timing cache of "
@@ -160,6 +161,13 @@ def fits(key: TacticKey, target: Target) -> bool:
     has = release_of(key.tensorrt)
     shared = min(len(has), len(target.tensorrt))
     return has[:shared] == target.tensorrt[:shared]
+
+
+def _told(target: Target) -> str:
+    """A target's name, with what its tactics are of where it has TensorRT."""
+    if target.tensorrt is None or not target.sm:
+        return target.name
+    return f"{target.name} (SM {target.sm}, TensorRT {'.'.join(map(str, target.tensorrt))})"
 
 
 def read_tactics(path: Path, facts: Mapping[str, Any]) -> tuple[Tactics, ...]:

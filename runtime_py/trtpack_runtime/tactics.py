@@ -124,8 +124,8 @@ def to_lock(tactics: Tactics) -> bytes:
     return "\n".join(["{", *lines, "}", ""]).encode()
 
 
-def from_lock(data: bytes, blob: bytes = b"") -> Tactics:
-    """Reads what ``to_lock`` wrote; ``blob`` is the timing cache, which may be left out.
+def from_lock(data: bytes, blob: bytes | None = None) -> Tactics:
+    """Reads what ``to_lock`` wrote; ``blob`` is the timing cache, b"" in the answer without one.
 
     Raises:
         BundleError: it is something else, or the twin of another timing cache.
@@ -137,7 +137,7 @@ def from_lock(data: bytes, blob: bytes = b"") -> Tactics:
         edited = read is not None and told.get("tactics_sha256", "") not in ("", _digest(read))
         tactics = Tactics(
             TacticKey.from_json(value["key"]),
-            blob,
+            blob or b"",
             read,
             dict(value.get("provenance") or {}),
             bool(value.get("measured", True)) and not edited,
@@ -147,7 +147,7 @@ def from_lock(data: bytes, blob: bytes = b"") -> Tactics:
         raise BundleError(
             f"this is no list of tactics: {_why(error)}", hint="export it again from its device"
         ) from error
-    if blob and told.get("sha256", _sha256(blob)) != _sha256(blob):
+    if blob is not None and told.get("sha256", _sha256(blob)) != _sha256(blob):
         raise BundleError(
             f"the timing cache is damaged: its lock file is of one with {told.get('bytes')} bytes "
             f"and sha256 {str(told['sha256'])[:12]}, it has {len(blob)} and {_sha256(blob)[:12]}",

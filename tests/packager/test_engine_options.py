@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
-from trtpack.engine_options import build_options, check_engine_options, debug_tensors
+from trtpack.engine_options import (
+    build_options,
+    check_debug_tensors,
+    check_engine_options,
+    debug_tensors,
+)
 from trtpack.options import InputSpec, Options
 from trtpack.target import find_target
 from trtpack_runtime.errors import ConfigError
@@ -137,3 +142,10 @@ def test_debug_tensors_are_names_of_the_network() -> None:
     found = ("a/relu", "a/relu.2", "a.b/relu", "a.b/relu.2")
     assert debug_tensors(options, network) == found
     assert build_options(options, find_target("orin"), network).debug == found
+    check_debug_tensors(options, [network])
+    hints = {"b/relu": "did you mean --debug-tensors 'a.b/relu'?", "1": "name layers as trtpack"}
+    for pattern, hint in hints.items():
+        misspelt = dataclasses.replace(options, debug_tensors=("c*", pattern))
+        with pytest.raises(ConfigError, match=f"'{pattern}' matches no tensor within") as error:
+            check_debug_tensors(misspelt, [network])
+        assert hint in error.value.hint

@@ -17,6 +17,7 @@ from trtpack import building
 from trtpack.options import Options
 from trtpack.pipeline import build
 from trtpack.report import BuildReport, Progress
+from trtpack.report.text import tactics_text
 from trtpack.tactic_book import TacticBook, fits, read_tactics
 from trtpack.target import find_target
 from trtpack.target.native import native_target
@@ -159,6 +160,8 @@ def test_tactics_of_another_device_are_refused_in_words(tmp_path: Path, tensorrt
     with pytest.raises(ConfigError, match=r"of Orin \(SM 8\.7, .* TensorRT 10\.3\.0\.30, .*nat"):
         made(tmp_path / "b.tar", tactics=tmp_path / "timing.cache")
     assert tensorrt.works == []
+    with pytest.raises(ConfigError, match=r"none of the targets: h200 \(SM 9\.0, TensorRT 10\.16"):
+        made(tmp_path / "b.tar", "h200", tactics=tmp_path / "timing.cache")
 
 
 def test_a_target_that_builds_its_own_gets_what_fits_it(tmp_path: Path, tensorrt: TensorRT) -> None:
@@ -200,7 +203,11 @@ def test_a_device_cannot_be_locked_to_nothing(tmp_path: Path) -> None:
         edited = Tactics(OTHER, b"cache", measured=measured)
         use = book(edited, tmp_path, locked=True).left_to(orin)
         assert use is not None
-        assert (use.nbytes, use.on_hardware) == (5, measured)
+        assert (use.nbytes, use.on_hardware, use.locked) == (5, measured, True)
+        assert tactics_text(use, deferred=True).startswith("locked to an opaque cache of 5 ")
+    use = book(Tactics(OTHER, b"cache"), tmp_path).left_to(orin)
+    assert use is not None
+    assert tactics_text(use, deferred=True).startswith("to begin with an opaque cache of 5 ")
 
 
 def test_locked_proves_that_none_changed(tmp_path: Path) -> None:

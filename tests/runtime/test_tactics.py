@@ -138,6 +138,8 @@ def test_a_timing_cache_that_is_not_its_locks_is_damaged(tmp_path: Path) -> None
     with pytest.raises(BundleError, match=r"is damaged: .* 5 bytes .*, it has 6 and") as error:
         from_lock(lock, b"cache+")
     assert error.value.wants != error.value.has
+    with pytest.raises(BundleError, match=r"it has 0 and e3b0c44298fc"):
+        from_lock(lock, b"")
     store = TacticStore(tmp_path)
     store.put(KEY, Tactics(KEY, b"cache"))
     (tmp_path / f"{KEY.digest}.cache").write_bytes(b"Cache")

@@ -26,7 +26,10 @@ SOURCES = {
     )
 }
 OURS = frozenset(
-    {"constant", "enqueue", "format", "int64", "major", "minor", "release", "update", "write"}
+    {
+        *("constant", "enqueue", "format", "free", "int64"),
+        *("major", "minor", "release", "update", "write"),
+    }
 )
 """Names of our own, Python's or PyTorch's objects that some release of TensorRT has too."""
 EMITTING = ("_layers.py", "_moves.py")

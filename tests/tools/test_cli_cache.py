@@ -258,6 +258,17 @@ def test_what_is_damaged_is_not_imported(
     assert stores.tactics.read(KEY) == tactics("a")
 
 
+@pytest.mark.parametrize("content", [b"", bytes(2048), b"a"], ids=["empty", "zeros", "cut off"])
+def test_a_timing_cache_that_a_disk_lost_is_damaged(
+    trtpack: Any, tmp_path: Path, content: bytes
+) -> None:
+    write_files(export_files(tactics("a", "b")), tmp_path / "x.cache", force=False)
+    (tmp_path / "x.cache").write_bytes(content)
+    found = trtpack("import", tmp_path / "x.cache")
+    assert found.code == 5
+    assert f"is of one with 3 bytes and sha256 300273daf0bb, it has {len(content)} and" in found.err
+
+
 def test_files_that_are_nothing_of_the_kind(trtpack: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with tarfile.open(tmp_path / "odd.tar", "w") as tar:
@@ -365,6 +376,15 @@ def test_a_store_that_is_read_only_is_told(
     with pytest.raises(ConfigError, match="cannot write"):
         write_files(export_files(tactics("a")), tmp_path / "x.tar", force=False)
     assert not (tmp_path / "x.tar").exists()
+
+
+def test_what_is_old_is_pruned_from_here_too(trtpack: Any, stores: Stores, engine: str) -> None:
+    stores.tactics.put(KEY, tactics("a"))
+    told = trtpack("prune", "--all", "--dry-run").out
+    assert told.endswith("would drop 1 engine and 1 timing cache, 2 kB\n")
+    assert len(stores.engines.entries()) == 1
+    assert trtpack("prune", "--all").code == 0
+    assert not [*stores.engines.entries(), *stores.tactics.entries()]
 
 
 def test_a_shell_completes_keys(

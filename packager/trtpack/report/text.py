@@ -258,7 +258,8 @@ def _made_text(engine: EngineReport) -> Iterator[str]:
 
 def tactics_text(tactics: TacticReport, *, deferred: bool = False) -> str:
     """``tactics as locked (37 of 37)``, ``seeded with an opaque cache of 1.2 MB kept 2 days ago``,
-    ``to begin with 37 tactics of the bundle``, ``tactics measured anew: the timing cache ...``."""
+    ``to begin with 37 tactics of the bundle`` (or ``locked to`` them), ``tactics measured anew: the
+    timing cache ...``."""
     if tactics.refused is not None:
         return f"tactics measured anew: the timing cache {tactics.refused}"
     age = "" if tactics.age_seconds is None else f" kept {ago(tactics.age_seconds)}"
@@ -266,7 +267,7 @@ def tactics_text(tactics: TacticReport, *, deferred: bool = False) -> str:
     if tactics.known is not None:
         known = _plural(tactics.known, "tactic")
     if deferred:
-        text = f"to begin with {known} of the bundle"
+        text = f"{'locked to' if tactics.locked else 'to begin with'} {known} of the bundle"
     elif tactics.unchanged is not None:
         text = f"tactics as locked ({tactics.unchanged} of {tactics.known})"
     elif tactics.locked:

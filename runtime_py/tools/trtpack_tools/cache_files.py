@@ -111,7 +111,7 @@ def read_files(
     try:
         if path.is_dir():
             found = _of_folder(path, here=here)
-        elif path.is_file() and tarfile.is_tarfile(path):
+        elif path.is_file() and _is_archive(path):
             found = _of_archive(path, scratch)
         elif path.name in (PLAN, RECORD):
             found = _of_folder(path.parent, only=(PLAN, RECORD))
@@ -213,6 +213,13 @@ def _of_folder(
     if PLAN in only and (folder / RECORD).exists():
         found.append(_engine(folder / PLAN, (folder / RECORD).read_bytes()))
     return found
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file is a tar archive of something: zeros alone would pass for an empty one."""
+    with path.open("rb") as file:
+        begins = file.read(1)
+    return begins > b"\0" and tarfile.is_tarfile(path)
 
 
 def _of_archive(path: Path, scratch: Path) -> list[Tactics | EngineFile]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
+from trtpack_runtime.cli.prune import prune
 from trtpack_runtime.cli.text import columns, size
 from trtpack_runtime.device import facts
 from trtpack_runtime.finish import Stores
@@ -38,6 +39,7 @@ Examples:
   trtpack cache export 3f2a -o orin.tar     # on one device
   trtpack cache import orin.tar             # on another of its kind
   trtpack cache merge -o all.cache a.cache b.cache
+  trtpack cache prune --older-than 30d      # trtpack prune is the same
 """
 
 
@@ -50,6 +52,9 @@ def cache() -> None:
     on, which has not been run on hardware yet; older caches are only bytes. What was edited in a
     lock file, or imported, counts as not run on hardware until a build here has begun with it.
     """
+
+
+cache.add_command(prune)
 
 
 def _completed(
