@@ -32,6 +32,8 @@ PIN_NAMES: tuple[PinName, ...] = ("fp32", "fp16", "fp16-fp32acc", "bf16")
 PruneName = Literal["2:4"]
 PRUNE_NAMES: tuple[PruneName, ...] = ("2:4",)
 ObserverName = Literal["minmax", "percentile", "entropy", "mse"]
+CalibrationDevice = Literal["cpu", "cuda"]
+CALIBRATION_DEVICES: tuple[CalibrationDevice, ...] = ("cpu", "cuda")
 OBSERVER_NAMES: tuple[ObserverName, ...] = ("minmax", "percentile", "entropy", "mse")
 OptimizeName = Literal["latency", "throughput", "memory"]
 OPTIMIZE_NAMES: tuple[OptimizeName, ...] = ("latency", "throughput", "memory")
@@ -181,6 +183,7 @@ class Options:
     observer: ObserverName | None = None  # None: entropy for int8, minmax for fp8
     calibration_samples: int = 128  # at most
     calibration_cache: Path | None = None  # read where it is there, else written
+    calibrate_on: CalibrationDevice = "cpu"  # where the model runs to be calibrated
     budgets: tuple[Budget, ...] = ()
     metric: str | None = None  # file.py:function or package.module:function
     max_drop: Drop | None = None  # of that metric

@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
 from trtpack_runtime.store_folder import default_home
 
 from .accuracy.budgets import budgets_of
@@ -105,7 +107,12 @@ def _kinds(
         if name != "int8" and not all(target.sm is not None for target in targets):
             continue  # a CPU only simulates them
         asked = replace(
-            options, precision=name, calibrate=None, calibration_cache=None, observer=None
+            options,
+            precision=name,
+            calibrate=None,
+            calibration_cache=None,
+            calibrate_on="cpu",
+            observer=None,
         )
         try:
             check_types(asked, targets)
@@ -116,7 +123,8 @@ def _kinds(
             observer = "minmax"
         kept = options.calibration_cache if dtype == "INT8" else None
         cache = None if dtype == "INT4" else kept or folder / f"{name}.json"
-        yield Quantization(dtype, observer, lambda: data, cache)
+        device = torch.device(options.calibrate_on)
+        yield Quantization(dtype, observer, lambda: data, cache, device=device)
 
 
 def _log_file(key: str) -> Path:
@@ -150,4 +158,5 @@ def quantization_request(
         options.calibration_cache,
         options.pins,
         stored=options.precision in WEIGHTS_ONLY,
+        device=torch.device(options.calibrate_on),
     )

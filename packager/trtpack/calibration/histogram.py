@@ -37,7 +37,7 @@ class Histogram:
         self.largest = max(self.largest, largest)
         self._widen(largest)
         found = torch.histc(numbers[numbers > 0], BINS, 0.0, self.top)
-        self.counts += found.double()
+        self.counts += found.double().cpu()
 
     def _widen(self, largest: float) -> None:
         if self.top == 0:

@@ -10,18 +10,26 @@ from torch import fx
 
 from ..errors import CalibrationError
 from ..node_places import where
-from ..precision.running import run_graph
+from ..precision.running import Elsewhere, run_graph
 from .histogram import Histogram
 from .request import Sample
 
+_CPU = torch.device("cpu")
+
 
 def measure(
-    module: fx.GraphModule, samples: Iterable[Sample], values: Iterable[fx.Node]
+    module: fx.GraphModule,
+    samples: Iterable[Sample],
+    values: Iterable[fx.Node],
+    device: torch.device = _CPU,
 ) -> tuple[dict[str, Histogram], int]:
     """The histogram of each value by name, and how many samples there were.
 
+    The samples may lie anywhere, the graph runs on ``device``.
+
     Raises:
-        CalibrationError: there is no sample, or a value has numbers that are not finite.
+        CalibrationError: there is no sample, a value has numbers that are not finite, or the device
+            has too little memory.
     """
     wanted = {value.name: value for value in values}
     found = {name: Histogram() for name in wanted}
@@ -31,12 +39,18 @@ def measure(
             _add(found[node.name], node, value, count)
         return value
 
-    count = 0
+    count, there = 0, Elsewhere(device)
     for sample in samples:
         for name, value in sample.items():
             if name in wanted:
                 _add(found[name], wanted[name], value, count)
-        run_graph(module, sample, watch)
+        try:
+            run_graph(module, sample, watch, elsewhere=there)
+        except torch.cuda.OutOfMemoryError as error:
+            raise CalibrationError(
+                f"calibration sample {count} is too large for the GPU's memory",
+                hint="give smaller batches, or calibrate on the CPU",
+            ) from error
         count += 1
     if not count:
         raise CalibrationError(

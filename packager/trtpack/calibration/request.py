@@ -15,6 +15,8 @@ from ..options import ObserverName, Pin
 Sample = Mapping[str, torch.Tensor]
 """A value for every placeholder of a graph."""
 
+_CPU = torch.device("cpu")
+
 BLOCK = 128
 """Weights of INT4 that share a scale, along what a product sums over."""
 
@@ -25,7 +27,8 @@ class Quantization:
     weights of linear layers alone, as INT4 always is.
 
     ``samples`` answers the calibration samples, asked for once. Where the file ``cache`` is there,
-    it tells what an earlier calibration found instead; else it is written. ``pins`` say what stays.
+    it tells what an earlier calibration found instead; else it is written. ``pins`` say what stays,
+    ``device`` where the model runs meanwhile.
     """
 
     dtype: str
@@ -35,6 +38,7 @@ class Quantization:
     pins: tuple[Pin, ...] = ()
     block: int = BLOCK
     stored: bool = False
+    device: torch.device = _CPU
 
     @property
     def weights_only(self) -> bool:

@@ -12,7 +12,7 @@ import click
 from trtpack_runtime.cli.sections import SectionOption
 
 from ..accuracy.reading import parse_budget, parse_drop
-from ..options import OBSERVER_NAMES, PIN_NAMES, PRECISION_NAMES, PRUNE_NAMES
+from ..options import CALIBRATION_DEVICES, OBSERVER_NAMES, PIN_NAMES, PRECISION_NAMES, PRUNE_NAMES
 from ..precision.names import parse_pin, parse_precision
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -62,6 +62,13 @@ _PLAN: tuple[Callable[[Any], Any], ...] = (
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="FILE",
         help="Keep the ranges in this file, and take them from there where it is.",
+    ),
+    _option(
+        "--calibrate-on",
+        type=click.Choice(CALIBRATION_DEVICES),
+        default="cpu",
+        show_default=True,
+        help="Where the model runs to be calibrated.",
     ),
 )
 _PRUNE = _option(

@@ -32,6 +32,7 @@ _INSTEAD = {
     "weights": "load them into the model first",
     "calibrate": _QUANTIZE,
     "calibration_cache": _QUANTIZE,
+    "calibrate_on": _QUANTIZE,
 }
 _CALIBRATED = ("int8", "fp8", "auto")
 

@@ -104,7 +104,8 @@ class _Quantizing:
             known = read_cache(cache, key, self.asked)
             self.made.reaches = {v.name: known[v.name] for v in values if v.name in known}
             return self.made.reaches
-        histograms, self.made.samples = measure(self.module, self.asked.samples(), values)
+        samples, device = self.asked.samples(), self.asked.device
+        histograms, self.made.samples = measure(self.module, samples, values, device)
         self.made.reaches = {
             name: reach(histogram, self.asked.observer, self.asked.dtype)
             for name, histogram in histograms.items()

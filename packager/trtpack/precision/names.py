@@ -118,6 +118,7 @@ def _check_calibration(options: Options) -> None:
         ("--calibrate", options.calibrate),
         ("--observer", options.observer),
         ("--calibration-cache", options.calibration_cache),
+        ("--calibrate-on cuda", "cuda" if options.calibrate_on == "cuda" else None),
     ):
         if given is not None and not needed and options.precision != "auto":
             raise ConfigError(
@@ -129,11 +130,22 @@ def _check_calibration(options: Options) -> None:
         raise ConfigError(
             f"--calibration-samples is {options.calibration_samples}", hint="give at least 1"
         )
+    if options.calibrate_on == "cuda" and not _has_cuda():
+        raise ConfigError(
+            "--calibrate-on cuda needs a GPU that PyTorch can use, and there is none",
+            hint="leave it away: the CPU finds the same ranges, in more time",
+        )
     if options.precision == "fp8" and options.observer == "entropy":
         raise ConfigError(
             "--observer entropy compares 128 equal steps, which FP8 does not have",
             hint="choose minmax, percentile or mse",
         )
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _asked(options: Options) -> Iterator[tuple[str, str]]:

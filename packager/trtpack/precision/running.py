@@ -23,6 +23,33 @@ Watch = Callable[[fx.Node, Any], Any]
 Prepare = Callable[[fx.Node, Any], Any]
 """Told each call and its arguments by position; what it answers is called with."""
 
+
+class Elsewhere:
+    """A device for a graph that was captured on the CPU.
+
+    Its constants go there once, and what it makes of nothing is made there.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._moved: dict[tuple[int, str], torch.Tensor] = {}
+
+    def constant(self, owner: fx.GraphModule, name: str, value: Any) -> Any:
+        """An attribute of a graph, there."""
+        if not isinstance(value, torch.Tensor) or value.device == self.device:
+            return value
+        key = (id(owner), name)
+        if key not in self._moved:
+            self._moved[key] = value.detach().to(self.device)
+        return self._moved[key]
+
+    def value(self, value: Any) -> Any:
+        """An input, or a device among a call's arguments."""
+        if isinstance(value, torch.Tensor):
+            return value.to(self.device)
+        return self.device if isinstance(value, torch.device) else value
+
+
 INITIAL: Mapping[str, torch.Tensor] = {}
 
 
@@ -31,12 +58,16 @@ def run_graph(
     inputs: Mapping[str, torch.Tensor],
     watch: Watch | None = None,
     prepare: Prepare | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[torch.Tensor, ...]:
-    """What a graph answers for the values of its placeholders."""
+    """What a graph answers for the values of its placeholders; it runs ``elsewhere`` if given."""
     names = [node.name for node in module.graph.find_nodes(op="placeholder")]
-    runner = _Runner(module, watch, prepare, {})
+    runner = _Runner(module, watch, prepare, {}, elsewhere)
+    given = [inputs[name] for name in names]
+    if elsewhere is not None:
+        given = [elsewhere.value(value) for value in given]
     with torch.no_grad():
-        answered = runner.run(*(inputs[name] for name in names), enable_io_processing=False)
+        answered = runner.run(*given, enable_io_processing=False)
     return tuple(value for value in answered if isinstance(value, torch.Tensor))
 
 
@@ -60,9 +91,17 @@ class _Runner(fx.Interpreter):
         watch: Watch | None,
         prepare: Prepare | None,
         sizes: dict[sympy.Symbol, int],
+        elsewhere: Elsewhere | None,
     ) -> None:
         super().__init__(module, garbage_collect_values=True)
         self._watch, self._prepare, self._sizes = watch, prepare, sizes
+        self._owner, self._elsewhere = module, elsewhere
+
+    def fetch_attr(self, target: str) -> Any:
+        value = super().fetch_attr(target)
+        if self._elsewhere is None:
+            return value
+        return self._elsewhere.constant(self._owner, target, value)
 
     def run_node(self, n: fx.Node) -> Any:
         if n.target is COND:
@@ -85,7 +124,8 @@ class _Runner(fx.Interpreter):
     def _branch(self, node: fx.Node) -> Any:
         condition, _, _, given = self.fetch_args_kwargs_from_env(node)[0]
         taken = branches(node)[0 if bool(condition) else 1]
-        return _Runner(taken, None, None, self._sizes).run(*given, enable_io_processing=False)
+        runner = _Runner(taken, None, None, self._sizes, self._elsewhere)
+        return runner.run(*given, enable_io_processing=False)
 
     def _learn(self, described: Any, value: Any) -> None:
         """Sizes that a result has and nothing told before."""
@@ -104,6 +144,8 @@ class _Runner(fx.Interpreter):
                 found = value.node.expr.subs(self._sizes)
                 kind = {torch.SymInt: int, torch.SymFloat: float}.get(type(value), bool)
                 return kind(found)
+            case torch.device() if self._elsewhere is not None:
+                return self._elsewhere.value(value)
             case slice():
                 return slice(*map(self._concrete, (value.start, value.stop, value.step)))
             case dict():

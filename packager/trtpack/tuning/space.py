@@ -106,7 +106,9 @@ def applied(options: Options, settings: Settings) -> Options:
         given["profiles"] = (parse_profile(text),)
     chosen = replace(options, **given)
     if chosen.precision not in _CALIBRATED:
-        chosen = replace(chosen, calibrate=None, calibration_cache=None, observer=None)
+        chosen = replace(
+            chosen, calibrate=None, calibration_cache=None, calibrate_on="cpu", observer=None
+        )
     return chosen
 
 

@@ -92,11 +92,14 @@ def quantized(
     mixed: bool = False,
     block: int = 16,
     stored: bool = False,
+    device: torch.device | None = None,
 ) -> Lowered:
-    """The model lowered and quantized; with ``mixed`` the rest is in float16 too."""
+    """The model lowered and quantized, by values measured on ``device``; with ``mixed`` the rest is
+    in float16 too."""
     captured = captured_of(module, args)
     data = samples_of(captured) if samples is None else samples
-    asked = Quantization(dtype, observer, lambda: data, None, pins, block, stored)
+    where = device or torch.device("cpu")
+    asked = Quantization(dtype, observer, lambda: data, None, pins, block, stored, where)
     return lower(captured, precision=Request("int8") if mixed else None, quantization=asked)
 
 

@@ -17,6 +17,7 @@ from tests.packager.calibration.models import (
     residual,
     samples_of,
 )
+from trtpack.calibration import measuring
 from trtpack.capture import constant_of
 from trtpack.errors import CalibrationError, ConfigError
 from trtpack.lowering import Lowered
@@ -177,6 +178,30 @@ def test_no_sample_and_numbers_that_are_not_finite() -> None:
     (name,) = samples_of(captured_of(module, args), 1)[0]
     with pytest.raises(CalibrationError, match="sample 0 makes x a number that is not finite"):
         quantized(module, args, samples=[{name: torch.full(args[0].shape, float("inf"))}])
+
+
+def test_a_sample_that_the_gpu_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(measuring, "run_graph", full)
+    with pytest.raises(CalibrationError, match="sample 0 is too large for the GPU's memory"):
+        quantized(*residual())
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_ranges_that_the_cpu_does() -> None:
+    torch.backends.cudnn.allow_tf32 = False
+    module, args = residual()
+    samples = samples_of(captured_of(module, args))
+    here, there = (
+        quantized(module, args, samples=samples, device=torch.device(name)).captured.graph_module
+        for name in ("cpu", "cuda")
+    )
+    wanted, found = here.meta["calibrated"].reaches, there.meta["calibrated"].reaches
+    assert found.keys() == wanted.keys()
+    for name, reach in wanted.items():
+        assert found[name] == pytest.approx(reach, rel=1e-2), name  # a bin, or its neighbour
 
 
 def test_a_model_without_products_or_with_scales_of_its_own() -> None:

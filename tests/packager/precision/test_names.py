@@ -61,9 +61,18 @@ def test_bad_pins(text: str, told: str) -> None:
         ("orin@jetpack-6.0", {"precision": "mixed-bf16"}, "its TensorRT 8.6.2 has no bfloat16"),
         ("cpu", {"precision": "tf32"}, "how NVIDIA GPUs round products"),
         ("cpu", {"calibration_samples": 0}, "--calibration-samples is 0"),
+        ("cpu", {"calibrate_on": "cuda"}, "--calibrate-on cuda is for --precision int8, fp8 and"),
+        (
+            "cpu",
+            {"precision": "int8", "calibrate": "data.py:loader", "calibrate_on": "cuda"},
+            "needs a GPU that PyTorch can use",
+        ),
     ],
 )
-def test_a_precision_that_a_target_lacks(target: str, options: dict[str, Any], told: str) -> None:
+def test_a_precision_that_a_target_lacks(
+    target: str, options: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match=told):
         check_precision(Options(targets=(target,), **options), [find_target(target)])
 

@@ -11,7 +11,7 @@ from trtpack.accuracy.eager import as_tf32
 from trtpack.capture import capture
 from trtpack.lowering import lower
 from trtpack.precision.ranges import Range, range_of
-from trtpack.precision.running import run_graph
+from trtpack.precision.running import Elsewhere, run_graph
 
 T = torch.Tensor
 
@@ -41,6 +41,41 @@ def test_conditionals_take_one_branch() -> None:
     for x in (torch.ones(3), -torch.ones(3)):
         (got,) = run_graph(captured.graph_module, {"x": x})
         torch.testing.assert_close(got, Either()(x))
+
+
+class Placed(nn.Module):
+    """Constants of every kind, and values made of nothing, in a branch too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.register_buffer("kept", torch.ones(4))
+
+    def forward(self, x: T) -> T:
+        steps = torch.arange(4, device=x.device) + torch.zeros(4).to(x.dtype)
+        y = self.layer(x) + self.kept * steps + torch.tensor([1.0, 2.0, 3.0, 4.0])
+        return y.to("cpu").masked_fill(y > 0, 0.5)
+
+
+def test_a_graph_runs_on_another_device() -> None:
+    """PyTorch's meta device refuses what is left on the CPU."""
+    captured = capture(Placed().eval(), (torch.randn(2, 4),))
+    lower(captured)
+    seen: dict[str, torch.device] = {}
+
+    def watch(node: torch.fx.Node, value: object) -> object:
+        if isinstance(value, torch.Tensor):
+            seen[node.name] = value.device
+        return value
+
+    there = Elsewhere(torch.device("meta"))
+    for _ in range(2):
+        (answer,) = run_graph(
+            captured.graph_module, {"x": torch.randn(2, 4)}, watch, elsewhere=there
+        )
+        assert (answer.shape, answer.device.type) == ((2, 4), "meta")
+    assert {device.type for device in seen.values()} == {"meta"}
+    assert {p.device.type for p in captured.graph_module.parameters()} <= {"cpu"}
 
 
 def test_ranges_say_what_rounding_takes() -> None:
