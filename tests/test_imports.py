@@ -79,6 +79,10 @@ def test_what_a_device_without_torch_runs_imports_none(module: str) -> None:
     assert not loaded & (HEAVY - {"click"})
 
 
+def test_what_starts_tensorrt_early_does_not_wait_for_pytorch() -> None:
+    assert "torch" not in modules_after("import trtpack.early, trtpack.cli.build")
+
+
 def test_help_loads_click_and_nothing_heavier() -> None:
     loaded = modules_after(HELP)
     assert "click" in loaded

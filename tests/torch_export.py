@@ -21,7 +21,7 @@ def look_up_once() -> None:
     torch._ops.Callable = typing.Callable  # type: ignore[attr-defined]  # it remembers its types
     listing = _Listing(utils._collect_all_valid_cia_ops)
     for module in (utils, decomp_utils, exported_program):
-        module._collect_all_valid_cia_ops = listing  # type: ignore[attr-defined]
+        module._collect_all_valid_cia_ops = listing  # type: ignore[attr-defined]  # a private name
 
 
 class _Listing:

@@ -16,7 +16,7 @@ from trtpack_runtime.network import Network
 
 from .errors import ConfigError
 from .options import EngineKind, Options
-from .sources.examples import nearest
+from .spelling import nearest
 from .target import Target
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from .lowering import Lowered
 from .node_places import module_path
 from .options import Options
 from .partition import Plan, within_module
-from .sources.examples import nearest
+from .spelling import nearest
 from .target import Target
 
 

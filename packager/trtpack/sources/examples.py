@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import ConfigError
 from ..options import DynamicDim, InputSpec, SizeRange
+from ..spelling import nearest
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of one call."""
@@ -218,21 +218,6 @@ def signature_text(forward: Callable[..., Any]) -> str:
     plain = [p.replace(annotation=p.empty) for p in parameters]
     shown = [str(p) for p in plain[:6]] + (["..."] if len(plain) > 6 else [])
     return f"forward takes ({', '.join(shown)})"
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The closest of ``known``, one that begins as ``name`` does if possible; else empty."""
-    same_start = sorted((k for k in known if k.startswith(name)), key=len)
-    if same_start:
-        return same_start[0]
-
-    def likeness(candidate: str) -> float:
-        same = [a == b for a, b in zip(name, candidate, strict=False)]
-        start = (*same, False).index(False) / len(name)
-        return start + difflib.SequenceMatcher(None, name, candidate).ratio()
-
-    close = difflib.get_close_matches(name, known, n=max(len(known), 1), cutoff=0.5)
-    return max(close, key=likeness, default="")
 
 
 def _completed(spec: InputSpec, default: InputSpec | None, dtype: str | None) -> InputSpec:

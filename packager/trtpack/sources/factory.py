@@ -19,7 +19,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ConfigError, SourceError
-from .examples import Call, nearest
+from ..spelling import nearest
+from .examples import Call
 from .loaded import Loaded
 from .methods import Method, are_methods, check_methods
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from ..errors import ConfigError, SourceError
 from ..options import InputSpec, SampleFile
-from .examples import Call, nearest
+from ..spelling import nearest
+from .examples import Call
 
 FORWARD = "forward"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import SourceError
 from ..options import InputSpec
-from .examples import nearest
+from ..spelling import nearest
 from .loaded import Loaded
 from .torchvision_ops import import_torchvision
 
