@@ -189,17 +189,16 @@ def test_a_sample_that_the_gpu_has_no_room_for(monkeypatch: pytest.MonkeyPatch) 
         quantized(*residual())
 
 
-@pytest.mark.gpu
-def test_a_gpu_finds_the_ranges_that_the_cpu_does() -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_device_finds_the_ranges_that_the_cpu_does(device: str) -> None:
     torch.backends.cudnn.allow_tf32 = False
     module, args = residual()
     samples = samples_of(captured_of(module, args))
-    here, there = (
-        quantized(module, args, samples=samples, device=torch.device(name)).captured.graph_module
-        for name in ("cpu", "cuda")
-    )
-    wanted, found = here.meta["calibrated"].reaches, there.meta["calibrated"].reaches
-    assert found.keys() == wanted.keys()
+    here = quantized(module, args, samples=samples).plan.quantization
+    there = quantized(module, args, samples=samples, device=torch.device(device)).plan.quantization
+    assert here is not None and there is not None
+    wanted, found = here["reaches"], there["reaches"]
+    assert wanted and found.keys() == wanted.keys()
     for name, reach in wanted.items():
         assert found[name] == pytest.approx(reach, rel=1e-2), name  # a bin, or its neighbour
 
