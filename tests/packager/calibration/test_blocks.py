@@ -16,7 +16,7 @@ import trtpack
 import trtpack_runtime
 from tests.packager.calibration.models import answer, quantized
 from tests.packager.calibration.test_build import network_of
-from trtpack.options import PrecisionName
+from trtpack.options import Budget, PrecisionName
 from trtpack.report import BuildReport
 from trtpack.report.text import render
 from trtpack_runtime.bundle import open_bundle
@@ -100,9 +100,15 @@ def built(
     precision: PrecisionName = "int8-weights",
     block: int | None = None,
     target: str = "rtx-4090",
+    budgets: tuple[Budget, ...] = (),
 ) -> BuildReport:
     options = trtpack.Options(
-        targets=(target,), output=path, precision=precision, weight_block=block, cache=False
+        targets=(target,),
+        output=path,
+        precision=precision,
+        weight_block=block,
+        budgets=budgets,
+        cache=False,
     )
     return trtpack.build(model, options=options).report
 
@@ -143,6 +149,16 @@ def test_int4_has_blocks_of_64_too(tmp_path: Path) -> None:
     report = built(transformer(), tmp_path / "few.tar", "int4", block=64)
     assert "4 weights in blocks of 64" in render(report)
     assert [engine.kind for engine in report.targets[0].engines] == ["tensorrt-rtx"]
+
+
+@pytest.mark.slow
+def test_a_search_tries_int4_in_the_blocks_that_were_asked_for(tmp_path: Path) -> None:
+    narrow = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)).eval()
+    path, budget = tmp_path / "few.tar", (Budget("cosine", 0.9),)
+    model = (narrow, (torch.randn(4, 64),))
+    assert "quantization" not in built(model, path, "auto", budgets=budget).precision
+    report = built(model, path, "auto", BLOCK, budgets=budget)
+    assert "2 weights in blocks of 64" in render(report), "rows of 64 are no block of 128"
 
 
 @pytest.mark.slow
