@@ -17,7 +17,7 @@ PAGE = (Path(__file__).parents[1] / "docs/how-to/quantize-a-model.md").read_text
 def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    assert walk(PAGE) == 4
+    assert walk(PAGE) == 5
 
 
 def test_every_observer_is_on_the_page() -> None:

@@ -184,6 +184,7 @@ class Options:
     calibration_samples: int = 128  # at most
     calibration_cache: Path | None = None  # read where it is there, else written
     calibrate_on: CalibrationDevice = "cpu"  # where the model runs to be calibrated
+    weight_block: int | None = None  # weights of a row to a scale; None: 128 in int4, else the row
     budgets: tuple[Budget, ...] = ()
     metric: str | None = None  # file.py:function or package.module:function
     max_drop: Drop | None = None  # of that metric

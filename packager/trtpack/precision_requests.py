@@ -124,7 +124,8 @@ def _kinds(
         kept = options.calibration_cache if dtype == "INT8" else None
         cache = None if dtype == "INT4" else kept or folder / f"{name}.json"
         device = torch.device(options.calibrate_on)
-        yield Quantization(dtype, observer, lambda: data, cache, device=device)
+        block = options.weight_block
+        yield Quantization(dtype, observer, lambda: data, cache, block=block, device=device)
 
 
 def _log_file(key: str) -> Path:
@@ -157,6 +158,7 @@ def quantization_request(
         samples,
         options.calibration_cache,
         options.pins,
+        options.weight_block,
         stored=options.precision in WEIGHTS_ONLY,
         device=torch.device(options.calibrate_on),
     )

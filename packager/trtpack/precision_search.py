@@ -154,7 +154,7 @@ def search_key(
     digest = hashlib.sha256(graph_key(captured.graph_module).encode())
     told: list[object] = [torch.__version__, __version__, asked]
     told += [(target.name, target.peak) for target in targets]
-    told += [(one.dtype, one.observer, one.block) for one in quantizations]
+    told += [(one.dtype, one.observer, one.weight_block) for one in quantizations]
     digest.update("\n".join(map(repr, told)).encode())
     for sample in samples:
         for name, value in sample.items():

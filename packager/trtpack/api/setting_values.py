@@ -39,6 +39,7 @@ BOUNDS: Mapping[str, Bounds] = {
     "samples": (1, 64),
     "min_block_size": (1, None),
     "calibration_samples": (1, None),
+    "weight_block": (1, None),
     "workspace_bytes": (0, None),
     "optimization_level": (0, 5),
     "avg_timing_iterations": (1, None),

@@ -18,7 +18,7 @@ Sample = Mapping[str, torch.Tensor]
 _CPU = torch.device("cpu")
 
 BLOCK = 128
-"""Weights of INT4 that share a scale, along what a product sums over."""
+"""Weights of INT4 that share a scale where nobody says how many, along what a product sums over."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Quantization:
 
     ``samples`` answers the calibration samples, asked for once. Where the file ``cache`` is there,
     it tells what an earlier calibration found instead; else it is written. ``pins`` say what stays,
-    ``device`` where the model runs meanwhile.
+    ``block`` how many weights of a row share a scale where weights alone are rounded, ``device``
+    where the model runs meanwhile.
     """
 
     dtype: str
@@ -36,7 +37,7 @@ class Quantization:
     samples: Callable[[], Iterable[Sample]] = tuple
     cache: Path | None = None
     pins: tuple[Pin, ...] = ()
-    block: int = BLOCK
+    block: int | None = None
     stored: bool = False
     device: torch.device = _CPU
 
@@ -45,13 +46,22 @@ class Quantization:
         """Whether values keep their type."""
         return self.stored or self.dtype == "INT4"
 
+    @property
+    def weight_block(self) -> int | None:
+        """How many weights of a row share a scale, or None: the whole row, or as its type has it
+        where values are rounded too."""
+        if not self.weights_only:
+            return None
+        return self.block or (BLOCK if self.dtype == "INT4" else None)
+
 
 @dataclass
 class Calibrated:
     """What a calibration found.
 
     ``reaches`` is the magnitude at which each value's range ends, by name; ``samples`` how many it
-    was measured on, None where an earlier one told. ``left`` says why something keeps its type.
+    was measured on, None where an earlier one told. ``block`` is how many weights share a scale,
+    None where channels have one. ``left`` says why something keeps its type.
     """
 
     dtype: str
@@ -61,6 +71,7 @@ class Calibrated:
     products: int = 0
     values: int = 0
     weights: int = 0
+    block: int | None = None
     left: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -72,6 +83,7 @@ class Calibrated:
             "products": self.products,
             "values": self.values,
             "weights": self.weights,
+            "block": self.block,
             "reaches": dict(self.reaches),
             "left": dict(self.left),
         }

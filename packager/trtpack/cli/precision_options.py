@@ -70,6 +70,13 @@ _PLAN: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         help="Where the model runs to be calibrated.",
     ),
+    _option(
+        "--weight-block",
+        type=click.IntRange(1),
+        metavar="N",
+        help="How many weights of a row share a scale.  [default: 128 for int4, the whole row for "
+        "int8-weights]",
+    ),
 )
 _PRUNE = _option(
     "--prune",

@@ -2,17 +2,21 @@
 """Numbers of few bits with scales: INT8, FP8 and weights in INT4.
 
 Weights stay as they are in front of a pair of layers, or stored in few bits in front of one, so
-that TensorRT sees how they are quantized. Scales are kept to the bit.
+that TensorRT sees how they are quantized. Scales are kept to the bit. TensorRT has a scale for each
+block in INT4 alone; blocks of INT8 and FP8 are dequantized as the rows of a matrix.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from trtpack.quantization.operators import DEQUANTIZE, FAKE_QUANTIZE, RANGES
 from trtpack.target import Target
+from trtpack_runtime.dims import Dim
 from trtpack_runtime.dtypes import DTYPES, by_torch
 from trtpack_runtime.layers import FLOATS
 from trtpack_runtime.network import Tensor
@@ -52,11 +56,12 @@ def fake_quantize(ctx: Context, x: Tensor, scale: Tensor, axis: int | None, dtyp
     What ``recognise_quantization`` finds. TensorRT scales the channels of weights only: channels of
     anything else are divided by their scales first. INT4 is for weights, which are rounded now.
 
-    Shapes: any; a scale of no dim, one for each channel, or one for each block of weights.
+    Shapes: any; a scale of no dim, one for each channel, or one for each block of weights along
+    ``axis``: one of the last two in INT4, else the last.
     Dtypes: float16, bfloat16, float32; INT8, INT4, and FP8 from TensorRT 10.0 on where the device
     has it.
     Errors: a scale that is not a positive constant, blocks of what is no weight.
-    Source: IQuantizeLayer, IDequantizeLayer.
+    Source: IQuantizeLayer, IDequantizeLayer; for blocks, TensorRT's "Quantization Schemes".
     """
     _require_positive(ctx, scale)
     if dtype == "INT4":
@@ -66,6 +71,8 @@ def fake_quantize(ctx: Context, x: Tensor, scale: Tensor, axis: int | None, dtyp
         inner = ctx.elementwise("DIV", ctx.cast(x, "FLOAT"), apart)
         inner = _pair(ctx, inner, ctx.scalar(1.0, "FLOAT"), None, dtype)
         return ctx.cast(ctx.elementwise("PROD", inner, apart), x.dtype)
+    if scale.rank > 1:
+        return ctx.reshape(_pair(ctx, *_as_rows(ctx, x, scale, axis), 0, dtype), x.shape)
     return _pair(ctx, x, scale, axis, dtype)
 
 
@@ -76,7 +83,8 @@ def dequantize(
     """dequantize(Tensor stored, Tensor scale, int? axis, str dtype, ScalarType out) -> Tensor
 
     Weights that are stored in few bits. A TensorRT that has no such numbers gets the floats that
-    they stand for; release 8 quantizes those of int8 again, which gives the same numbers.
+    they stand for; release 8 quantizes those of int8 again but where blocks have scales, which
+    gives the same numbers.
 
     Shapes: any; scales as for ``fake_quantize``.
     Dtypes: int8, also for INT4, and float8_e4m3fn.
@@ -92,11 +100,25 @@ def dequantize(
 def _weights(
     ctx: Context, stored: Tensor, scale: Tensor, axis: int | None, dtype: str, out: str
 ) -> Tensor:
-    if dtype == "INT8" and not ctx.has("10.0"):
-        return ctx.cast(_pair(ctx, _floats(ctx, stored, scale, axis), scale, axis, dtype), out)
-    if why_not(dtype, ctx.target):
-        return ctx.cast(_floats(ctx, stored, scale, axis), out)
-    return _dequantized(ctx, ctx.packed(stored) if dtype == "INT4" else stored, scale, axis, out)
+    if why_not(dtype, ctx.target) or not ctx.has("10.0"):
+        floats = _floats(ctx, stored, scale, axis)
+        again = dtype == "INT8" and scale.rank < 2
+        return ctx.cast(_pair(ctx, floats, scale, axis, dtype) if again else floats, out)
+    shape = stored.shape
+    if dtype == "INT4":
+        stored = ctx.packed(stored)
+    elif scale.rank > 1:
+        (stored, scale), axis = _as_rows(ctx, stored, scale, axis), 0
+    return _dequantized(ctx, stored, scale, axis, out, shape)
+
+
+def _as_rows(ctx: Context, x: Tensor, scale: Tensor, axis: int | None) -> tuple[Tensor, Tensor]:
+    """Blocks along the last dim as the rows of a matrix, and a scale for each row."""
+    if axis != x.rank - 1:
+        raise Refused("TensorRT has blocks along other dims than the last in INT4 only")
+    count = math.prod(scale.shape)
+    block = x.shape[-1] // scale.shape[-1]
+    return ctx.reshape(x, (count, block)), ctx.reshape(scale, (count,))
 
 
 def _floats(ctx: Context, stored: Tensor, scale: Tensor, axis: int | None) -> Tensor:
@@ -135,13 +157,14 @@ def _pair(ctx: Context, x: Tensor, scale: Tensor, axis: int | None, dtype: str) 
     operands = {"input": ctx.cast(given, met), "scale": met_scale}
     axis = axis if scale.rank else None
     quantized = ctx.add("quantize", operands, output_type=dtype, axis=axis)
-    return ctx.reshape(_dequantized(ctx, quantized, scale, axis, x.dtype), x.shape)
+    return _dequantized(ctx, quantized, scale, axis, x.dtype, x.shape)
 
 
 def _dequantized(
-    ctx: Context, stored: Tensor, scale: Tensor, axis: int | None, dtype: str
+    ctx: Context, stored: Tensor, scale: Tensor, axis: int | None, dtype: str, shape: Sequence[Dim]
 ) -> Tensor:
-    """The second layer; whoever casts what it answers gets it in that type at once."""
+    """The second layer, what it answers in ``shape``; whoever casts that gets it in that type at
+    once."""
     axis = axis if scale.rank else None
 
     def in_type(wanted: str) -> Tensor | None:
@@ -149,7 +172,8 @@ def _dequantized(
         if met != wanted:
             return None
         operands = {"input": stored, "scale": met_scale}
-        return ctx.add("dequantize", operands, output_type=met, axis=axis)
+        layer = ctx.add("dequantize", operands, output_type=met, axis=axis)
+        return ctx.reshape(layer, shape)
 
     made = in_type(dtype) or in_type("FLOAT")
     assert made is not None

@@ -33,6 +33,7 @@ _INSTEAD = {
     "calibrate": _QUANTIZE,
     "calibration_cache": _QUANTIZE,
     "calibrate_on": _QUANTIZE,
+    "weight_block": _QUANTIZE,
 }
 _CALIBRATED = ("int8", "fp8", "auto")
 

@@ -32,8 +32,9 @@ def quantize(graph: fx.Graph, recipes: Recipes) -> int:
     """Round what products read to INT8 or FP8, or weights alone to INT8 or INT4.
 
     The module's ``meta["quantization"]`` asks for it; ``meta["calibrated"]`` gets what was found.
-    A value is rounded once for all that read it in few bits, weights by channels. Scales of weights
-    follow from the weights, so new ones bring their own.
+    A value is rounded once for all that read it in few bits, weights by channels, or by blocks of a
+    row where they alone are rounded. Scales of weights follow from the weights, so new ones bring
+    their own.
 
     Needs:   constants folded: weights are what products really multiply.
     Keeps:   pinned operators, a model that is quantized already, and values that are always 0.
@@ -52,7 +53,7 @@ class _Quantizing:
         self, graph: fx.Graph, recipes: Recipes, module: fx.GraphModule, asked: Quantization
     ) -> None:
         self.graph, self.recipes, self.module, self.asked = graph, recipes, module, asked
-        self.made = Calibrated(asked.dtype, asked.observer, None)
+        self.made = Calibrated(asked.dtype, asked.observer, None, block=asked.weight_block)
         self.rounded: dict[tuple[fx.Node, float], fx.Node] = {}
 
     def run(self) -> int:
@@ -178,15 +179,15 @@ class _Quantizing:
         return result
 
     def _stored(self, weight: Weight, value: torch.Tensor) -> fx.Node | None:
-        """A linear layer's weight as stored numbers, of INT8 with a scale for each channel or of
-        INT4 with one for each block; None where it keeps its type."""
+        """A linear layer's weight as stored numbers of INT8 or INT4, with a scale for each block of
+        a row, or for each row; None where it keeps its type."""
         node, few = weight.value, self.asked.dtype
         if weight.reader.target is not aten.linear.default or value.dim() != 2:
             reason = f"{few} for weights alone is for those of linear layers"
             self.made.left[str(node.target)] = reason
             return None
         rows, columns = value.shape
-        block = self.asked.block if few == "INT4" else columns
+        block = self.asked.weight_block or columns
         if columns % block:
             reason = f"its {columns} columns are no multiple of a block's {block}"
             self.made.left[str(node.target)] = reason
@@ -198,7 +199,8 @@ class _Quantizing:
         with self.graph.inserting_before(weight.reader):
             numbers = op(aten._to_copy.default, node, dtype=torch.float32)
             parts = op(aten.reshape.default, numbers, [rows, columns // block, block])
-            summed, axis = ([2], 1) if few == "INT4" else ([1, 2], 0)
+            by_rows = few == "INT8" and block == columns
+            summed, axis = ([1, 2], 0) if by_rows else ([2], 1)
             largest = op(aten.amax.default, op(aten.abs.default, parts), summed)
             scale = self._settled(largest, op, node, "weight_scale")
             steps = op(aten.reshape.default, scale, [rows, columns // block, 1])

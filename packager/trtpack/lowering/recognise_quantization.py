@@ -104,6 +104,10 @@ def _replace(graph: fx.Graph, node: fx.Node, call: Call, known: set[fx.Node]) ->
         item.replace_all_uses_with(made)
 
 
+def _holds(dtype: str, low: float, high: float) -> bool:
+    return RANGES[dtype][0] <= low and high <= RANGES[dtype][1]
+
+
 class _Writer:
     """Writes what one call computes, before the node that was it."""
 
@@ -117,10 +121,12 @@ class _Writer:
         if call.way == "quantize" or zeros is None or not self._knows(call.scale):
             return None
         low, high = call.low - zeros[1], call.high - zeros[0]
-        dtype = "FP8" if call.is_fp8 else "INT8" if call.block is None else "INT4"
-        fits = RANGES[dtype][0] <= low and high <= RANGES[dtype][1]
+        dtype = "FP8" if call.is_fp8 else "INT8"
+        if call.block is not None and _holds("INT4", low, high):
+            dtype = "INT4"
         weights = self._knows(call.x)
-        if not fits or (call.block is not None and not (weights and self._has_blocks())):
+        blocks = call.block is None or (weights and self._has_blocks(dtype))
+        if not (blocks and _holds(dtype, low, high)):
             return None
         if weights:
             return self._stored(dtype, zeros)
@@ -230,10 +236,12 @@ class _Writer:
             return self._op(aten.repeat_interleave.self_int, scale, block, axis)
         return self._op(aten.reshape.default, scale, [-1] + [1] * (len(self.shape) - axis - 1))
 
-    def _has_blocks(self) -> bool:
-        """Whether TensorRT has blocks along that axis: one of the last two."""
+    def _has_blocks(self, dtype: str) -> bool:
+        """Whether TensorRT has blocks along that axis: one of the last two in INT4. Of other types
+        they can be the rows of a matrix along the last."""
         rank = len(self.shape)
-        return rank >= 2 and self.call.axis in (rank - 1, rank - 2)
+        axes = (rank - 1, rank - 2) if dtype == "INT4" else (rank - 1,)
+        return rank >= 2 and self.call.axis in axes
 
     def _stored(self, dtype: str, zeros: tuple[int, int]) -> fx.Node:
         """Weights, rounded now where they are not yet, as their library rounds."""

@@ -80,6 +80,8 @@ def _quantization(found: Mapping[str, Any], wrapped: Wrapped) -> Iterator[str]:
         if found[what]
     ]
     text = f"Quantized to {found['type']}: {', '.join(counts)}"
+    if found["block"] and found["weights"]:
+        text += f" in blocks of {found['block']}"
     if found["values"]:
         samples = found["samples"]
         told = "the calibration cache" if samples is None else f"{samples} samples"

@@ -17,7 +17,7 @@ from ..engine_options import TENSORRT_KINDS, kind_for, workspace_bytes
 from ..errors import ConfigError
 from ..inputs import parse_profile
 from ..options import DynamicDim, InputSpec, Options
-from ..precision.names import check_precision
+from ..precision.names import IN_BLOCKS, check_precision
 from ..target import Target
 
 Settings = Mapping[str, Any]
@@ -109,6 +109,8 @@ def applied(options: Options, settings: Settings) -> Options:
         chosen = replace(
             chosen, calibrate=None, calibration_cache=None, calibrate_on="cpu", observer=None
         )
+    if chosen.precision not in IN_BLOCKS:
+        chosen = replace(chosen, weight_block=None)
     return chosen
 
 

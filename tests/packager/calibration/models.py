@@ -90,7 +90,7 @@ def quantized(
     samples: Iterable[Sample] | None = None,
     pins: tuple[Pin, ...] = (),
     mixed: bool = False,
-    block: int = 16,
+    block: int | None = None,
     stored: bool = False,
     device: torch.device | None = None,
 ) -> Lowered:

@@ -45,12 +45,13 @@ def test_int8_answers_what_the_model_does(observer: ObserverName) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "stored", "least"),
-    [("FP8", False, 0.999), ("INT8", True, 0.9999), ("INT4", True, 0.98)],
-)
-def test_other_types(dtype: str, stored: bool, least: float) -> None:
+    ("dtype", "block", "stored", "least"),
+    [("FP8", None, False, 0.999), ("INT8", None, True, 0.9999), ("INT8", 8, True, 0.9999),
+     ("INT4", 16, True, 0.98)],
+)  # fmt: skip
+def test_other_types(dtype: str, block: int | None, stored: bool, least: float) -> None:
     module, args = residual()
-    lowered = quantized(module, args, dtype, stored=stored)
+    lowered = quantized(module, args, dtype, block=block, stored=stored)
     assert cosine(answer(lowered, args), module(*args)) > least
     kinds = {n.target for n in lowered.captured.graph_module.graph.nodes}
     assert (DEQUANTIZE in kinds) == stored
@@ -149,12 +150,16 @@ def test_weights_that_are_all_zero_stay_so() -> None:
     assert torch.allclose(answer(quantized(module, args), args), module(*args), atol=1e-6)
 
 
-def test_matrices_of_odd_sizes_keep_their_type_in_int4() -> None:
+@pytest.mark.parametrize(("dtype", "block", "told"), [("INT4", None, 128), ("INT8", 12, 12)])
+def test_rows_that_blocks_do_not_fill_keep_their_type(
+    dtype: str, block: int | None, told: int
+) -> None:
     module, args = residual()
-    lowered = quantized(module, args, "INT4", block=128)
+    lowered = quantized(module, args, dtype, block=block, stored=True)
     assert lowered.plan.quantization is not None
+    assert lowered.plan.quantization["block"] == told
     left = lowered.plan.quantization["left"].values()
-    assert "its 16 columns are no multiple of a block's 128" in left
+    assert f"its 16 columns are no multiple of a block's {told}" in left
 
 
 def test_products_of_two_values() -> None:

@@ -29,7 +29,11 @@ from trtpack.precision.running import named_inputs
 
 
 def in_types(
-    module: nn.Module, calibration: Tensor, precision: str, observer: ObserverName = "minmax"
+    module: nn.Module,
+    calibration: Tensor,
+    precision: str,
+    observer: ObserverName = "minmax",
+    block: int | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """The module as a build in this precision computes it."""
     captured = captured_of(module, (calibration[:COUNT],))
@@ -38,7 +42,7 @@ def in_types(
         return [named_inputs(captured, (calibration,))]
 
     dtype, stored = QUANTIZED.get(precision), precision in WEIGHTS_ONLY
-    asked = Quantization(dtype, observer, samples, block=16, stored=stored) if dtype else None
+    asked = Quantization(dtype, observer, samples, block=block, stored=stored) if dtype else None
     request = Request(precision, samples=tuple(samples()))  # type: ignore[arg-type]  # a name
     lowered = lower(captured, precision=request, quantization=asked)
     return lambda inputs: answer(lowered, (inputs,))
@@ -61,12 +65,23 @@ def test_accuracy_by_precision(
     for observer in OBSERVER_NAMES:
         quantized = in_types(module, calibration, "int8", observer)
         found[f"int8, {observer}"] = accuracy(quantized, held_out)
-    found["int8 weights"] = accuracy(in_types(module, calibration, "int8-weights"), held_out)
-    found["int4 weights"] = accuracy(in_types(module, calibration, "int4"), held_out)
-    print("\n" + "\n".join(f"{name:18} {value:6.2f} %" for name, value in found.items()))
+    few: dict[str, tuple[str, int | None]] = {
+        "int8 weights": ("int8-weights", None),
+        "int8 weights, blocks of 16": ("int8-weights", 16),
+        "int4 weights": ("int4", 16),
+    }
+    inputs, wanted, lost = held_out[0], module(held_out[0]), {}
+    for name, (precision, block) in few.items():
+        run = in_types(module, calibration, precision, block=block)
+        found[name] = accuracy(run, held_out)
+        lost[name] = float((run(inputs) - wanted).norm() / wanted.norm())
+    print("\n" + "\n".join(f"{name:26} rel. L2 {value:.2e}" for name, value in lost.items()))
+    print("\n" + "\n".join(f"{name:26} {value:6.2f} %" for name, value in found.items()))
     assert 80 < found["fp32"] < 100, "hard enough to lose something, and learnt"
     assert abs(found["fp16"] - found["fp32"]) <= 0.2
     for observer in OBSERVER_NAMES:
         assert found[f"int8, {observer}"] >= found["fp32"] - 1, observer
     assert found["int8 weights"] >= found["fp32"] - 0.5
+    assert found["int8 weights, blocks of 16"] >= found["fp32"] - 0.5
+    assert lost["int8 weights, blocks of 16"] < lost["int8 weights"]
     assert found["int4 weights"] >= found["fp32"] - 2

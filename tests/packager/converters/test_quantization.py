@@ -43,6 +43,10 @@ CASES = [
     Case(DEQUANTIZE, FEW, scales(3, 2), 1, "INT4", torch.float32),
     Case(DEQUANTIZE, FEW, scales(1, 4), 0, "INT4", torch.float16),
     Case(DEQUANTIZE, EIGHTH, scales(2), 0, "FP8", torch.float32),
+    Case(DEQUANTIZE, STORED, scales(2, 2), 1, "INT8", torch.float32),
+    Case(DEQUANTIZE, STORED, scales(2, 1), 1, "INT8", torch.float16),
+    Case(DEQUANTIZE, EIGHTH, scales(2, 3), 1, "FP8", torch.float32),
+    Case(FAKE_QUANTIZE, weight(f32(4, 6)), scales(4, 2), 1, "INT8"),
 ]
 
 
@@ -56,6 +60,12 @@ def test_weights_that_are_stored_take_one_layer() -> None:
     assert kinds(CASES[8], "orin@jetpack-6.0") == ["quantize", "dequantize"]
 
 
+def test_blocks_of_int8_are_rows_of_a_matrix() -> None:
+    blocks = Case(DEQUANTIZE, STORED, scales(2, 2), 1, "INT8", torch.float32)
+    assert kinds(blocks) == ["dequantize", "shuffle"]
+    assert not {"quantize", "dequantize"} & {*kinds(blocks, "orin@jetpack-6.0")}
+
+
 def test_what_tensorrt_cannot_scale_stays_in_pytorch() -> None:
     x, one = f32(3, 5), scales()
     assert refusal(FAKE_QUANTIZE, x, f32(), None, "INT8") == (
@@ -66,6 +76,9 @@ def test_what_tensorrt_cannot_scale_stays_in_pytorch() -> None:
     )
     assert refusal(FAKE_QUANTIZE, f32(4, 6), scales(4, 2), 1, "INT4") == (
         "TensorRT has block scales for weights only, and these numbers are computed"
+    )
+    assert refusal(DEQUANTIZE, STORED, scales(1, 4), 0, "INT8", torch.float32) == (
+        "TensorRT has blocks along other dims than the last in INT4 only"
     )
     assert refusal(FAKE_QUANTIZE, x, one, None, "FP8", target="orin") == (
         "Jetson AGX Orin 64GB (SM 8.7) has no FP8"

@@ -102,6 +102,13 @@ def blocks(m: Weights) -> T:
     )
 
 
+def blocks_of_eight_bits(m: Weights) -> T:
+    zeros = torch.zeros(8, 2)
+    return Q.dequantize_per_channel_group(
+        m.whole, m.blocks, zeros, -128, 127, torch.int8, 3, torch.float32
+    )
+
+
 FLOAT_WEIGHTS: tuple[Callable[[Weights], T], ...] = (
     channels,
     lambda m: torch.fake_quantize_per_channel_affine(m.weight, 2 * m.scale, m.zero, 0, -127, 127),
@@ -120,6 +127,7 @@ STORED: tuple[Callable[[Weights], T], ...] = (
         m.bytes, 3 * m.scale, m.zero + 128, 0, 0, 255, torch.uint8
     ),
     blocks,
+    blocks_of_eight_bits,
 )  # fmt: skip
 
 
@@ -138,10 +146,13 @@ def test_weights_are_rounded_as_pytorch_rounds_them() -> None:
 def test_stored_weights_stay_stored() -> None:
     module = Weights(*STORED)
     network = made(module, X, most=1e-6)
-    assert network.weights() == ["INT8", "INT8", "INT8", "INT4"]
+    assert network.weights() == ["INT8", "INT8", "INT8", "INT4", "INT8"]
     assert not [kind for kind in network.kinds if kind.startswith("quantize")]
-    wanted = [module.scale, 2 * module.scale, 3 * module.scale, module.blocks]
+    scales = [module.scale, 2 * module.scale, 3 * module.scale, module.blocks]
+    wanted = [*scales, module.blocks.reshape(-1)]
     assert all(map(torch.equal, network.scales(), wanted))
+    again = made(module, X, target="orin@jetpack-6.0", most=1e-6)
+    assert again.weights() == ["FLOAT"] * 3, "blocks are the floats that they stand for"
 
 
 def test_weights_in_four_bits_follow_new_weights() -> None:

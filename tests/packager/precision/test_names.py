@@ -9,7 +9,7 @@ import pytest
 
 from trtpack.accuracy.reading import check_budgets, parse_budget, parse_drop
 from trtpack.errors import ConfigError
-from trtpack.options import PRECISION_NAMES, Budget, Drop, Options, Pin
+from trtpack.options import PRECISION_NAMES, Budget, Drop, Options, Pin, PrecisionName
 from trtpack.precision.names import check_precision, parse_pin, parse_precision
 from trtpack.target import find_target
 
@@ -61,6 +61,11 @@ def test_bad_pins(text: str, told: str) -> None:
         ("orin@jetpack-6.0", {"precision": "mixed-bf16"}, "its TensorRT 8.6.2 has no bfloat16"),
         ("cpu", {"precision": "tf32"}, "how NVIDIA GPUs round products"),
         ("cpu", {"calibration_samples": 0}, "--calibration-samples is 0"),
+        ("cpu", {"weight_block": 64}, "--weight-block is for --precision int4, int8-weights and"),
+        ("cpu", {"precision": "fp16", "weight_block": 64}, "int8-weights and auto, not for fp16"),
+        ("cpu", {"precision": "int8-weights", "weight_block": 0}, "--weight-block is 0"),
+        ("cpu", {"precision": "int4", "weight_block": 32}, "TensorRT has blocks of 64 and of 128"),
+        ("cpu", {"precision": "auto", "weight_block": 96}, "int4, which --precision auto tries"),
         ("cpu", {"calibrate_on": "cuda"}, "--calibrate-on cuda is for --precision int8, fp8 and"),
         (
             "cpu",
@@ -83,6 +88,10 @@ def test_a_precision_that_all_targets_have() -> None:
         data = "data.py:loader" if name in ("int8", "fp8") else None
         check_precision(Options(targets=(), precision=name, calibrate=data), targets)
     check_precision(Options(targets=(), precision="mixed"), [find_target("orin@jetpack-6.0")])
+    in_blocks: tuple[tuple[PrecisionName, int], ...]
+    in_blocks = (("int8-weights", 32), ("int4", 64), ("auto", 128))
+    for name, block in in_blocks:
+        check_precision(Options(targets=(), precision=name, weight_block=block), targets)
 
 
 def test_budgets() -> None:

@@ -51,6 +51,20 @@ def test_weights_in_int4_stay_in_blocks(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_weights_in_int8_stay_in_groups(dtype: torch.dtype) -> None:
+    from torchao.quantization import IntxWeightOnlyConfig, PerGroup, quantize_
+
+    model = small().to(dtype)
+    config = IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerGroup(32))
+    quantize_(model, config, filter_fn=lambda module, name: name == "head")
+    network = made(model, images().to(dtype), most=2e-3)
+    assert network.weights() == ["INT8"]
+    assert torch.equal(network.scales()[0].float(), model.head.weight.scale.float().reshape(-1))
+    assert network.built() > 0
+
+
+@pytest.mark.slow
 def test_weights_in_e4m3_stay_stored() -> None:
     from torchao.quantization import Float8WeightOnlyConfig
 
@@ -158,12 +172,15 @@ def test_the_report_says_what_is_computed_in_floats(symmetric: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("few", "most"), [("INT8", 0.3), ("FP8", 0.3), ("INT4", 0.16)])
+@pytest.mark.parametrize(
+    ("few", "most"), [("INT8", 0.3), ("INT8 in groups", 0.33), ("FP8", 0.3), ("INT4", 0.16)]
+)
 def test_weights_stay_small_within_engines(few: str, most: float) -> None:
     from torchao import quantization as tq
 
     configs: dict[str, Any] = {
         "INT8": tq.Int8WeightOnlyConfig(),
+        "INT8 in groups": tq.IntxWeightOnlyConfig(torch.int8, tq.PerGroup(64)),
         "FP8": tq.Float8WeightOnlyConfig(),
         "INT4": tq.IntxWeightOnlyConfig(torch.int4, tq.PerGroup(64)),
     }

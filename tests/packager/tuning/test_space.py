@@ -63,6 +63,17 @@ def test_what_only_another_precision_needs_is_left_out() -> None:
     data = replace(CPU, calibrate="data.py:loader")
     assert applied(data, {"precision": "mixed"}).calibrate is None
     assert applied(data, {"precision": "int8"}).calibrate == "data.py:loader"
+    blocks = replace(CPU, weight_block=64)
+    assert applied(blocks, {"precision": "mixed"}).weight_block is None
+    assert applied(blocks, {"precision": "int8-weights"}).weight_block == 64
+
+
+def test_int4_is_not_tried_with_blocks_that_it_does_not_have() -> None:
+    asked = replace(CPU, targets=("rtx-4090",), budgets=(Budget("cosine", 0.9),))
+    assert "int4" in names(replace(asked, weight_block=64))["precision"]
+    tried = names(replace(asked, weight_block=32))["precision"]
+    assert "int4" not in tried
+    assert "int8-weights" in tried
 
 
 def test_settings_as_flags() -> None:
