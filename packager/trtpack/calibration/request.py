@@ -29,7 +29,8 @@ class Quantization:
     ``samples`` answers the calibration samples, asked for once. Where the file ``cache`` is there,
     it tells what an earlier calibration found instead; else it is written. ``pins`` say what stays,
     ``block`` how many weights of a row share a scale where weights alone are rounded, ``device``
-    where the model runs meanwhile.
+    where the model runs meanwhile. With ``partial`` a graph that has nothing to round is no error,
+    since others of its model may.
     """
 
     dtype: str
@@ -40,6 +41,7 @@ class Quantization:
     block: int | None = None
     stored: bool = False
     device: torch.device = _CPU
+    partial: bool = False
 
     @property
     def weights_only(self) -> bool:

@@ -26,6 +26,7 @@ from trtpack.building import (
     build_engines,
     look_around,
 )
+from trtpack.calibration.request import Quantization
 from trtpack.capture import Captured
 from trtpack.converters import load_module
 from trtpack.engine_options import TENSORRT_KINDS, check_engine_options, kind_for
@@ -36,7 +37,7 @@ from trtpack.options import Options, Pin
 from trtpack.planning import Planned, again, plan
 from trtpack.precision.deciding import names
 from trtpack.precision.names import check_precision
-from trtpack.precision.plan import Request, matched
+from trtpack.precision.plan import QUANTIZED, WEIGHTS_ONLY, Request, matched
 from trtpack.program import Assembled
 from trtpack.report import Progress
 from trtpack.target import NATIVE, Target, find_target
@@ -174,11 +175,20 @@ def _lowered(captured: Captured, shop: Workshop, samples: Sequence[torch.Tensor]
         captured,
         keep_doubles=options.strict_dtypes or shop.target.engine_kind not in TENSORRT_KINDS,
         precision=request,
+        quantization=_of_weights(options, pins),
         pruned=options.prune is not None,
     )
     for name, count in ((n, c) for n, c in lowered.effects.items() if c):
         _LOG.info("pass %s: %d", name, count)
     return lowered
+
+
+def _of_weights(options: Options, pins: tuple[Pin, ...]) -> Quantization | None:
+    """What weights alone are rounded to, which needs no data."""
+    if options.precision not in WEIGHTS_ONLY:
+        return None
+    few, block = QUANTIZED[options.precision], options.weight_block
+    return Quantization(few, pins=pins, block=block, stored=True, partial=True)
 
 
 def _meant(pins: Sequence[Pin], captured: Captured) -> tuple[Pin, ...]:

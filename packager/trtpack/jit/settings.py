@@ -14,11 +14,11 @@ from trtpack.target import AUTO
 
 # fmt: off
 OFFERED = frozenset({
-    "targets", "engine", "strict", "strict_dtypes", "precision", "pins", "min_block_size",
-    "torch_ops", "torch_modules", "trt_ops", "require_full", "converters", "workspace_bytes",
-    "optimization_level", "avg_timing_iterations", "engine_weights", "version_compatible",
-    "hardware_compatible", "sparse", "prune", "dla_core", "debug_tensors", "threads", "freezing",
-    "max_autotune", "cache", "tactics", "locked",
+    "targets", "engine", "strict", "strict_dtypes", "precision", "pins", "weight_block",
+    "min_block_size", "torch_ops", "torch_modules", "trt_ops", "require_full", "converters",
+    "workspace_bytes", "optimization_level", "avg_timing_iterations", "engine_weights",
+    "version_compatible", "hardware_compatible", "sparse", "prune", "dla_core", "debug_tensors",
+    "threads", "freezing", "max_autotune", "cache", "tactics", "locked",
 })
 # fmt: on
 """The fields of ``Options`` that mean something where a graph is compiled as it runs."""
@@ -33,7 +33,6 @@ _INSTEAD = {
     "calibrate": _QUANTIZE,
     "calibration_cache": _QUANTIZE,
     "calibrate_on": _QUANTIZE,
-    "weight_block": _QUANTIZE,
 }
 _CALIBRATED = ("int8", "fp8", "auto")
 

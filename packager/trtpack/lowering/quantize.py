@@ -64,6 +64,8 @@ class _Quantizing:
                 hint="leave --precision away, or use fp16",
             )
         found = places(self.graph, _is_constant, self._stays)
+        if not found.products and self.asked.partial:
+            return 0
         if not found.products:
             raise ConfigError(
                 f"nothing in the model can be quantized to {self.asked.dtype}: it has no "

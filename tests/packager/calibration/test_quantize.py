@@ -201,9 +201,11 @@ def test_a_device_finds_the_ranges_that_the_cpu_does(device: str) -> None:
     samples = samples_of(captured_of(module, args))
     here = quantized(module, args, samples=samples).plan.quantization
     there = quantized(module, args, samples=samples, device=torch.device(device)).plan.quantization
-    assert here is not None and there is not None
+    assert here is not None
+    assert there is not None
     wanted, found = here["reaches"], there["reaches"]
-    assert wanted and found.keys() == wanted.keys()
+    assert wanted
+    assert found.keys() == wanted.keys()
     for name, reach in wanted.items():
         assert found[name] == pytest.approx(reach, rel=1e-2), name  # a bin, or its neighbour
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import trtpack
 from trtpack.jit import calls, making
 from trtpack_runtime.errors import EngineBuildError
 from trtpack_runtime.starting import DegradedWarning
@@ -178,3 +179,28 @@ def test_a_gpu_runs_engines_that_keep_up_with_sizes_and_weights(made: list[str])
     for one in (model, eager):
         one[0].weight.mul_(2)
     torch.testing.assert_close(module(x), eager(x), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("precision", "block"), [("int8-weights", 16), ("int4", None)])
+def test_weights_alone_are_rounded_as_in_a_bundle(precision: str, block: int | None) -> None:
+    model, eager = twins(nn.Sequential(nn.ReLU(), nn.Linear(128, 8)))
+    asked = {"target": "rtx-4090", "precision": precision, "weight_block": block}
+    module, x = compiled(model, **asked), torch.randn(3, 128)
+    for factor in (1.0, 3.0):  # scales follow the weights
+        for one in (model, eager):
+            one[1].weight.mul_(factor)
+        aot = trtpack.compile(eager, (x,), engine="reference", **asked)
+        same(module(x), aot(x))
+        lost = (module(x) - eager(x)).norm() / eager(x).norm()
+        assert 1e-3 < float(lost) < 0.3  # in float16 alone it is less
+
+
+def test_a_graph_without_weights_to_round_is_no_error() -> None:
+    def both(x: Tensor) -> Tensor:
+        x = torch.sin(x)
+        torch._dynamo.graph_break()
+        return linear(x)
+
+    linear = nn.Linear(16, 4).eval()
+    module, x = compiled(both, target="rtx-4090", precision="int8-weights"), torch.randn(3, 16)
+    torch.testing.assert_close(module(x), both(x), rtol=0.05, atol=0.05)
