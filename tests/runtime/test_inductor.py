@@ -231,7 +231,20 @@ def test_a_failed_build_ends_with_its_last_lines(tmp_path: Path) -> None:
     assert "--import" in caught.value.hint
 
 
-def test_a_crash_of_the_compiler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_of_the_compiler_says_what_it_was_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash = "import os, signal\ndef crash():\n    os.kill(os.getpid(), signal.SIGSEGV)\ncrash()\n"
+    (tmp_path / "my_crash.py").write_text(crash)
+    monkeypatch.syspath_prepend(tmp_path)
+    graph = {"schema": "trtpack.aten/1", "inputs": [], "outputs": [], "nodes": []}
+    with pytest.raises(EngineBuildError, match="died with signal 11") as caught:
+        inductor_build.build_in_child(graph, [], [], tmp_path / "a.pt2", imports=["my_crash"])
+    assert "Segmentation fault" in caught.value.message
+    assert 'my_crash.py", line 3 in crash' in caught.value.message
+
+
+def test_the_end_of_the_compiler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inductor_build.sys, "executable", "/bin/false")
     with pytest.raises(EngineBuildError, match="died with status 1"):
         _build_neg(tmp_path)

@@ -22,9 +22,9 @@ from trtpack_runtime.errors import BuildCancelled, BuildKilled, EngineBuildError
 from trtpack_runtime.network import Network
 
 from ._build import PLAN, TACTICS_IN, TACTICS_OUT, BuildOptions
-from ._processes import early_child, end, worker
+from ._processes import early_child, end, last_words, worker
 
-_TAIL_LINES = 5
+_TAIL_LINES = 6
 _WORK = {"build": "the TensorRT build"}
 
 OnProgress = Callable[[Mapping[str, Any]], None]
@@ -223,8 +223,8 @@ def _ended(child: subprocess.Popen[bytes], on_progress: OnProgress | None) -> in
 
 def _died(work: str, status: int, stderr: bytes) -> EngineBuildError:
     """What a child without a result died of."""
-    lines = stderr.decode(errors="replace").strip().splitlines()[-_TAIL_LINES:]
-    said = ": " + "; ".join(lines) if lines else ""
+    lines = last_words(stderr.decode(errors="replace").splitlines(), _TAIL_LINES)
+    said = ": " + "; ".join(map(str.strip, lines)) if lines else ""
     if -status in (signal.SIGINT, signal.SIGTERM):
         return BuildCancelled(f"{work} was stopped", hint="start it again")
     if status == -signal.SIGKILL:

@@ -28,7 +28,7 @@ from trtpack_runtime.network import Profile, Tensor
 from trtpack_runtime.safetensors import TensorView, open_safetensors
 
 from ._cuda_toolkit import toolkit, use_toolkit
-from ._processes import RUNNING
+from ._processes import RUNNING, TELLING, last_words
 from .inductor import MODEL_NAME, constant_names, cpu_flags
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _run_child(folder: Path, log: Log | None) -> tuple[list[str], int]:
         "PYTHONPATH": os.pathsep.join(str(Path(p).absolute()) for p in sys.path if p),
     }
     child = subprocess.Popen(
-        [sys.executable, "-m", __name__, str(folder)],
+        [sys.executable, *TELLING, "-m", __name__, str(folder)],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -155,8 +155,7 @@ def _run_child(folder: Path, log: Log | None) -> tuple[list[str], int]:
 
 
 def _tail(lines: Sequence[str]) -> str:
-    kept = [line for line in lines if line.strip()][-_LOG_LINES:]
-    return "".join(f"\n  {line}" for line in kept)
+    return "".join(f"\n  {line}" for line in last_words(lines, _LOG_LINES))
 
 
 # --- in the child --------------------------------------------------------------------------------

@@ -25,6 +25,10 @@ RUNNING: set[subprocess.Popen[Any]] = set()
 """The children that work for this process, or wait; of ``_inductor_build.py`` too."""
 
 
+TELLING = ("-X", "faulthandler")
+"""Arguments of Python with which a child that crashes says where."""
+
+
 @dataclass(frozen=True)
 class _Early:
     """A child that waits for its job, and what it was told of where TensorRT and the GPU are."""
@@ -82,7 +86,7 @@ def worker(
 ) -> subprocess.Popen[bytes]:
     """Starts ``trtpack_runtime.worker`` in a folder."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "trtpack_runtime.worker", *arguments],
+        [sys.executable, *TELLING, "-m", "trtpack_runtime.worker", *arguments],
         cwd=folder,
         env=_environment(gpu),
         stdin=subprocess.PIPE,  # the child ends when this end closes, however the parent ends
@@ -110,6 +114,13 @@ def _places(gpu: int) -> dict[str, str]:
     """What of a child's environment says which TensorRT and which GPU it finds."""
     told = ("PYTHON", "LD_", "CUDA_")
     return {name: value for name, value in _environment(gpu).items() if name.startswith(told)}
+
+
+def last_words(lines: Sequence[str], most: int) -> list[str]:
+    """What a child printed last; of one that crashed, what it was at, and what came before."""
+    told = [line.rstrip() for line in lines if line.strip()]
+    crashed = [i for i, line in enumerate(told) if line.startswith("Fatal Python error")]
+    return told[max(0, crashed[0] - 2) :][:most] if crashed else told[-most:]
 
 
 def end_children() -> None:
