@@ -2,8 +2,8 @@
 """Numbers of few bits with scales: INT8, FP8 and weights in INT4.
 
 Weights stay as they are in front of a pair of layers, or stored in few bits in front of one, so
-that TensorRT sees how they are quantized. Scales are kept to the bit. TensorRT has a scale for each
-block in INT4 alone; blocks of INT8 and FP8 are dequantized as the rows of a matrix.
+that TensorRT sees how they are quantized. Scales are kept to the bit. Not every TensorRT has scales
+for blocks of other types than INT4: those of INT8 and FP8 are dequantized as the rows of a matrix.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def fake_quantize(ctx: Context, x: Tensor, scale: Tensor, axis: int | None, dtyp
     Dtypes: float16, bfloat16, float32; INT8, INT4, and FP8 from TensorRT 10.0 on where the device
     has it.
     Errors: a scale that is not a positive constant, blocks of what is no weight.
-    Source: IQuantizeLayer, IDequantizeLayer; for blocks, TensorRT's "Quantization Schemes".
+    Source: IQuantizeLayer, IDequantizeLayer; the operator Dequantize of TensorRT 10.
     """
     _require_positive(ctx, scale)
     if dtype == "INT4":
@@ -115,7 +115,7 @@ def _weights(
 def _as_rows(ctx: Context, x: Tensor, scale: Tensor, axis: int | None) -> tuple[Tensor, Tensor]:
     """Blocks along the last dim as the rows of a matrix, and a scale for each row."""
     if axis != x.rank - 1:
-        raise Refused("TensorRT has blocks along other dims than the last in INT4 only")
+        raise Refused("blocks of this type have to be along the last dim")
     count = math.prod(scale.shape)
     block = x.shape[-1] // scale.shape[-1]
     return ctx.reshape(x, (count, block)), ctx.reshape(scale, (count,))

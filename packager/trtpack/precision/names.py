@@ -13,8 +13,6 @@ from ..target import Target
 _CALIBRATED = ("int8", "fp8")
 IN_BLOCKS = ("int4", "int8-weights", "auto")
 """The precisions that can give blocks of weights a scale each."""
-_BLOCKS_OF_INT4 = (64, 128)
-"""The sizes that TensorRT documents for INT4, in "Quantization Schemes"."""
 _LATER = {
     "fp4": "TensorRT has it from 10.8 on and for SM 10.0 and later only, with two scales for each "
     "block, which nothing here can hold against a real engine yet",
@@ -148,7 +146,7 @@ def _check_calibration(options: Options) -> None:
 
 
 def _check_blocks(options: Options) -> None:
-    """Refuses blocks of weights that nothing has, or that TensorRT does not take."""
+    """Refuses blocks of weights that nothing has."""
     block, precision = options.weight_block, options.precision
     if block is None:
         return
@@ -160,13 +158,6 @@ def _check_blocks(options: Options) -> None:
         )
     if block < 1:
         raise ConfigError(f"--weight-block is {block}", hint="give at least 1")
-    if precision != "int8-weights" and block not in _BLOCKS_OF_INT4:
-        trying = ", which --precision auto tries" if precision == "auto" else ""
-        raise ConfigError(
-            f"--weight-block {block} is not possible for int4{trying}: TensorRT has blocks of 64 "
-            "and of 128 there",
-            hint="choose one of these, or --precision int8-weights",
-        )
 
 
 def _has_cuda() -> bool:

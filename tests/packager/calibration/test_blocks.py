@@ -145,9 +145,10 @@ def test_blocks_are_stored_in_eight_bits(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_int4_has_blocks_of_64_too(tmp_path: Path) -> None:
-    report = built(transformer(), tmp_path / "few.tar", "int4", block=64)
-    assert "4 weights in blocks of 64" in render(report)
+@pytest.mark.parametrize("block", [32, 64])
+def test_int4_has_other_blocks_too(block: int, tmp_path: Path) -> None:
+    report = built(transformer(), tmp_path / "few.tar", "int4", block=block)
+    assert f"4 weights in blocks of {block}" in render(report)
     assert [engine.kind for engine in report.targets[0].engines] == ["tensorrt-rtx"]
 
 

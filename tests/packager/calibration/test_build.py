@@ -94,7 +94,6 @@ def test_a_cpu_rounds_as_the_engine_would(build: Any, tmp_path: Path) -> None:
         ("int8-weights", {}, "not for int8-weights"),
         ("mixed", {}, "not for mixed"),
         ("mixed", {"data": False, "weight_block": 64}, "int8-weights and auto, not for mixed"),
-        ("int4", {"data": False, "weight_block": 32}, "blocks of 64 and of 128"),
         ("int8-weights", {"data": False, "weight_block": 0}, "weight_block is 0, wanted at least"),
         ("fp8", {"observer": "entropy"}, "--observer entropy compares 128 equal steps"),
         ("fp8", {"target": "orin"}, "SM 8.7 has no FP8"),

@@ -78,7 +78,7 @@ def test_what_tensorrt_cannot_scale_stays_in_pytorch() -> None:
         "TensorRT has block scales for weights only, and these numbers are computed"
     )
     assert refusal(DEQUANTIZE, STORED, scales(1, 4), 0, "INT8", torch.float32) == (
-        "TensorRT has blocks along other dims than the last in INT4 only"
+        "blocks of this type have to be along the last dim"
     )
     assert refusal(FAKE_QUANTIZE, x, one, None, "FP8", target="orin") == (
         "Jetson AGX Orin 64GB (SM 8.7) has no FP8"

@@ -64,8 +64,6 @@ def test_bad_pins(text: str, told: str) -> None:
         ("cpu", {"weight_block": 64}, "--weight-block is for --precision int4, int8-weights and"),
         ("cpu", {"precision": "fp16", "weight_block": 64}, "int8-weights and auto, not for fp16"),
         ("cpu", {"precision": "int8-weights", "weight_block": 0}, "--weight-block is 0"),
-        ("cpu", {"precision": "int4", "weight_block": 32}, "TensorRT has blocks of 64 and of 128"),
-        ("cpu", {"precision": "auto", "weight_block": 96}, "int4, which --precision auto tries"),
         ("cpu", {"calibrate_on": "cuda"}, "--calibrate-on cuda is for --precision int8, fp8 and"),
         (
             "cpu",

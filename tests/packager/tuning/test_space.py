@@ -68,14 +68,6 @@ def test_what_only_another_precision_needs_is_left_out() -> None:
     assert applied(blocks, {"precision": "int8-weights"}).weight_block == 64
 
 
-def test_int4_is_not_tried_with_blocks_that_it_does_not_have() -> None:
-    asked = replace(CPU, targets=("rtx-4090",), budgets=(Budget("cosine", 0.9),))
-    assert "int4" in names(replace(asked, weight_block=64))["precision"]
-    tried = names(replace(asked, weight_block=32))["precision"]
-    assert "int4" not in tried
-    assert "int8-weights" in tried
-
-
 def test_settings_as_flags() -> None:
     said = {"freezing": True, "max_autotune": True, "threads": 2, "workspace_bytes": 4}
     assert flags(said) == "--freezing --max-autotune --threads 2 --workspace 4"
