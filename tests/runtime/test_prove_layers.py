@@ -59,7 +59,7 @@ class Evaluator:
 
 def _proved(engine: Evaluator, trials: Sequence[Trial] = SOME, **more: Any) -> dict[str, Any]:
     results: dict[str, Any] = {}
-    prove(trials, [engine], pack=20, on_results=results.update, **more)
+    prove(trials, [engine], pack=80, on_results=results.update, **more)
     return results
 
 
@@ -137,7 +137,7 @@ def test_engines_work_side_by_side() -> None:
             return super().answers(*work)
 
     engines, results = [Meeting(), Meeting(changes="ELU")], {}
-    prove(SOME, engines, pack=3, on_results=results.update)
+    prove(SOME, engines, pack=12, on_results=results.update)
     assert sum(len(engine.sizes) for engine in engines) == len(SOME) // 3
     assert all(engine.sizes for engine in engines)
     assert set(results) == {trial.name for trial in SOME}
