@@ -78,7 +78,9 @@ def markdown(results: Results) -> str:
             "batch, which Dynamo compiles again for sizes that vary; *inductor* compiles with",
             "AOTInductor, for a few models that stand for the others. A *fall back* is a graph, or",
             "a part of one, that PyTorch runs in an engine's place, with a warning. An empty cell",
-            "was not tried: its model has no batch that varies, or others stand for it.",
+            "was not tried: its model has no batch that varies, or others stand for it. Whole",
+            "numbers have to be equal: one pixel whose two best classes are as good as alike, so",
+            "that rounding decides, makes a model wrong.",
             "",
             "| way | tried | right | without a fall back | with graph breaks |",
             "| --- | --- | --- | --- | --- |",
@@ -129,5 +131,7 @@ def _reasons(results: Results) -> list[str]:
         name, _, way = key.rpartition("/")
         found = results[key]
         said = [found["error"]] if "error" in found else list(found.get("fallbacks", ()))
+        if found.get("differing"):
+            said.append(f"{found['differing']:.1e} of its whole numbers differ")
         lines += [f"- {name}, {way}: `{reason}`." for reason in said]
     return [*lines, ""] if lines else []
