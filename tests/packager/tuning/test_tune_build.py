@@ -82,6 +82,7 @@ def test_a_killed_tuning_goes_on_where_it_was(tmp_path: Path) -> None:
     tried = [trial for trial in report["trials"] if not trial["rebuild"]]
     assert [trial["number"] for trial in tried] == [0, 1]
     assert len({json.dumps(trial["settings"]) for trial in tried}) == 2
+    assert len(lines(log)) == 1 + len(report["trials"])  # none was measured again
     assert {path.name for path in log.parent.iterdir()} == {"trials.jsonl"}  # nothing else is left
     loaded = load(tmp_path / "b.tar", trust=True)
     assert loaded.smoke().passed
