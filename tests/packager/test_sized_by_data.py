@@ -19,6 +19,7 @@ from tests.runtime.trt_double import double
 from trtpack.capture import capture
 from trtpack.convert import ConversionError, convert
 from trtpack.converters.refusals import NOT_SIZED_BY_DATA_BEFORE_10
+from trtpack.errors import CaptureError
 from trtpack.inputs import parse_inputs
 from trtpack.lowering import lower
 from trtpack.options import Options
@@ -152,6 +153,20 @@ def test_boxes_of_several_classes_are_suppressed_however_many_there_are(likely: 
     of = torch.randint(0, 6, (1500,))
     got = answers(Classes(), x, of)
     torch.testing.assert_close(got, [Classes()(x, of)])
+
+
+def test_suppression_is_torchvisions_own_again_when_a_capture_fails() -> None:
+    class Failing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found.append(batched_nms.__code__)
+            return x.no_such_method()  # type: ignore[no-any-return]
+
+    found: list[Any] = []
+    own = batched_nms.__code__
+    with pytest.raises(CaptureError):
+        capture(Failing(), (torch.zeros(2),))
+    assert found[0] is not own
+    assert batched_nms.__code__ is own
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,43 @@ def _build_neg(tmp_path: Path, op: str = "aten.neg.default") -> dict[str, Any]:
     )
 
 
+COMPILES_NOTHING = """#!/bin/sh
+case "$*" in *-v|*--version|*-dumpversion) exec g++ "$@";; esac
+exit 1
+"""
+TRIED = """
+import sys
+from pathlib import Path
+import torch
+from torch._inductor.cpu_vec_isa import pick_vec_isa
+from trtpack_runtime.engines._inductor_build import _try_instructions
+_try_instructions(Path(sys.argv[1]))
+print(str(pick_vec_isa()).upper())
+"""
+
+
+def test_one_child_tries_the_instructions_for_all(built: Built, tmp_path: Path) -> None:
+    """With a compiler that compiles nothing a child finds what the first one found."""
+    compiler = tmp_path / "c++"
+    compiler.write_text(COMPILES_NOTHING)
+    compiler.chmod(0o755)
+    environment = {**os.environ, "CXX": str(compiler)}
+    found = []
+    for folder in (tmp_path / "probes", tmp_path / "empty"):
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path / "cache")
+        if folder.name == "probes":
+            inductor_build._write_probes(folder)
+        done = subprocess.run(
+            [sys.executable, "-c", TRIED, folder],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found.append(done.stdout.strip())
+    assert found == [built.record["isa"], "INVALID_VEC_ISA"]
+
+
 def test_without_a_compiler_the_hint_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

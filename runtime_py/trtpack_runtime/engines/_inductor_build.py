@@ -42,6 +42,10 @@ _CONFIG: Mapping[str, Any] = {
     "cpp.dynamic_threads": True,  # as many threads as the device has, not this host
     "compile_threads": 1,
 }
+_TRIED: dict[str, bytes] = {}
+"""The files, by their place in ``probes``, with which Inductor tries what vector instructions the
+compiler and the CPU have. Nothing else decides on them, and compiling them takes as long as a small
+segment, so the first child's serve all others of this process."""
 OWN_CONSTANTS = ("freezing", "max_autotune")
 """Settings with which Inductor packs weights anew, into constants of its own."""
 
@@ -100,6 +104,8 @@ def build_in_child(
     }
     with tempfile.TemporaryDirectory(prefix="trtpack-inductor-") as folder:
         Path(folder, "request.json").write_text(json.dumps(request), encoding="utf-8")
+        probes = Path(folder, "probes")
+        _write_probes(probes)
         lines, status = _run_child(Path(folder), log)
         answer = Path(folder, "answer.json")
         if not answer.exists():
@@ -111,11 +117,25 @@ def build_in_child(
                 hint="free some memory and build again, or use --engine reference",
             )
         result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+        if not _TRIED:
+            _TRIED.update(_read_probes(probes))
     if "error" in result:
         kind = UncompilableError if result.get("lasting") else EngineBuildError
         raise kind(result["error"] + _tail(lines), hint=result["hint"])
     record: dict[str, Any] = result["record"]
     return record
+
+
+def _write_probes(folder: Path) -> None:
+    for name, content in _TRIED.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+
+
+def _read_probes(folder: Path) -> dict[str, bytes]:
+    files = (path for kind in ("cpp", "so") for path in folder.rglob(f"*.{kind}"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def _run_child(folder: Path, log: Log | None) -> tuple[list[str], int]:
@@ -201,6 +221,7 @@ def _build(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for name in request["imports"]:
         import_module(name)
     get_cpp_compiler()  # before anything that takes long
+    _try_instructions(folder / "probes")
     graph = request["graph"]
     names, device = constant_names(graph), torch.device(request["device"])
     stored = {k: v for p in request["weights"] for k, v in _opened(p).items()}
@@ -218,6 +239,9 @@ def _build(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         config = {**_CONFIG, **request["config"]}
         inside = any(config.get(name) for name in OWN_CONSTANTS)
         config["aot_inductor.package_constants_in_so"] = inside
+        if hasattr(torch._inductor.config.aot_inductor, "precompile_headers"):  # since 2.8
+            # each would be read by one file, and takes longer than reading them as they are
+            config["aot_inductor.precompile_headers"] = False
         if device.type == "cpu" and not inside:
             config.setdefault("layout_optimization", _gains_by_layout(program))
         torch._inductor.aoti_compile_and_package(
@@ -226,6 +250,25 @@ def _build(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     record = _record(Path(request["output"]), None if inside else set(names.values()), device)
     record |= {"config": request["config"]} if request["config"] else {}
     return record | ({"weights": "inside"} if inside else {})
+
+
+def _try_instructions(probes: Path) -> None:
+    """Has Inductor try vector instructions, with files in ``probes``; it remembers what it finds.
+
+    It names the files by their source, the compiler and PyTorch, and compiles what is not there: so
+    another child's serve this one, or are not looked at. That they load is tried again.
+    """
+    try:
+        from torch._inductor.cpu_vec_isa import valid_vec_isa_list
+    except ImportError:  # before 2.5 it does so when it compiles
+        return
+    usual = {**os.environ}
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(probes)
+    try:
+        valid_vec_isa_list()
+    finally:
+        del os.environ["TORCHINDUCTOR_CACHE_DIR"]
+        os.environ.update(usual)
 
 
 def _opened(place: Any) -> Mapping[str, TensorView]:

@@ -299,6 +299,7 @@ def refused_beforehand(module: fx.GraphModule, target: Target) -> str | None:
 def graph_of(case: Case) -> Graph:
     """A graph of the one call, with metadata as ``torch.export`` leaves it; not to be changed."""
     mode = FakeTensorMode(shape_env=ShapeEnv())
+    mode.cache_enabled = False  # what is called once costs more to remember than to trace
     generator = torch.Generator().manual_seed(0)
     samples, inputs = iter(case.samples(OPT)), case.inputs()
     root, graph = torch.nn.Module(), fx.Graph()

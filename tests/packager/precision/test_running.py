@@ -43,6 +43,20 @@ def test_conditionals_take_one_branch() -> None:
         torch.testing.assert_close(got, Either()(x))
 
 
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [(nn.Conv2d(512, 64, 3), (1, 512, 7, 7)), (nn.Linear(2048, 256), (16, 2048))],
+    ids=["conv2d", "linear"],
+)
+def test_products_in_float16_are_float32s_rounded_on_a_cpu(
+    model: nn.Module, shape: tuple[int, ...]
+) -> None:
+    half, x = model.half(), torch.randn(shape).half()
+    (got,) = run_graph(capture(half, (x,)).graph_module, {"input": x})
+    with torch.no_grad():
+        assert torch.equal(got, half.float()(x.float()).half())
+
+
 class Placed(nn.Module):
     """Constants of every kind, and values made of nothing, in a branch too."""
 
