@@ -28,6 +28,19 @@ def test_the_page_is_written_from_the_stored_figures() -> None:
     assert table.markdown(figures) == PAGE.read_text(), "run scripts/gpu_acceptance --write"
 
 
+def test_a_row_stays_until_it_is_measured_again_on_the_same_machine() -> None:
+    here = {"GPU": "NVIDIA H200", "TensorRT": "8.6.0", "driver": "1"}
+    known = table.figures(here, {"a/1": row(), "b/1": row()}, ["a/1", "b/1", "c/1"], known={})
+    assert known["missing"] == ["c/1"]
+    new = {"c/1": row(), "b/1": {"error": "no memory"}, "a/1": row(eager=9.0)}
+    later = table.figures(here | {"driver": "2"}, new, ["a/1", "b/1", "c/1"], known)
+    assert later["rows"] == {"a/1": row(eager=9.0), "b/1": row(), "c/1": row()}
+    assert list(later["rows"]) == ["a/1", "b/1", "c/1"]
+    assert later["missing"] == []
+    other = table.figures(here | {"TensorRT": "10.3.0"}, new, ["a/1", "b/1", "c/1"], known)
+    assert other["missing"] == ["b/1"]
+
+
 def test_a_fast_right_model_holds_every_demand() -> None:
     assert set(verdicts({"a/1": row(), "b/1": row()}).values()) == {True}
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,6 +164,23 @@ def _aligned(cells: list[list[str]]) -> list[str]:
 
 def _rows(cells: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (cells[0], ["---"] * len(cells[0]), *cells[1:])]
+
+
+def figures(
+    machine: Mapping[str, str], results: Results, order: Sequence[str], known: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the page is written from: the rows of ``results`` that did not fail, and those ``known``
+    from before that it lacks, where they are of the same GPU and TensorRT."""
+    before = known.get("machine", {})
+    same = all(before.get(what) == machine[what] for what in ("GPU", "TensorRT"))
+    rows = dict(known["rows"]) if same else {}
+    rows |= {name: row for name, row in results.items() if "error" not in row}
+    missing = [name for name in order if name not in rows]
+    return {
+        "machine": dict(machine),
+        "rows": {name: rows[name] for name in order if name in rows},
+        "missing": missing,
+    }
 
 
 def markdown(figures: Mapping[str, Any]) -> str:

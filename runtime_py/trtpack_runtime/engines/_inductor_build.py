@@ -127,7 +127,7 @@ def build_in_child(
 
 
 def _write_probes(folder: Path) -> None:
-    for name, content in _TRIED.items():
+    for name, content in list(_TRIED.items()):  # another thread may add to them
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
@@ -262,13 +262,12 @@ def _try_instructions(probes: Path) -> None:
         from torch._inductor.cpu_vec_isa import valid_vec_isa_list
     except ImportError:  # before 2.5 it does so when it compiles
         return
-    usual = {**os.environ}
+    usual = os.environ["TORCHINDUCTOR_CACHE_DIR"]
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(probes)
     try:
         valid_vec_isa_list()
     finally:
-        del os.environ["TORCHINDUCTOR_CACHE_DIR"]
-        os.environ.update(usual)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = usual
 
 
 def _opened(place: Any) -> Mapping[str, TensorView]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import trtpack
-from trtpack_runtime.device import facts
+from trtpack.target import find_target
 from trtpack_runtime.starting import DegradedWarning
 
 X = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
@@ -99,8 +99,7 @@ def test_what_is_part_of_its_code_is_left_to_pytorch() -> None:
 @pytest.mark.parametrize("weights", ["refittable", "stripped"])
 @pytest.mark.parametrize("graphs", ["off", "on"])
 def test_an_engine_is_refitted(weights: str, graphs: str) -> None:
-    release = (facts()["tensorrt"] or "0.0").split(".")
-    if weights == "stripped" and (int(release[0]), int(release[1])) < (10, 2):
+    if weights == "stripped" and not find_target("native").tensorrt_at_least("10.2"):
         pytest.skip("TensorRT strips engines from 10.2 on")
     load = {"cuda_graphs": graphs, "strict": True}
     exchanged("cuda", target="native", engine_weights=weights, load=load)

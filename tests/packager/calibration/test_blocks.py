@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,9 +55,9 @@ def in_groups(weight: Tensor, block: int = BLOCK) -> Tensor:
     return made
 
 
-def replayed(module: nn.Module, recipes: Mapping[str, object], name: str) -> Tensor:
+def replayed(module: nn.Module, recipes: Mapping[str, dict[str, Any]], name: str) -> Tensor:
     """What a recipe makes of the module's weights."""
-    (recipe,) = (dict(r) for n, r in recipes.items() if n.endswith(name))  # type: ignore[call-overload]  # a mapping
+    (recipe,) = (recipe for owner, recipe in recipes.items() if owner.endswith(name))
     return replay(recipe, {k: v.detach() for k, v in module.state_dict().items()})
 
 
@@ -115,8 +116,9 @@ def built(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("make", "count"), [(wide, 1), (transformer, 4)])
-def test_tensorrt_rtx_builds_weights_in_blocks(make: object, count: int, tmp_path: Path) -> None:
-    assert callable(make)
+def test_tensorrt_rtx_builds_weights_in_blocks(
+    make: Callable[[], tuple[nn.Module, tuple[Tensor]]], count: int, tmp_path: Path
+) -> None:
     report = built(make(), tmp_path / "few.tar", block=BLOCK)
     weights = f"{count} weight{'s' if count > 1 else ''} in blocks of {BLOCK}"
     assert weights in render(report)
@@ -133,9 +135,11 @@ def test_tensorrt_rtx_builds_weights_in_blocks(make: object, count: int, tmp_pat
 def test_blocks_are_stored_in_eight_bits(tmp_path: Path) -> None:
     large = nn.Sequential(nn.Linear(1024, 1024, bias=False)).eval(), (torch.randn(4, 1024),)
     engines, bundles = [], []
-    for precision, block in (("fp16", None), ("int8-weights", BLOCK), ("int8-weights", None)):
+    ways: tuple[tuple[PrecisionName, int | None], ...]
+    ways = (("fp16", None), ("int8-weights", BLOCK), ("int8-weights", None))
+    for precision, block in ways:
         path = tmp_path / f"{precision}-{block}.tar"
-        report = built(large, path, precision, block)  # type: ignore[arg-type]  # a name
+        report = built(large, path, precision, block)
         engines.append(report.targets[0].engines[0].nbytes)
         bundles.append(path.stat().st_size)
     print(f"\nengines {engines}, bundles {bundles}")
