@@ -180,6 +180,32 @@ def test_8_6_is_told_where_float_is_moved_beside_half(dtype: str) -> None:
             assert layer.name not in told or layer.precision is trt.DataType.FLOAT
 
 
+def test_8_6_is_told_of_casts_that_a_choice_in_float_follows() -> None:
+    recorder = Recorder()
+    truth = recorder.input(Tensor("truth", "BOOL", (2, 3)))
+    x, y, z = (
+        recorder.add(
+            "cast",
+            {"input": recorder.input(Tensor(f"{name} half", "HALF", (2, 3)))},
+            {"to_type": "FLOAT"},
+            name=name,
+        )[0]
+        for name in ("chosen", "behind", "beside")
+    )
+    (y,) = recorder.add("unary", {"input": y}, {"op": "EXP"}, name="exp")
+    operands = {"condition": truth, "then_input": x, "else_input": y}
+    (s,) = recorder.add("select", operands, {}, name="select")
+    (last,) = recorder.add("cast", {"input": s}, {"to_type": "HALF"}, name="after")
+    trt = double("8.6")
+    build_plan(trt, recorder.finish([last.name, z.name], []), {}, BuildOptions())
+    (definition,) = controls(trt).networks
+    casts = {layer.name: layer for layer in definition._layers if layer._row.kind == "cast"}
+    told = {name for name, layer in casts.items() if layer._is_set("precision")}
+    assert casts.keys() - told == {"beside", "after"}
+    for name in told:
+        assert casts[name].precision is casts[name].get_output_type(0) is trt.DataType.FLOAT
+
+
 def test_regions_and_einsum_in_float_are_rounded_beside_half() -> None:
     for case, dtype in VARIANTS:
         made = case.network(dtype, dynamic=False)

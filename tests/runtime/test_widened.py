@@ -101,11 +101,30 @@ def test_8_6_is_given_no_cast_beside_scales() -> None:
     assert not record["weights"]
 
 
-def test_8_6_is_given_the_same_numbers() -> None:
+def test_8_6_is_given_weights_that_are_rounded_already() -> None:
     emitted = emit(double("8.6"), quantized(), bytes_of(WEIGHTS))
     constants = {p.name: p for p in emitted.definition._layers if p._row.kind == "constant"}
-    given = constants["constant w"].weights
-    assert given._array.tolist() == WEIGHTS["w"].float().flatten().tolist()
+    w, scale = WEIGHTS["w"].float(), WEIGHTS["ws"].float()
+    zero = torch.zeros(3, dtype=torch.int32)
+    rounded = torch.fake_quantize_per_channel_affine(w, scale, zero, 0, -128, 127)
+    given = torch.tensor(constants["constant w"].weights._array).reshape(3, 8)
+    assert given.tolist() == rounded.tolist() != w.tolist()
+    again = torch.fake_quantize_per_channel_affine(given, scale, zero, 0, -128, 127)
+    assert again.tolist() == given.tolist()
+    assert constants["constant b"].weights._array.tolist() == WEIGHTS["b"].float()[0].tolist()
+
+
+def test_weights_that_are_read_without_their_scale_too_stay_as_they_are() -> None:
+    r = Recorder()
+    x = r.input(Tensor("x", "HALF", (3, 8)))
+    scale, w = r.constant("HALF", (3,), "ws"), r.constant("HALF", (3, 8), "w")
+    q, dq = {"output_type": "INT8", "axis": 0}, {"output_type": "HALF", "axis": 0}
+    (few,) = r.add("quantize", {"input": w, "scale": scale}, q, name="few")
+    (y,) = r.add("dequantize", {"input": few, "scale": scale}, dq, name="y")
+    (z,) = r.add("elementwise", {"input1": x, "input2": w}, {"op": "SUM"}, name="z")
+    emitted = emit(double("8.6"), r.finish([y.name, z.name]), bytes_of(WEIGHTS))
+    (given,) = (p for p in emitted.definition._layers if p.name == "constant w")
+    assert given.weights._array.tolist() == WEIGHTS["w"].float().flatten().tolist()
 
 
 def test_inputs_keep_their_type() -> None:

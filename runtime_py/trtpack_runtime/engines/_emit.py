@@ -32,7 +32,7 @@ from ._log import Log, log_of
 from ._memory import weights_at
 from ._release import creation_flags, is_rtx
 from ._shapes import Shapes
-from ._weak import hold_constant, hold_types, is_mixed
+from ._weak import casts_chosen_from, hold_constant, hold_types, is_mixed
 from ._widened import Given, is_widened, widened
 
 Weights = Mapping[str, Any]
@@ -131,6 +131,7 @@ class Emitter:
         self._strong = emitted.strong
         self._marks = hasattr(self.definition, "mark_weights_refittable")
         self._mixed = not emitted.strong and (bool(given.untold) or is_mixed(given.network))
+        self._told = casts_chosen_from(given.network) if self._mixed else frozenset[str]()
 
     # what TensorRT is given
 
@@ -164,7 +165,7 @@ class Emitter:
                 if hasattr(part, "metadata"):  # IAttention has it from 10.15 on
                     part.metadata = layer.origin[:_METADATA_LENGTH]
                 if self._mixed and layer.name not in self._untold:
-                    hold_types(self, part, layer, self._network)
+                    hold_types(self, part, layer, self._network, self._told)
             for name, tensor in zip(layer.outputs, outputs.tensors, strict=True):
                 tensor.name = name
                 self._hold_against(self._network.tensors[name], tensor)

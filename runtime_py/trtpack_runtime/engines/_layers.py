@@ -84,8 +84,7 @@ def activation(
 
 @emitter
 def unary(e: Emitter, input: Any, op: str) -> Added:
-    types = e.trt.DataType
-    if op == "NEG" and input.dtype == types.INT32 and not hasattr(types, "INT64"):
+    if op == "NEG" and _is_old_integer(e, input):
         # "operation NEG not allowed on type Int32", says 8.6
         zero = e.constant("INT32", (1,) * len(input.shape), (0,))
         return elementwise(e, zero, input, "SUB")
@@ -94,8 +93,44 @@ def unary(e: Emitter, input: Any, op: str) -> Added:
 
 @emitter
 def elementwise(e: Emitter, input1: Any, input2: Any, op: str) -> Added:
+    if op == "FLOOR_DIV" and _is_old_integer(e, input1):
+        return _floored(e, input1, input2)
     operation = e.enum("ElementWiseOperation", op)
     return one(e, e.definition.add_elementwise(input1, input2, operation))
+
+
+def _is_old_integer(e: Emitter, tensor: Any) -> bool:
+    """Whether these are whole numbers of release 8, which can do less with them than later ones."""
+    types = e.trt.DataType
+    return bool(tensor.dtype == types.INT32) and not hasattr(types, "INT64")
+
+
+def _floored(e: Emitter, a: Any, b: Any) -> Added:
+    """The quotients of whole numbers, which 8.6 finds in FLOAT: it takes 2147483647 // 2**30 for 2
+    (measured).
+
+    What is left over, divided again, brings a large quotient to within one of the right one; on
+    which side it is says what is left over then. Numbers that overflow on the way wrap around, and
+    back.
+    """
+    layers: list[Any] = []
+
+    def add(x: Any, y: Any, op: str) -> Any:
+        layers.append(
+            e.made(e.definition.add_elementwise(x, y, e.enum("ElementWiseOperation", op)))
+        )
+        return layers[-1].get_output(0)
+
+    zero, one, minus = (e.constant("INT32", (1,) * len(a.shape), (n,)) for n in (0, 1, -1))
+    about = add(a, b, "FLOOR_DIV")
+    about = add(about, add(add(a, add(about, b, "PROD"), "SUB"), b, "FLOOR_DIV"), "SUM")
+    sign = add(add(b, one, "MIN"), minus, "MAX")
+    left = add(add(a, add(about, b, "PROD"), "SUB"), sign, "PROD")
+    beyond = add(add(left, zero, "MAX"), add(b, sign, "PROD"), "SUB")
+    too_many = add(add(left, zero, "MIN"), minus, "MAX")
+    enough = add(add(beyond, minus, "MAX"), zero, "MIN")
+    add(add(about, add(too_many, enough, "SUM"), "SUM"), one, "SUM")
+    return Added(tuple(layers), (layers[-1].get_output(0),))
 
 
 @emitter

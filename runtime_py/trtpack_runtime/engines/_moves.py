@@ -66,6 +66,13 @@ def shuffle(
 def slice(
     e: Emitter, input: Any, start: Shape, shape: Shape, stride: Shape, mode: str, fill: Any = None
 ) -> Added:
+    types = e.trt.DataType
+    if input.dtype == types.BOOL and mode != "STRICT_BOUNDS" and not hasattr(types, "INT64"):
+        # "No support for kREFLECT, kFILL, kCLAMP slice" of truth values, says 8.6
+        filling = None if fill is None else as_type(e, fill, "INT32")
+        added = slice(e, as_type(e, input, "INT32"), start, shape, stride, mode, filling)
+        back = e.made(e.definition.add_cast(added.tensors[0], types.BOOL))
+        return Added((*added.layers, back), (back.get_output(0),))
     given = (start, shape, stride)
     numbers = [tuple(d if isinstance(d, int) else 1 for d in sizes) for sizes in given]
     added = one(e, e.definition.add_slice(input, *numbers))

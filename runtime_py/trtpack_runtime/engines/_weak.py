@@ -55,8 +55,35 @@ def rounded(network: Network) -> Iterator[Layer]:
             yield layer
 
 
-def hold_types(emitter: Emitter, part: Any, layer: Layer, network: Network) -> None:
-    """Tells TensorRT the precision and the output types of one layer."""
+def casts_chosen_from(network: Network) -> frozenset[str]:
+    """The casts to FLOAT behind which a select in FLOAT chooses.
+
+    8.6 rounds what comes of such a select to HALF, unless the casts are told FLOAT (measured).
+    """
+    made_by = {name: layer for layer in network.layers for name in layer.outputs}
+    waiting = [name for name, layer in made_by.items() if layer.kind == "select"]
+    seen, found = set[str](), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in made_by or network.tensors[name].dtype != "FLOAT":
+            continue
+        seen.add(name)
+        layer = made_by[name]
+        if layer.kind == "cast":
+            found.add(layer.name)
+        else:
+            waiting += layer.operand_names()
+    return frozenset(found)
+
+
+def hold_types(
+    emitter: Emitter, part: Any, layer: Layer, network: Network, told: frozenset[str]
+) -> None:
+    """Tells TensorRT the precision and the output types of one layer; ``told`` are casts."""
+    if layer.name in told:
+        part.precision = emitter.dtype("FLOAT")
+        part.set_output_type(0, emitter.dtype("FLOAT"))
+        return
     if layer.kind in _BY_THEMSELVES or layer.regions:
         return
     precision = _precision(layer, network)

@@ -5,6 +5,10 @@ Release 8 dequantizes to FLOAT. A cast to HALF behind a dequantizing layer parts
 that would compute in INT8, and such a network is refused or slow (measured on 8.6). So what is HALF
 there is declared FLOAT, and the flags let TensorRT compute it in HALF, FLOAT or, between scales, in
 INT8. Only what was FLOAT before is held to it.
+
+8.6 leaves out scales that it sees no gain in, such as those of weights that nothing multiplies in
+INT8 (measured), and computes with what is behind them. So weights are rounded here already: they
+come through their scales as they are.
 """
 
 from __future__ import annotations
@@ -46,6 +50,7 @@ def widened(network: Network, weights: Mapping[str, Any]) -> Given:
     ``weights`` are its stored tensors, as for ``emit``.
     """
     made: dict[str, bytes] = {}
+    scaled = _scaled(network)
     untold = frozenset(
         layer.name
         for within in (network, *network.regions())
@@ -59,22 +64,62 @@ def widened(network: Network, weights: Mapping[str, Any]) -> Given:
     given = replace(
         wide,
         inputs=network.inputs,
-        constants={n: _constant(c, weights, made) for n, c in network.constants.items()},
+        constants={
+            name: _constant(constant, weights, made, scaled.get(name))
+            for name, constant in network.constants.items()
+        },
         layers=(*casts, *wide.layers),
         tensors={**{tensor.name: tensor for tensor in entering.values()}, **wide.tensors},
     )
     return Given(given, made, untold)
 
 
-def _constant(constant: Constant, weights: Mapping[str, Any], made: dict[str, bytes]) -> Constant:
+@dataclass(frozen=True)
+class _Scale:
+    """What rounds a constant: the scale, one or as many as the constant has along ``axis``."""
+
+    scale: Constant
+    axis: int | None
+
+
+def _scaled(network: Network) -> dict[str, _Scale]:
+    """The constants that one scale rounds to INT8 wherever they are read."""
+    found: dict[str, set[_Scale | None]] = {}
+    for layer in network.every_layer():
+        for name in layer.operand_names():
+            scale = network.constants.get(str(layer.operands.get("scale")))
+            rounds = layer.kind == "quantize" and layer.operands["input"] == name
+            found.setdefault(name, set()).add(
+                _Scale(scale, layer.attributes.get("axis"))
+                if scale is not None and rounds and layer.attributes["output_type"] == "INT8"
+                else None
+            )
+    only = {name: scales.pop() for name, scales in found.items() if len(scales) == 1}
+    return {name: scale for name, scale in only.items() if scale and name in network.constants}
+
+
+def _constant(
+    constant: Constant, weights: Mapping[str, Any], made: dict[str, bytes], by: _Scale | None
+) -> Constant:
     if constant.dtype not in _NARROW:
         return constant
-    data = f"{constant.data}|float"
+    data = f"{constant.data}|float" + (f"|{by.scale.data}|{by.axis}" if by else "")
     if data not in made:
-        stored = weights[constant.data]
-        buffer = stored.buffer if hasattr(stored, "buffer") else stored
-        made[data] = _floats(buffer, constant.dtype)
+        numbers = _floats(weights, constant)
+        made[data] = (_rounded(numbers, constant, weights, by) if by else numbers).tobytes()
     return replace(constant, dtype="FLOAT", data=data)
+
+
+def _rounded(numbers: Any, constant: Constant, weights: Mapping[str, Any], by: _Scale) -> Any:
+    """The numbers as they are after a scale, which leaves them so when it is used again."""
+    import numpy
+
+    along = [1] * len(constant.shape)
+    if by.axis is not None:
+        along[by.axis] = -1
+    scale = _floats(weights, by.scale).reshape(along)
+    few = numpy.rint(numbers.reshape(constant.shape) / scale).clip(-128, 127)
+    return few.astype(numpy.float32) * scale
 
 
 def _wide(network: Network, renamed: dict[str, str]) -> Network:
@@ -122,10 +167,13 @@ def _cast(read: str, made: str) -> Layer:
     return Layer("cast", made, {"input": read}, {"to_type": "FLOAT"}, (made,))
 
 
-def _floats(buffer: Any, dtype: str) -> bytes:
-    """Numbers of 16 bits as those of 32; exact."""
+def _floats(weights: Mapping[str, Any], constant: Constant) -> Any:
+    """A stored tensor in one row of numbers of 32 bits; exact."""
     import numpy
 
-    if dtype == "HALF":
-        return numpy.frombuffer(buffer, numpy.float16).astype(numpy.float32).tobytes()
-    return (numpy.frombuffer(buffer, numpy.uint16).astype(numpy.uint32) << 16).tobytes()
+    stored = weights[constant.data]
+    buffer = stored.buffer if hasattr(stored, "buffer") else stored
+    if constant.dtype == "BF16":
+        return (numpy.frombuffer(buffer, numpy.uint16).astype(numpy.uint32) << 16).view("f4")
+    stored_as = numpy.float16 if constant.dtype == "HALF" else numpy.float32
+    return numpy.frombuffer(buffer, stored_as).astype(numpy.float32)
