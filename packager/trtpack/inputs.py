@@ -12,13 +12,13 @@ profile = NAME "=" dims {";" NAME "=" dims}                     dims: a tensor's
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import ConfigError
 from .options import DynamicDim, InputArgument, InputSpec, ProfileSpec, SampleFile, SizeRange
+from .spelling import nearest
 
 INPUT_DTYPES = [
     "float32",
@@ -237,8 +237,8 @@ class _Scanner:
         start = self.at
         dtype = self.match(_WORD, "a type, such as float32")
         if dtype not in INPUT_DTYPES:
-            near = difflib.get_close_matches(dtype, INPUT_DTYPES, n=1, cutoff=0.5)
-            meant = f"did you mean {near[0]}? " if near else ""
+            near = nearest(dtype, INPUT_DTYPES)
+            meant = f"did you mean {near}? " if near else ""
             raise self.wrong(
                 f"unknown type {dtype!r}", at=start, hint=f"{meant}types: {', '.join(INPUT_DTYPES)}"
             )

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Collection[str]) -> str:
     """The closest of ``known``, one that begins as ``name`` does if possible; else empty."""
-    same_start = sorted((k for k in known if k.startswith(name)), key=len)
-    if same_start:
+    same_start = sorted((k for k in known if k.startswith(name)), key=lambda k: (len(k), k))
+    if same_start and name:
         return same_start[0]
 
     def likeness(candidate: str) -> float:

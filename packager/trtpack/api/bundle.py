@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import shutil
@@ -16,6 +15,7 @@ from trtpack_runtime.atomic import cannot_write, replaced
 
 from ..errors import ConfigError
 from ..report import BuildReport
+from ..spelling import nearest
 
 if TYPE_CHECKING:
     from trtpack_runtime.module import BundleModule
@@ -76,10 +76,10 @@ def check_load(settings: Mapping[str, Any]) -> None:
     _, *known = inspect.signature(load).parameters
     for name in settings:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+            near = nearest(str(name), known)
             raise ConfigError(
                 f"loading has no setting {name!r}",
-                hint=f"did you mean {near[0]}?" if near else f"it has: {', '.join(known)}",
+                hint=f"did you mean {near}?" if near else f"it has: {', '.join(known)}",
             )
 
 

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from ..inputs import INPUT_DTYPES
 from ..options import DynamicDim, InputSpec, SizeRange
+from ..spelling import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ def _dtype(dtype: torch.dtype | str | None) -> str | None:
         return None
     name = str(dtype).removeprefix("torch.")
     if name not in INPUT_DTYPES:
-        near = difflib.get_close_matches(name, INPUT_DTYPES, n=1, cutoff=0.5)
-        meant = f"did you mean {near[0]}? " if near else ""
+        near = nearest(name, INPUT_DTYPES)
+        meant = f"did you mean {near}? " if near else ""
         raise ConfigError(f"unknown type {name!r}", hint=f"{meant}types: {', '.join(INPUT_DTYPES)}")
     return name

@@ -8,12 +8,12 @@ A value may be what ``Options`` holds, or the text that the flag of that setting
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError
 from ..options import InputArgument, Options
+from ..spelling import nearest
 from .setting_values import FIELDS, read_setting
 from .torch_tensorrt import NAMES as THEIRS
 from .torch_tensorrt import translated
@@ -113,10 +113,10 @@ def _read(name: str, value: Any) -> Iterable[tuple[str, Any]]:
     if name in FIELDS:
         return ((name, read_setting(name, value)),)
     known = (*FIELDS, *THEIRS)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    near = nearest(str(name), known)
     raise ConfigError(
         f"there is no setting {name!r}",
-        hint=f"did you mean {near[0]}?" if near else "see the fields of trtpack.Options",
+        hint=f"did you mean {near}?" if near else "see the fields of trtpack.Options",
     )
 
 

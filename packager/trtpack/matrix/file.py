@@ -41,7 +41,6 @@ strict = true                            # fail where it passes, so that this en
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +49,7 @@ from typing import Any, Protocol
 
 from ..errors import ConfigError
 from ..options import Options
+from ..spelling import nearest
 from ..target import AUTO, NATIVE, Target, check_need, find_target
 from ..target.files import Table
 from ..target.possible import ImpossibleTarget
@@ -207,8 +207,8 @@ class _Reader:
         names = sorted(self.flags.names(verb))
         for key, value in part.content.items():
             if key not in names:
-                near = difflib.get_close_matches(key, names, n=1)
-                did = f", did you mean {near[0]}?" if near else ""
+                near = nearest(key, names)
+                did = f", did you mean {near}?" if near else ""
                 part.wrong(key, f"trtpack {verb} has no such option{did}", of_key=True)
                 continue
             try:
@@ -282,9 +282,9 @@ class _Reader:
     def _one_of(self, table: Table, key: str, names: Sequence[str]) -> str:
         name = table.text(key)
         if name and name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
+            near = nearest(name, names)
             table.wrong(
-                key, f"there is no {key} {name!r}" + (f", did you mean {near[0]}?" if near else "")
+                key, f"there is no {key} {name!r}" + (f", did you mean {near}?" if near else "")
             )
         return name
 

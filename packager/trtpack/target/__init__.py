@@ -11,7 +11,6 @@ CPU, and ``FILE.toml`` a device of the user's own.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import platform
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from trtpack_runtime.errors import ConfigError, DeviceError
 
+from ..spelling import nearest
 from .files import Device, EngineKind, Image, Peak, Stack, Table, read_device, read_stack
 from .model import Target
 from .native import NAME as NATIVE
@@ -243,6 +243,6 @@ def read_catalogue(folder: Path) -> Catalogue:
 
 
 def _unknown(what: str, name: str, known: Iterable[str], otherwise: str) -> ConfigError:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}? {otherwise}" if near else otherwise
+    near = nearest(name, list(known))
+    hint = f"did you mean {near}? {otherwise}" if near else otherwise
     return ConfigError(f"unknown {what} {name!r}", hint=hint)

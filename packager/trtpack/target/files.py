@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from ..spelling import nearest
 from ..toml_places import Document, FileError, Key
 
 EngineKind = Literal["tensorrt", "tensorrt-rtx", "inductor"]
@@ -134,8 +134,8 @@ class Table:
     def leftover(self) -> None:
         """Notes every key that was not taken."""
         for key in self.content:
-            near = difflib.get_close_matches(key, self.known, n=1)
-            did = f", did you mean {near[0]}?" if near else ""
+            near = nearest(key, self.known)
+            did = f", did you mean {near}?" if near else ""
             self.wrong(key, f"unknown key{did}", of_key=True)
 
     def take(

@@ -15,7 +15,6 @@ tensorrt = "10.7.0.23"
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtpack_runtime.errors import ConfigError
 
+from ..spelling import nearest
 from .files import Device, Stack, Table, read_device, read_stack
 from .model import Target
 from .possible import check_stacks
@@ -108,8 +108,8 @@ def _base(table: Table, spellings: Mapping[str, str], folder: Path) -> dict[str,
     if like is None:
         return {}
     if like not in spellings:
-        near = difflib.get_close_matches(like, list(spellings), n=1)
-        table.wrong("like", f"unknown: {like!r}" + (f", did you mean {near[0]}?" if near else ""))
+        near = nearest(like, list(spellings))
+        table.wrong("like", f"unknown: {like!r}" + (f", did you mean {near}?" if near else ""))
         return {}
     content = Table.read(folder / f"{spellings[like]}.toml").content
     for key in _OF_THE_BASE_ALONE:
