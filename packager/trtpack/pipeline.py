@@ -44,7 +44,12 @@ from .partition_checks import check_partition, check_places
 from .partition_measuring import measured_partitions
 from .planning import Planned, again, plan
 from .precision.names import check_precision
-from .precision_requests import choose_precisions, precision_request, quantization_request
+from .precision_requests import (
+    check_data,
+    choose_precisions,
+    precision_request,
+    quantization_request,
+)
 from .profiles import profile_ranges
 from .proof import Proof, prove
 from .remote.build import Engines, finish_on_device, look_at_device
@@ -87,6 +92,7 @@ def _build(
     check_engine_options(options, targets)
     check_precision(options, targets)
     check_budgets(options)
+    check_data(options)
     check_partition(options)
     for module in options.converters:
         load_module(module)

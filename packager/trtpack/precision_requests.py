@@ -16,8 +16,8 @@ import torch
 from trtpack_runtime.store_folder import default_home
 
 from .accuracy.budgets import budgets_of
-from .accuracy.metric import Held, load_metric
-from .calibration.data import calibration_data
+from .accuracy.metric import Held, check_metric, load_metric
+from .calibration.data import calibration_data, check_calibration_data
 from .calibration.request import Quantization, Sample
 from .capture import Captured
 from .errors import ConfigError
@@ -36,6 +36,19 @@ from .trial_log import open_log
 
 MOST_MEASURED = 8
 """On so many samples the ranges of a model's values are measured."""
+
+
+def check_data(options: Options) -> None:
+    """Refuses calibration data and a metric that cannot be there.
+
+    Raises:
+        SourceError: there is no such file.
+        ConfigError: a text of another form.
+    """
+    if options.calibrate is not None:
+        check_calibration_data(options.calibrate)
+    if options.metric is not None:
+        check_metric(options.metric)
 
 
 def choose_precisions(

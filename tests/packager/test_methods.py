@@ -157,7 +157,7 @@ def test_a_factory_of_methods_takes_inputs_by_their_names(
     ("settings", "told"),
     [
         ({"precision": "auto"}, "--precision auto is for a model of one method"),
-        ({"metric": "m.py:f", "max_drop": "1%"}, "--metric is for a model of one method"),
+        ({"metric": "math:floor", "max_drop": "1%"}, "--metric is for a model of one method"),
         ({"budgets": ("nothing:cosine>=0.9",)}, "of an output that the model does not have"),
     ],
 )

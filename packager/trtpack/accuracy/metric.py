@@ -14,7 +14,9 @@ from trtpack_runtime.smoke import full_float32
 
 from ..errors import ConfigError, SourceError
 from ..options import Budget, Drop
-from ..sources.factory import named_object, raised
+from ..sources.factory import named_object, origin_of, raised
+
+_TOLD = {"what": "metric", "flag": "--metric", "hint": "write it as metrics.py:accuracy"}
 
 Run = Callable[..., Any]
 """The model, or the bundle in its place: it takes what the model takes and answers the same."""
@@ -72,10 +74,18 @@ def drop_text(metric: Metric, value: float, drop: Drop | None, budgets: list[Bud
     return None
 
 
+def check_metric(name: str) -> None:
+    """Refuses what cannot be a metric, before a model is captured for it; imports nothing.
+
+    Raises:
+        SourceError: there is no such file.
+        ConfigError: a text of another form.
+    """
+    origin_of(name, **_TOLD)
+
+
 def _found(name: str) -> Callable[[Run], Any]:
-    function: Callable[[Run], Any] = named_object(
-        name, what="metric", flag="--metric", hint="write it as metrics.py:accuracy"
-    )
+    function: Callable[[Run], Any] = named_object(name, **_TOLD)
     if not callable(function):
         raise SourceError(f"{name} is no function", hint="let it be one that takes the model")
     return function

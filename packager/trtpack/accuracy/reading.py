@@ -9,6 +9,7 @@ from ..errors import ConfigError
 from ..options import AT_MOST, FIGURE_NAMES, Budget, Drop, Options
 
 _FIGURE = r"(?:(?P<output>.+):)?(?P<figure>\w+)"
+_AT_MOST_1 = ("cosine", "top1")
 _BUDGET = re.compile(_FIGURE + r"\s*(?P<sign>[<>]=)\s*(?P<bound>[-+.\deE]+)")
 
 
@@ -30,11 +31,20 @@ def parse_budget(text: str) -> Budget:
         kind = "an error, at most so large" if figure in AT_MOST else "to be at least so large"
         raise ConfigError(f"bad budget {text!r}: {figure} is {kind}", hint=f"write {sign}")
     try:
-        return Budget(figure, float(match["bound"]), match["output"])
+        bound = float(match["bound"])
     except ValueError as error:
         raise ConfigError(
             f"bad budget {text!r}: {match['bound']!r} is no number", hint="write 'cosine>=0.999'"
         ) from error
+    if figure in _AT_MOST_1 and bound > 1:
+        raise ConfigError(
+            f"bad budget {text!r}: {figure} is never above 1", hint=f"write {figure}>=0.999"
+        )
+    if figure in AT_MOST and bound < 0:
+        raise ConfigError(
+            f"bad budget {text!r}: {figure} is never below 0", hint=f"write {figure}<=0.01"
+        )
+    return Budget(figure, bound, match["output"])
 
 
 def parse_drop(text: str | None) -> Drop | None:

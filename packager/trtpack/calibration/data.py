@@ -17,13 +17,27 @@ from ..errors import CalibrationError, ConfigError, SourceError
 from ..inputs import SAMPLE_SUFFIXES
 from ..options import SampleFile
 from ..precision.running import named_inputs
-from ..sources.factory import named_object, raised
+from ..sources.factory import named_object, origin_of, raised
 from ..sources.sample_files import read_samples
 from .request import Sample
 
 _FORMS = (
     "write it as --calibrate data.py:loader, or name a folder of .npz, .safetensors or image files"
 )
+
+
+def check_calibration_data(text: str) -> None:
+    """Refuses what ``--calibrate`` cannot mean, before a model is captured for it.
+
+    Raises:
+        SourceError: there is no such file.
+        ConfigError: a text of another form.
+    """
+    path = Path(text).expanduser()
+    if path.suffix in SAMPLE_SUFFIXES and not path.exists():
+        raise SourceError(f"there is no file {path}", hint="check the path after --calibrate")
+    if not path.is_dir() and path.suffix not in SAMPLE_SUFFIXES:
+        origin_of(text, what="loader", flag="--calibrate", hint=_FORMS)
 
 
 def calibration_data(

@@ -65,6 +65,22 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
+def origin_of(text: str, *, what: str, flag: str, hint: str) -> tuple[str, str]:
+    """The file, or the package's module, of ``file.py:name``, and the name. Imports nothing.
+
+    Raises:
+        ConfigError: a text of another form.
+        SourceError: there is no such file.
+    """
+    origin, colon, name = text.rpartition(":")
+    if not colon or not origin or not name.isidentifier():
+        raise ConfigError(f"bad {what} {text!r}", hint=hint)
+    path = Path(origin).expanduser()
+    if path.suffix == ".py" and not path.is_file():
+        raise SourceError(f"there is no file {path}", hint=f"check the path after {flag}")
+    return origin, name
+
+
 def named_object(text: str, *, what: str, flag: str, hint: str) -> Any:
     """What ``file.py:name`` or ``package.module:name`` names.
 
@@ -78,12 +94,8 @@ def named_object(text: str, *, what: str, flag: str, hint: str) -> Any:
         ConfigError: a text of another form.
         SourceError: no such file, module or name, or importing it raises, with the user's line.
     """
-    origin, colon, name = text.rpartition(":")
-    if not colon or not origin or not name.isidentifier():
-        raise ConfigError(f"bad {what} {text!r}", hint=hint)
+    origin, name = origin_of(text, what=what, flag=flag, hint=hint)
     path = Path(origin).expanduser()
-    if path.suffix == ".py" and not path.is_file():
-        raise SourceError(f"there is no file {path}", hint=f"check the path after {flag}")
     if path.suffix == ".py":
         try:
             module = import_file(path)

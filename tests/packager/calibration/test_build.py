@@ -14,8 +14,8 @@ from torch import nn
 import trtpack
 from tests.packager.calibration.models import residual, uneven
 from trtpack.accuracy.reading import parse_budget
-from trtpack.errors import AccuracyError, ConfigError
-from trtpack.options import Pin
+from trtpack.errors import AccuracyError, ConfigError, SourceError
+from trtpack.options import Drop, Pin
 from trtpack.report import BuildReport
 from trtpack.report.text import render
 from trtpack_runtime.bundle import open_bundle
@@ -107,6 +107,32 @@ def test_what_cannot_be_is_said_at_once(
     with pytest.raises(ConfigError, match=told):
         build(precision, **options)
     assert not (tmp_path / "q.tar").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "told"),
+    [
+        ({"calibrate": "nothing"}, ConfigError, "bad loader 'nothing'"),
+        ({"calibrate": "missing.py:loader"}, SourceError, "there is no file missing.py"),
+        ({"calibrate": "missing.npz"}, SourceError, "there is no file missing.npz"),
+        ({"metric": "accuracy", "max_drop": Drop(0.1, True)}, ConfigError, "bad metric 'accuracy'"),
+        ({"metric": "no.py:f", "max_drop": Drop(0.1, True)}, SourceError, "no file no.py"),
+    ],
+)
+def test_data_that_cannot_be_is_refused_before_the_model_is_captured(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    error: type[Exception],
+    told: str,
+) -> None:
+    monkeypatch.setattr("trtpack.pipeline._planned", pytest.fail)
+    given = {"calibrate": f"{tmp_path}", **options}
+    chosen = trtpack.Options(
+        targets=("rtx-4090",), output=tmp_path / "q.tar", precision="int8", **given
+    )
+    with pytest.raises(error, match=told):
+        trtpack.build(residual(), options=chosen)
 
 
 def test_a_budget_that_is_missed_names_what_to_pin(build: Any, tmp_path: Path) -> None:

@@ -110,6 +110,9 @@ def test_budgets() -> None:
         ("cosine<=0.9", "cosine is to be at least so large"),
         ("rel_l2>=0.1", "rel_l2 is an error"),
         ("cosine>=1e", "'1e' is no number"),
+        ("cosine>=1.01", "cosine is never above 1"),
+        ("logits:top1>=99", "top1 is never above 1"),
+        ("max_abs<=-0.1", "max_abs is never below 0"),
     ],
 )
 def test_bad_budgets(text: str, told: str) -> None:
