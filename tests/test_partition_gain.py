@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.partition_gain import page
-from tests.partition_gain.trial import ratio, trial
+from tests.partition_gain.trial import ratio, trial, trial_on
 
 PAGE = Path(__file__).parents[1] / "docs/benchmarks/partition.md"
 
@@ -57,3 +57,15 @@ def test_a_model_is_compiled_timed_and_right(
     assert len(result["forced"]) == 3
     assert result["ms"]["by cost"] > 0
     assert result["segments"]["all PyTorch"].startswith("p")
+
+
+@pytest.mark.slow
+def test_engines_are_built_as_a_build_builds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    result = trial_on("cpu", "lennard_jones", 0, 0.2, engine="inductor")
+    assert result["error"] < page.MAX_ERROR
+    assert result["segments"]["all PyTorch"].startswith("p")
+    assert min(result["ms"].values()) > 0

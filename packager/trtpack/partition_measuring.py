@@ -138,7 +138,7 @@ def _times(
         calls = {}
         for key, leasts in keyed.items():
             one = candidates[leasts[0]]
-            calls[key] = _built(one, assemblies[key], inputs, bench, progress)
+            calls[key] = built_plan(one, assemblies[key], inputs, bench, progress)
         name = next(iter(candidates.values())).target.name
         with progress.step(f"{name}: time {len(calls)} ways to divide the model"):
             found = in_turns(calls, _SECONDS)
@@ -149,14 +149,18 @@ def _times(
     return {least: times[key] for key, leasts in keyed.items() for least in leasts}
 
 
-def _built(
+def built_plan(
     one: Planned,
     assembly: Assembly,
     inputs: Sequence[torch.Tensor],
     bench: Bench,
     progress: Progress,
 ) -> Any:
-    """A candidate's program on its engines, ready to be called."""
+    """A plan's program with its engines built, ready to be called with ``inputs``.
+
+    Raises:
+        EngineBuildError: an engine cannot be built.
+    """
     path = assembly.stored.path
     own = replace(bench, weights=path, folder=path.parent)
     engines = build_engines(one, assembly, own, progress, search=False).built

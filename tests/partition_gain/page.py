@@ -62,8 +62,21 @@ def medians(results: Results) -> list[str]:
     return lines
 
 
-def markdown(results: Results, machine: str) -> str:
+CPU = (
+    "compiled for the CPU and called in turns in one process, on one thread, whose own",
+    "time counts",
+)
+"""How partitions are timed on a CPU."""
+GPU = (
+    "built for the GPU, float32 as it is, and called in turns in one process",
+    "(`scripts/partition_gain --target native`)",
+)
+"""How partitions are timed on a GPU."""
+
+
+def markdown(results: Results, machine: str, timed: tuple[str, str] = CPU) -> str:
     """The page."""
+    kind = "AOTInductor" if timed is CPU else "TensorRT"
     rows = [
         f"| {name} | {_cells(found)} |"
         for name, found in sorted(results.items())
@@ -79,12 +92,12 @@ def markdown(results: Results, machine: str) -> str:
             "",
             "Written by `scripts/partition_gain --write`. In every model of the zoo",
             f"{FORCED} operators, drawn with a seed, are forced to PyTorch. Three partitions are",
-            "compiled for the CPU and called in turns in one process, on one thread, whose own",
-            "time counts: *by cost* is what `trtpack build` does; *maximal* makes an engine of",
+            timed[0],
+            f"{timed[1]}: *by cost* is what `trtpack build` does; *maximal* makes an engine of",
             f"all that can be (`--min-block-size {LEAST}`); *all PyTorch* compiles nothing. A gain",
             "is the median over rounds of how many times as long the other takes, with its 95 %",
             "interval; slower means that all of the interval is below 1. It is 1 where two",
-            "partitions are the same. `E12` is an engine of AOTInductor of 12 operators, `p3` are",
+            f"partitions are the same. `E12` is an engine of {kind} of 12 operators, `p3` are",
             "3 operators in PyTorch.",
             "",
             f"- machine: {machine}",

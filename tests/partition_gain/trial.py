@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One model: three operators forced to PyTorch, its partitions compiled for the CPU and timed."""
+"""One model: three operators forced to PyTorch, its partitions built and timed on this machine."""
 
 from __future__ import annotations
 
@@ -18,21 +18,27 @@ from typing import Any
 import torch
 
 from tests.zoo import MODELS
+from trtpack.building import assemble_all, bench_for, look_around
 from trtpack.capture import Captured, capture
 from trtpack.convert import signature
 from trtpack.golden import copied
 from trtpack.livening import liven
-from trtpack.lowering import lower
+from trtpack.lowering import Lowered, lower
+from trtpack.options import EngineKind, Options
 from trtpack.packing import store_parameters, write_weights
 from trtpack.partition import Plan, partition
+from trtpack.partition_measuring import built_plan
 from trtpack.plan_timing import Call, callable_plan, in_turns
+from trtpack.planning import plan as plan_for
 from trtpack.program import Assembled, assemble
+from trtpack.report import Progress
 from trtpack.segments import computes
 from trtpack.target import find_target
 from trtpack.weights import WeightStore
 from trtpack_runtime import dims
 from trtpack_runtime.engines import _inductor_build
 from trtpack_runtime.safetensors import open_safetensors
+from trtpack_runtime.smoke import full_float32
 
 FORCED = 3
 LEAST = 5
@@ -44,37 +50,93 @@ Found = dict[str, Any]
 def trial(name: str, seed: int, seconds: float) -> Found:
     """What a model's partitions take on this CPU: median milliseconds, ratios with intervals."""
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    model, args, _ = MODELS[name]()
-    liven(model, args)  # as good as equal numbers would be sorted in any order
-    with torch.no_grad():
-        captured = lower(capture(model, copied((args, {}))[0])).captured
+    args, lowered = prepared(name)
+    captured = lowered.captured
     forced = drawn(captured, seed)
     plans = {
         "by cost": divided(captured, forced, None),
         "maximal": divided(captured, forced, LEAST),
         "all PyTorch": divided(captured, forced, 10**9),
     }
-    segments = {way: described(plan) for way, plan in plans.items()}
-    own = plans["by cost"]
-    same = {way for way, plan in plans.items() if plan is not own and alike(plan, own)}
-    plans = {way: plan for way, plan in plans.items() if way not in same}
+    distinct = only_once(plans)
     with tempfile.TemporaryDirectory(prefix="trtpack-gain-") as folder:
-        calls = ready(captured, plans, args, Path(folder))
+        calls = ready(captured, distinct, args, Path(folder))
         with torch.no_grad():
             answers = {way: call() for way, call in calls.items()}
         found = in_turns(calls, seconds, time.process_time)
-    if "all PyTorch" in same:
-        answers["all PyTorch"] = answers["by cost"]
+    return told(plans, forced, found, answers)
+
+
+def trial_on(
+    target: str,
+    name: str,
+    seed: int,
+    seconds: float,
+    level: int | None = None,
+    engine: EngineKind | None = None,
+) -> Found:
+    """The same on another target that is at hand, with engines as ``trtpack build`` makes them.
+
+    ``level`` is TensorRT's optimisation level, ``engine`` another kind than the target's own.
+    Products of float32 are not rounded, in PyTorch as on engines.
+    """
+    args, lowered = prepared(name)
+    chosen = find_target(target, engine)
+    forced = drawn(lowered.captured, seed)
+    options = Options((target,), engine=engine, optimization_level=level)
+    failed = dict.fromkeys(forced, "forced")
+    planned = {
+        way: plan_for(lowered, chosen, options, failed=failed, min_block_size=least)
+        for way, least in (("by cost", None), ("maximal", LEAST), ("all PyTorch", 10**9))
+    }
+    plans = {way: one.plan for way, one in planned.items()}
+    inputs = [arg for arg in copied((args, {}))[0] if isinstance(arg, torch.Tensor)]
+    with tempfile.TemporaryDirectory(prefix="trtpack-gain-") as folder, full_float32():
+        bench = bench_for(name, options, look_around(options, [chosen]), Path(folder))
+        calls = {}
+        for number, way in enumerate(only_once(plans)):
+            place = Path(folder, str(number))
+            place.mkdir()
+            assembly = assemble_all([lowered.captured], [planned[way]], place)
+            calls[way] = built_plan(planned[way], assembly, inputs, bench, Progress())
+        with torch.no_grad():
+            answers = {way: [value.cpu() for value in call()] for way, call in calls.items()}
+        found = in_turns(calls, seconds)
+    return told(plans, forced, found, answers)
+
+
+def prepared(name: str) -> tuple[tuple[Any, ...], Lowered]:
+    """A model's inputs, and the model, captured and lowered."""
+    warnings.simplefilter("ignore")
+    model, args, _ = MODELS[name]()
+    liven(model, args)  # as good as equal numbers would be sorted in any order
+    with torch.no_grad():
+        return args, lower(capture(model, copied((args, {}))[0]))
+
+
+def only_once(plans: Mapping[str, Plan]) -> dict[str, Plan]:
+    """The plans without those that are the one by cost."""
+    own = plans["by cost"]
+    return {way: plan for way, plan in plans.items() if plan is own or not alike(plan, own)}
+
+
+def told(
+    plans: Mapping[str, Plan],
+    forced: Sequence[str],
+    found: Mapping[str, Sequence[float]],
+    answers: Mapping[str, Sequence[Any]],
+) -> Found:
+    """What was found of a model, for the page."""
+    own, right = found["by cost"], answers.get("all PyTorch", answers["by cost"])
     return {
         "forced": sorted(forced),
-        "segments": segments,
+        "segments": {way: described(plan) for way, plan in plans.items()},
         "ms": {way: 1e3 * statistics.median(times) for way, times in found.items()},
-        "to maximal": ratio(found.get("maximal", found["by cost"]), found["by cost"]),
-        "to all PyTorch": ratio(found.get("all PyTorch", found["by cost"]), found["by cost"]),
-        "same": "maximal" in same,
-        "error": max(apart(got, answers["all PyTorch"]) for got in answers.values()),
-        "predicted_ms": predicted(own),
+        "to maximal": ratio(found.get("maximal", own), own),
+        "to all PyTorch": ratio(found.get("all PyTorch", own), own),
+        "same": "maximal" not in found,
+        "error": max(apart(got, right) for got in answers.values()),
+        "predicted_ms": predicted(plans["by cost"]),
     }
 
 
