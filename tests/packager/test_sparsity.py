@@ -133,3 +133,16 @@ def test_pruning_is_held_to_a_budget(tmp_path: Path) -> None:
     assert caught.value.hint is not None
     assert "train the model on with these zeros" in caught.value.hint
     assert not (tmp_path / "s.tar").exists()
+
+
+def test_pruning_alone_is_tolerated_by_the_golden_samples(tmp_path: Path) -> None:
+    options = trtpack.Options(
+        targets=("cpu",),
+        output=tmp_path / "s.tar",
+        engine="reference",
+        prune="2:4",
+        budgets=(parse_budget("cosine>=0.8"),),
+    )
+    found = trtpack.build(residual(), options=options).load(trust=True).smoke()
+    found.raise_for_failure()
+    assert 0.8 < found.comparisons[0].metrics.cosine < 0.9999

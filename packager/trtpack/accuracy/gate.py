@@ -48,7 +48,8 @@ class Gate:
     budgets: tuple[Budget, ...]
     metric: Metric | None
     in_types: tuple[Figures, ...]
-    """The figures of the lowered graph in PyTorch, in the plan's types; those of state last."""
+    """The figures of the lowered graph in PyTorch, in the plan's types and pruned; those of state
+    last. None where nothing is asked of either."""
 
     @property
     def is_asked(self) -> bool:
@@ -69,13 +70,13 @@ class Gate:
         return Verdict(figures, pair, tuple(failures))
 
     def noise(self, source: Source, tried: tuple[torch.Tensor, ...]) -> Noise:
-        """What golden samples have to tolerate: the model run again, and the plan's types.
+        """What golden samples have to tolerate: the model run again, the plan's types and zeros.
 
         ``tried`` is what it answered before the golden samples, of ``try_out``.
         """
         again = run_again(source, self.golden[0].before, tried)
         found = {"repeat": figures_of(self.names, [again], self.wanted[:1])}
-        if self.request is not None:
+        if self.in_types:
             found["precision"] = self.in_types
         return Noise(len(self.golden), found)
 
