@@ -33,6 +33,7 @@ from .partition import TOO_SMALL
 from .plan_timing import callable_plan, in_turns
 from .planning import Planned, plan
 from .report import Progress
+from .target import Target
 
 _LOG = logging.getLogger("trtpack.partition")
 
@@ -88,7 +89,7 @@ def measured(
         us=1e6 * times[best],
         most_us=1e6 * times.get(1, times[best]),
         none_us=1e6 * times.get(LEAST[-1], times[best]),
-        measured=_device(bench.facts, target.sm is not None),
+        measured=device_name(bench.facts, target),
     )
     chosen = candidates[best]
     refusals = tuple(
@@ -194,7 +195,7 @@ def _key(one: Planned, assembly: Assembly, inputs: Sequence[torch.Tensor], bench
             ],
             "networks": {name: n.digest() for name, n in assembled.networks.items()},
             "inputs": [[str(t.dtype), list(t.shape)] for t in inputs],
-            "device": _device(facts, one.target.sm is not None),
+            "device": device_name(facts, one.target),
             "machine": platform.machine(),
             "threads": torch.get_num_threads(),
             "torch": facts["torch"],
@@ -205,8 +206,9 @@ def _key(one: Planned, assembly: Assembly, inputs: Sequence[torch.Tensor], bench
     )
 
 
-def _device(facts: Mapping[str, Any], on_gpu: bool) -> str:
-    return str(facts["gpus"][0]["name"] if on_gpu else facts["cpu"]["model"])
+def device_name(facts: Mapping[str, Any], target: Target) -> str:
+    """What this machine runs a target's engines on."""
+    return str(facts["cpu"]["model"] if target.sm is None else facts["gpus"][0]["name"])
 
 
 def _places(key: str) -> list[Path]:

@@ -23,6 +23,7 @@ from .buffers import unchanged_buffers
 from .building import (
     MAX_ATTEMPTS,
     Assembly,
+    Machine,
     assemble_all,
     bench_for,
     build_engines,
@@ -35,7 +36,7 @@ from .early import early_start
 from .engine_options import TENSORRT_KINDS, check_debug_tensors, check_engine_options
 from .engines import Bench
 from .golden import record_golden, try_out
-from .lowering import lower
+from .lowering import lower, own_graph
 from .methods import Prepared, check_methods, options_of_methods
 from .options import Options
 from .packing import Model as PackedModel
@@ -44,6 +45,7 @@ from .partition_checks import check_partition, check_places
 from .partition_measuring import measured_partitions
 from .planning import Planned, again, plan
 from .precision.names import check_precision
+from .precision_measuring import at_hand, fastest, plain_options
 from .precision_requests import (
     check_data,
     choose_precisions,
@@ -102,7 +104,7 @@ def _build(
         return _report(*_planned(model, options, targets, progress))
     elsewhere = frozenset() if visit is None else visit.targets
     with early_start(options, elsewhere):
-        methods, planned = _planned(model, options, targets, progress)
+        methods, planned = _planned(model, options, targets, progress, machine)
         with work_folder(options.output) as folder:
             bench = bench_for(methods[0].source.name, methods[0].options, machine, folder)
             if visit is not None:
@@ -113,9 +115,14 @@ def _build(
 
 
 def _planned(
-    model: Model, options: Options, targets: Sequence[Target], progress: Progress
+    model: Model,
+    options: Options,
+    targets: Sequence[Target],
+    progress: Progress,
+    machine: Machine | None = None,
 ) -> tuple[list[Prepared], list[Planned]]:
-    """The model's methods, captured and lowered, and their plan for each target."""
+    """The model's methods, captured and lowered, and their plan for each target; ``machine`` is
+    what may be measured on."""
     with progress.step("load the model"):
         sources = load_sources(
             model,
@@ -129,7 +136,7 @@ def _planned(
     with progress.step("capture with torch.export"):
         captured = share_state([_captured(source) for source in sources])
     methods = [
-        _lowered(source, first, graph, own, targets, progress)
+        _prepared(source, first, graph, own, targets, progress, machine)
         for source, first, graph, own in zip(
             sources, tried, captured, options_of_methods(options, captured), strict=True
         )
@@ -176,6 +183,34 @@ def _captured(source: Source) -> Captured:
     return replace(made, method=source.method)
 
 
+def _prepared(
+    source: Source,
+    tried: tuple[torch.Tensor, ...],
+    captured: Captured,
+    options: Options,
+    targets: Sequence[Target],
+    progress: Progress,
+    machine: Machine | None,
+) -> Prepared:
+    """A method in the precision that is asked for, or that is found to be the best."""
+    found, chosen = choose_precisions(source, captured, options, targets, progress)
+    here = None
+    if found is not None and machine is not None:
+        here = at_hand(options, targets, machine)
+    if machine is None or here is None:
+        return _lowered(source, tried, captured, chosen, targets, progress, found)
+    ways = [
+        _lowered(source, tried, own_graph(captured), own, targets, progress, found)
+        for own in (chosen, *plain_options(options, chosen))
+    ]
+    best, timed = fastest(ways, here, machine, progress)
+    if timed is None:
+        return best
+    search = {**(found or {}), "timed": timed.to_json()}
+    lowered = replace(best.lowered, plan=replace(best.lowered.plan, search=search))
+    return replace(best, lowered=lowered)
+
+
 def _lowered(
     source: Source,
     tried: tuple[torch.Tensor, ...],
@@ -183,8 +218,8 @@ def _lowered(
     options: Options,
     targets: Sequence[Target],
     progress: Progress,
+    found: Mapping[str, Any] | None,
 ) -> Prepared:
-    found, options = choose_precisions(source, captured, options, targets, progress)
     with progress.step("lower") as step:
         has_tensorrt = any(t.engine_kind in TENSORRT_KINDS for t in targets)
         request = precision_request(source, captured, options)

@@ -8,7 +8,8 @@ alone, is tried for all of them or none. Every trial is a whole lowering, run on
 the budget, so what is found keeps it on them; the golden samples, which it has not seen, judge it
 again. The same model, data and seed give the same plan, and what a log knows is not done again.
 
-Times are the targets' rooflines (``precision_times.py``); ``--tune`` measures the plan.
+Times are the targets' rooflines (``precision_times.py``); ``precision_measuring.py`` measures the
+plan where a target is at hand.
 """
 
 from __future__ import annotations

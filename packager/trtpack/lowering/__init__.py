@@ -14,7 +14,7 @@ from trtpack.calibration.request import Calibrated, Quantization
 from trtpack.capture import Captured
 from trtpack.precision.plan import PrecisionPlan, Request
 
-from .autocast import autocast, rows
+from .autocast import autocast, copied, rows
 from .cancel_norm_scales import cancel_norm_scales
 from .drop_asserts import drop_asserts
 from .drop_no_ops import drop_no_ops
@@ -91,6 +91,13 @@ class Lowered:
     effects: Mapping[str, int]
     plan: PrecisionPlan = NO_PLAN
     uncast: fx.GraphModule | None = None
+
+
+def own_graph(captured: Captured) -> Captured:
+    """The same with a graph of its own, since lowering changes the one it is given."""
+    module = copied(captured.graph_module)
+    module.meta |= captured.graph_module.meta
+    return replace(captured, graph_module=module)
 
 
 def lower(

@@ -70,6 +70,11 @@ def _search(found: Mapping[str, Any], wrapped: Wrapped) -> Iterator[str]:
         end = "; ".join(trial["misses"]) or "within the budget"
         time = f"products take {trial['time_of_fp16']:.0%} of their time in fp16"
         yield from wrapped(f"{plan}: {time}, cosine {trial['cosine']:.6f}, {end}", "  ")
+    if "timed" in found:
+        timed = found["timed"]
+        each = ", ".join(f"{name} {ms:g} ms" for name, ms in timed["ms"].items())
+        told = f"timed on {timed['device']}: {each}; {timed['fastest']} is taken"
+        yield from wrapped(told, "  ")
 
 
 def _quantization(found: Mapping[str, Any], wrapped: Wrapped) -> Iterator[str]:
