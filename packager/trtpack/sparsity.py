@@ -16,6 +16,7 @@ from torch import fx
 
 from .calibration.places import Weight, places
 from .capture import constant_of
+from .node_places import module_path
 from .quantization.operators import DEQUANTIZE, FAKE_QUANTIZE
 
 aten = torch.ops.aten
@@ -28,10 +29,12 @@ SPARSE_TYPES = frozenset({"fp16", "bf16", "int8", "fp8"})
 
 @dataclass(frozen=True)
 class Sparsity:
-    """One product's weight: ``why`` is empty where it is 2:4 sparse, else says what is missing."""
+    """One product's weight: ``why`` is empty where it is 2:4 sparse, else says what is missing.
+    ``place`` is the product's module, or its node where it is in none."""
 
     node: str
     why: str
+    place: str
 
 
 def sparsities(graph: fx.Graph) -> Iterator[Sparsity]:
@@ -39,7 +42,9 @@ def sparsities(graph: fx.Graph) -> Iterator[Sparsity]:
     for weight in places(graph, lambda node: _constant(node) is not None).weights:
         value = _constant(weight.value)
         if value is not None:
-            yield Sparsity(weight.reader.name, _missing(weight, value))
+            reader = weight.reader
+            place = module_path(reader) or reader.name
+            yield Sparsity(reader.name, _missing(weight, value), place)
 
 
 def summed_axis(weight: Weight) -> int | None:

@@ -123,6 +123,7 @@ def _sparsity(
     return {
         "sparse": sparse,
         "left": {one.node: one.why for one in found if one.why},
+        "places": {one.node: one.place for one in found},
         "usable": [node for node in sparse if SPARSE_TYPES & set(types.get(node, "").split("+"))],
         "without": {
             target.name: f"SM {target.sm} has no sparse tensor cores, which SM 8.0 brought"

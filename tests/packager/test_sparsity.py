@@ -111,7 +111,8 @@ def test_the_report_tells_who_can_use_it(tmp_path: Path, monkeypatch: pytest.Mon
     )
     text = trtpack.build(residual(), options=options).report.to_text()
     assert "Sparsity 2:4: 4 of 5 weights, 4 of them pruned" in text
-    assert "1 not: its 3 input channels are no multiple of 4" in text
+    assert "  sparse: second, third, fourth, head" in text
+    assert "1 not: its 3 input channels are no multiple of 4 (first)" in text
     assert "t4 cannot use it: SM 7.5 has no sparse tensor cores" in text
     assert "in a type" not in text
     dense = trtpack.Options(targets=("rtx-4090",), sparse=True, dry_run=True)

@@ -70,7 +70,7 @@ def tolerance(output: str, dtype: str, precision: str, noise: Noise | None = Non
         raise AccuracyError(
             f"{output} has noise of {rel_l2:.3g} times its size, which leaves nothing to judge "
             "a device by",
-            hint="choose a wider precision, or pin what the report names",
+            hint="choose a wider precision, pin what the report names, or leave --prune away",
         )
     return {
         "rel_l2": max(base["rel_l2"], _rounded(min(MARGIN * rel_l2, MOST))),

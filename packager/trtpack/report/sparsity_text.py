@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from . import BuildReport
 
 Wrapped = Callable[[str, str], list[str]]
 
 _MOST = 6
+_NAMED = 4
 
 
 def sparsity_part(report: BuildReport, wrapped: Wrapped) -> list[str]:
@@ -25,8 +27,17 @@ def sparsity_part(report: BuildReport, wrapped: Wrapped) -> list[str]:
     if usable < sparse:
         text += f"; {usable} in a type that TensorRT skips zeros in (fp16, bf16, int8, fp8)"
     lines = wrapped(text, "")
+    if sparse:
+        lines += wrapped(f"sparse: {_names(found['sparse'], found)}", "  ")
     for why, count in Counter(left.values()).most_common(_MOST):
-        lines += wrapped(f"{count:>4} not: {why}", "  ")
+        names = _names([node for node, reason in left.items() if reason == why], found)
+        lines += wrapped(f"{count:>4} not: {why} ({names})", "  ")
     for target, why in found["without"].items():
         lines += wrapped(f"{target} cannot use it: {why}", "  ")
     return lines
+
+
+def _names(nodes: Sequence[str], found: Mapping[str, Any]) -> str:
+    names = [found["places"][node] for node in nodes[:_NAMED]]
+    more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
+    return ", ".join(names) + more
