@@ -112,7 +112,7 @@ def test_what_cannot_be_is_said_at_once(
 @pytest.mark.parametrize(
     ("options", "error", "told"),
     [
-        ({"calibrate": "nothing"}, ConfigError, "bad loader 'nothing'"),
+        ({"calibrate": "nothing"}, SourceError, "there is no file or folder nothing"),
         ({"calibrate": "missing.py:loader"}, SourceError, "there is no file missing.py"),
         ({"calibrate": "missing.npz"}, SourceError, "there is no file missing.npz"),
         ({"metric": "accuracy", "max_drop": Drop(0.1, True)}, ConfigError, "bad metric 'accuracy'"),
