@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,30 +88,38 @@ def calibration_data(
     a last batch that is smaller is left out where there are others.
 
     Raises:
-        CalibrationError: no sample, or one that does not fit the model or has numbers that are not
-            finite; it names the sample, its file if it has one, and the input.
+        CalibrationError: no sample, none but of one number, or one that does not fit the model or
+            has numbers that are not finite; it names the sample, its file if it has one, and the
+            input.
         SourceError: the loader cannot be imported, or raises, with the user's line; no such file.
         ConfigError: a text of another form.
     """
     check_calibration_data(text)
     fitting = Fitting(captured)
-    found: list[Sample] = []
+    found = list(itertools.islice(_fitted(_items(text, fitting, metadata), fitting), count))
+    if not found:
+        raise CalibrationError(
+            f"{text} gives no sample", hint="let it give at least one; a few hundred are usual"
+        )
+    fitting.check_not_constant(found)
+    return [named_inputs(captured, tensors) for tensors in found]
+
+
+def _fitted(items: Iterable[tuple[_Place, Any]], fitting: Fitting) -> Iterator[list[torch.Tensor]]:
+    """The samples in the model's batches, but for a last one that is smaller behind others."""
     smaller: CalibrationError | None = None
-    for place, item in _items(text, fitting, metadata):
+    alone = True
+    for place, item in items:
         if smaller is not None:
             raise smaller
         try:
             for tensors in fitting.cut(place, fitting.tensors(place, item)):
-                found.append(named_inputs(captured, tensors))
-                if len(found) == count:
-                    return found
+                yield tensors
+                alone = False
         except _SmallerBatchError as last:
             smaller = last.problem
-    if not found:
-        raise smaller or CalibrationError(
-            f"{text} gives no sample", hint="let it give at least one; a few hundred are usual"
-        )
-    return found
+    if smaller is not None and alone:
+        raise smaller
 
 
 def _images(folder: Path) -> list[Path]:
@@ -259,6 +268,28 @@ class Fitting:
             return
         for piece in range(given // batch):
             yield [t[piece * batch : (piece + 1) * batch] for t in tensors]
+
+    def check_not_constant(self, samples: Sequence[list[torch.Tensor]]) -> None:
+        """Refuses samples that are one number in every input: ranges of them say nothing.
+
+        Masks and other inputs may well be one number, where another input is not.
+
+        Raises:
+            CalibrationError: it names the first input of floating-point numbers, and its number.
+        """
+        told = ""
+        for name, values in zip(self.names, zip(*samples, strict=True), strict=True):
+            first = values[0].flatten()[:1]
+            if not all(bool((value == first).all()) for value in values):
+                return
+            if not told and first.is_floating_point() and first.numel():
+                told = f"every number of input {name} is {float(first):g}"
+        if told:
+            many = f"all {len(samples)} samples" if len(samples) > 1 else "the only sample"
+            raise CalibrationError(
+                f"{told} in {many}",
+                hint="give data such as the model is to see; is it loaded and normalized as usual?",
+            )
 
     def _batches(self, tensors: list[torch.Tensor]) -> tuple[int, int] | None:
         """The fixed batch that all inputs begin with, and that of those given; None where they have

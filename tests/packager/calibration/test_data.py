@@ -39,7 +39,7 @@ def given(tmp_path: Path, code: str) -> str:
     return f"{file}:loader"
 
 
-IMAGE, IDS = "torch.ones(2, 3)", "torch.ones(2, 4, dtype=torch.int64)"
+IMAGE, IDS = "torch.arange(6.).reshape(2, 3)", "torch.ones(2, 4, dtype=torch.int64)"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ IMAGE, IDS = "torch.ones(2, 3)", "torch.ones(2, 4, dtype=torch.int64)"
 @pytest.mark.parametrize("form", ["loader = [{}]", "def loader():\n    yield {}"])
 def test_every_form_of_an_item(tmp_path: Path, pair: Captured, item: str, form: str) -> None:
     (sample,) = calibration_data(given(tmp_path, form.format(item)), pair, {}, 8)
-    assert torch.equal(sample["image"], torch.ones(2, 3))
+    assert torch.equal(sample["image"], torch.arange(6.0).reshape(2, 3))
     assert torch.equal(sample["ids"], torch.ones(2, 4, dtype=torch.int64))
 
 
@@ -120,13 +120,14 @@ def test_a_dynamic_batch_takes_batches_as_they_are(tmp_path: Path) -> None:
         nn.ReLU(), (torch.zeros(2, 3),), {}, {"input": {0: torch.export.Dim("b", max=8)}}, {}
     )
     (name,) = (n for n in dynamic.inputs if n is not None)
-    found = calibration_data(given(tmp_path, "loader = [torch.ones(5, 3)]"), dynamic, {}, 8)
+    found = calibration_data(given(tmp_path, "loader = [torch.rand(5, 3)]"), dynamic, {}, 8)
     assert [tuple(sample[name].shape) for sample in found] == [(5, 3)]
 
 
 def test_files_of_tensors(tmp_path: Path, pair: Captured) -> None:
     for number in range(3):
-        values = {"image": numpy.full((2, 3), number, "f4"), "ids": numpy.zeros((2, 4), "i8")}
+        pixels = numpy.arange(number, number + 6, dtype="f4").reshape(2, 3)
+        values = {"image": pixels, "ids": numpy.zeros((2, 4), "i8")}
         numpy.savez(tmp_path / f"{number}.npz", **values)
     found = calibration_data(str(tmp_path), pair, {}, 8)
     assert [float(sample["image"][0, 0]) for sample in found] == [0.0, 1.0, 2.0]
@@ -165,6 +166,35 @@ def test_an_empty_folder_is_told_what_may_be_in_it(tmp_path: Path, image: Captur
     with pytest.raises(SourceError, match="has no sample files") as info:
         calibration_data(str(tmp_path), image, {}, 8)
     assert info.value.hint == "put .safetensors, .npz, .npy or image files in it"
+
+
+ZEROS, ONES = "torch.zeros(2, 3)", "torch.ones(2, 4, dtype=torch.int64)"
+
+
+@pytest.mark.parametrize(
+    ("items", "told"),
+    [
+        (f"[({ZEROS}, {ONES})] * 3", "every number of input image is 0 in all 3 samples"),
+        (f"[({ZEROS} + 2.5, {ONES})]", "every number of input image is 2.5 in the only sample"),
+    ],
+)
+def test_data_of_one_number_is_refused(
+    tmp_path: Path, pair: Captured, items: str, told: str
+) -> None:
+    with pytest.raises(CalibrationError) as info:
+        calibration_data(given(tmp_path, f"loader = {items}"), pair, {}, 8)
+    assert info.value.message == told
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        f"[({ZEROS}, torch.arange(8).reshape(2, 4))]",
+        f"[({ZEROS}, {ONES}), ({ZEROS} + 1, {ONES})]",
+    ],
+)
+def test_one_input_may_be_one_number(tmp_path: Path, pair: Captured, items: str) -> None:
+    assert calibration_data(given(tmp_path, f"loader = {items}"), pair, {}, 8)
 
 
 def test_images_go_through_the_models_preprocessing(tmp_path: Path, image: Captured) -> None:
