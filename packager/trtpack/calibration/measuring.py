@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import fx
 
 from ..errors import CalibrationError
-from ..node_places import where
+from ..node_places import module_path, where
 from ..precision.running import Elsewhere, run_graph
 from .histogram import Histogram
 from .request import Sample
 
 _CPU = torch.device("cpu")
+_LOG = logging.getLogger("trtpack.calibration")
+_MOST_NAMED = 3
 
 
 def measure(
@@ -25,7 +28,8 @@ def measure(
 ) -> tuple[dict[str, Histogram], int]:
     """The histogram of each value by name, and how many samples there were.
 
-    The samples may lie anywhere, the graph runs on ``device``.
+    The samples may lie anywhere, the graph runs on ``device``. Values that are one number in all of
+    them are warned of: their range is hardly that of real data.
 
     Raises:
         CalibrationError: there is no sample, a value has numbers that are not finite, or the device
@@ -56,7 +60,23 @@ def measure(
         raise CalibrationError(
             "there is no calibration sample", hint="let what --calibrate names give at least one"
         )
+    _warn(found, wanted)
     return found, count
+
+
+def _warn(found: Mapping[str, Histogram], nodes: Mapping[str, fx.Node]) -> None:
+    zeros = [nodes[name] for name, seen in found.items() if seen.constant == 0]
+    others = [nodes[name] for name, seen in found.items() if seen.constant]
+    if zeros:
+        _LOG.warning("calibration saw only zeros at %s: not quantized there", _named(zeros))
+    if others:
+        _LOG.warning("calibration saw only one number at %s: is the data real?", _named(others))
+
+
+def _named(nodes: Iterable[fx.Node]) -> str:
+    names = list(dict.fromkeys(module_path(node) or node.name for node in nodes))
+    rest = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _add(histogram: Histogram, node: fx.Node, value: torch.Tensor, sample: int) -> None:

@@ -63,7 +63,8 @@ class Calibrated:
 
     ``reaches`` is the magnitude at which each value's range ends, by name; ``samples`` how many it
     was measured on, None where an earlier one told. ``block`` is how many weights share a scale,
-    None where channels have one. ``left`` says why something keeps its type.
+    None where channels have one. ``products`` are those that could be, ``left`` says why something
+    keeps its type.
     """
 
     dtype: str
@@ -77,12 +78,12 @@ class Calibrated:
     left: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values; where no value was measured, only products with a rounded weight count."""
         return {
             "type": self.dtype,
             "observer": self.observer,
             "samples": self.samples,
-            "products": self.products,
+            "products": self.products if self.reaches else self.weights,
             "values": self.values,
             "weights": self.weights,
             "block": self.block,

@@ -23,6 +23,7 @@ from .rules import ANGLES, need, numbers, packet
 
 _SMALL = (torch.float16, torch.bfloat16)
 _TYPES = (torch.float32, *_SMALL)
+_MOST_NAMES = 5
 _LOWEST = torch.finfo(torch.float32).max
 """What masks add to hide: no number of the model's."""
 
@@ -110,8 +111,16 @@ class _Deciding:
             )
         known = sorted({name for node in self.nodes for name in names(node)} - {""})
         near = difflib.get_close_matches(pin.pattern, known, 3, cutoff=0.5)
-        hint = f"nearest are {', '.join(near)}" if near else "see the names with --report"
+        hint = f"nearest are {', '.join(near)}" if near else f"the model has {self._some_names()}"
         return ConfigError(f"--pin '{pin}' means no operator of the model", hint=hint)
+
+    def _some_names(self) -> str:
+        """The first of the modules that compute, or of the operators where the root alone does."""
+        paths = dict.fromkeys(path for node in self.nodes if (path := module_path(node)))
+        some = list(paths) or [node.name for node in self.nodes]
+        rest = len(some) - _MOST_NAMES
+        more = f" and {rest} more" if rest > 0 else ""
+        return ", ".join(some[:_MOST_NAMES]) + more or "no operator with floating-point numbers"
 
     def _is_half(self) -> bool:
         """Whether a model has products in a small type: it chose its types itself."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trtpack_runtime.samples import read_tensors
 
-from ..errors import SourceError
+from ..errors import ConfigError, SourceError
 from ..inputs import SAMPLE_SUFFIXES
 from ..options import DynamicDim, InputSpec, SampleFile
 
@@ -96,7 +96,7 @@ def check_sample(index: int, name: str, value: Tensor, spec: InputSpec) -> None:
 def _read(file: SampleFile, inputs: Sequence[str]) -> list[Sample]:
     samples: list[Sample] = []
     for path in _paths(file.path):
-        tensors = read_tensors(path)
+        tensors = _tensors(path)
         if not tensors:
             raise SourceError(f"{path} holds no tensors", hint="save at least one input in it")
         numbered: dict[int, Sample] = {}
@@ -107,6 +107,18 @@ def _read(file: SampleFile, inputs: Sequence[str]) -> list[Sample]:
         for _, sample in sorted(numbered.items()):
             samples.append(_named(sample, file, path, inputs))
     return samples
+
+
+def _tensors(path: Path) -> Sample:
+    try:
+        return read_tensors(path)
+    except ConfigError as error:
+        if "pickle" not in error.message:  # numpy's advice for whatever it does not know
+            raise
+        raise SourceError(
+            f"cannot read {path}: it is damaged, or holds other things than numbers",
+            hint=error.hint,
+        ) from error
 
 
 def _named(sample: Sample, file: SampleFile, path: Path, inputs: Sequence[str]) -> Sample:
@@ -131,9 +143,14 @@ def _named(sample: Sample, file: SampleFile, path: Path, inputs: Sequence[str]) 
     return named
 
 
+def sample_paths(folder: Path) -> list[Path]:
+    """The sample files of a folder in the order of their names."""
+    return sorted(p for p in folder.iterdir() if p.suffix in SAMPLE_SUFFIXES)
+
+
 def _paths(path: Path) -> list[Path]:
     if path.is_dir():
-        paths = sorted(p for p in path.iterdir() if p.suffix in SAMPLE_SUFFIXES)
+        paths = sample_paths(path)
         if not paths:
             raise SourceError(
                 f"folder {path} has no sample files",

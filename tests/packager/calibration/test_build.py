@@ -112,9 +112,10 @@ def test_what_cannot_be_is_said_at_once(
 @pytest.mark.parametrize(
     ("options", "error", "told"),
     [
-        ({"calibrate": "nothing"}, ConfigError, "bad loader 'nothing'"),
+        ({"calibrate": "nothing"}, SourceError, "there is no file or folder nothing"),
         ({"calibrate": "missing.py:loader"}, SourceError, "there is no file missing.py"),
         ({"calibrate": "missing.npz"}, SourceError, "there is no file missing.npz"),
+        ({"calibrate": "empty"}, SourceError, "folder empty has no sample files"),
         ({"metric": "accuracy", "max_drop": Drop(0.1, True)}, ConfigError, "bad metric 'accuracy'"),
         ({"metric": "no.py:f", "max_drop": Drop(0.1, True)}, SourceError, "no file no.py"),
     ],
@@ -127,7 +128,9 @@ def test_data_that_cannot_be_is_refused_before_the_model_is_captured(
     told: str,
 ) -> None:
     monkeypatch.setattr("trtpack.pipeline._planned", pytest.fail)
-    given = {"calibrate": f"{tmp_path}", **options}
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = {"calibrate": f"{__file__}:loader", **options}
     chosen = trtpack.Options(
         targets=("rtx-4090",), output=tmp_path / "q.tar", precision="int8", **given
     )

@@ -39,7 +39,7 @@ def given(tmp_path: Path, code: str) -> str:
     return f"{file}:loader"
 
 
-IMAGE, IDS = "torch.ones(2, 3)", "torch.ones(2, 4, dtype=torch.int64)"
+IMAGE, IDS = "torch.arange(6.).reshape(2, 3)", "torch.ones(2, 4, dtype=torch.int64)"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ IMAGE, IDS = "torch.ones(2, 3)", "torch.ones(2, 4, dtype=torch.int64)"
 @pytest.mark.parametrize("form", ["loader = [{}]", "def loader():\n    yield {}"])
 def test_every_form_of_an_item(tmp_path: Path, pair: Captured, item: str, form: str) -> None:
     (sample,) = calibration_data(given(tmp_path, form.format(item)), pair, {}, 8)
-    assert torch.equal(sample["image"], torch.ones(2, 3))
+    assert torch.equal(sample["image"], torch.arange(6.0).reshape(2, 3))
     assert torch.equal(sample["ids"], torch.ones(2, 4, dtype=torch.int64))
 
 
@@ -72,22 +72,129 @@ def test_a_data_loader_with_labels_and_larger_batches(tmp_path: Path) -> None:
     assert len(calibration_data(given(tmp_path, code), captured, {}, 3)) == 3
 
 
+SMALLER = (
+    "from torch.utils.data import DataLoader, TensorDataset\n"
+    "loader = DataLoader(TensorDataset(torch.arange(21.).reshape(7, 3), torch.zeros(7)), 2)"
+)
+
+
+def test_a_last_smaller_batch_is_left_out(tmp_path: Path) -> None:
+    captured = captured_of(nn.ReLU(), (torch.zeros(2, 3),))
+    assert len(calibration_data(given(tmp_path, SMALLER), captured, {}, 8)) == 3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"), [("[1]", "sample 0, input"), ("[2, 1, 2]", "sample 1, input")]
+)
+def test_only_a_last_batch_of_several_may_be_smaller(tmp_path: Path, sizes: str, told: str) -> None:
+    captured = captured_of(nn.ReLU(), (torch.zeros(2, 3),))
+    code = f"loader = [torch.rand(size, 3) for size in {sizes}]"
+    with pytest.raises(CalibrationError, match=f"{told} .*: wanted the shape 2x3, got 1x3") as info:
+        calibration_data(given(tmp_path, code), captured, {}, 8)
+    assert info.value.hint == "give batches of 2, only the last of several may be smaller"
+
+
+def test_a_last_batch_that_is_wrong_otherwise_is_refused(tmp_path: Path) -> None:
+    captured = captured_of(nn.ReLU(), (torch.zeros(2, 3),))
+    code = "loader = [torch.rand(2, 3), torch.rand(1, 4)]"
+    with pytest.raises(CalibrationError, match="wanted the shape 2x3, got 1x4"):
+        calibration_data(given(tmp_path, code), captured, {}, 8)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("torch.rand(1, 8, 6)", "axis 1 is missing: stack 3 of them along it"),
+        ("torch.rand(3, 8, 6)", "axis 0, the batch, is missing: add it with unsqueeze(0)"),
+        ("torch.rand(3, 8)", "let the loader give what the model takes"),
+    ],
+)
+def test_a_missing_axis_is_named(tmp_path: Path, image: Captured, value: str, hint: str) -> None:
+    with pytest.raises(CalibrationError, match="wanted the shape 1x3x8x6") as info:
+        calibration_data(given(tmp_path, f"loader = [{value}]"), image, {}, 8)
+    assert info.value.hint == hint
+
+
 def test_a_dynamic_batch_takes_batches_as_they_are(tmp_path: Path) -> None:
     dynamic = capture(
         nn.ReLU(), (torch.zeros(2, 3),), {}, {"input": {0: torch.export.Dim("b", max=8)}}, {}
     )
     (name,) = (n for n in dynamic.inputs if n is not None)
-    found = calibration_data(given(tmp_path, "loader = [torch.ones(5, 3)]"), dynamic, {}, 8)
+    found = calibration_data(given(tmp_path, "loader = [torch.rand(5, 3)]"), dynamic, {}, 8)
     assert [tuple(sample[name].shape) for sample in found] == [(5, 3)]
 
 
 def test_files_of_tensors(tmp_path: Path, pair: Captured) -> None:
     for number in range(3):
-        values = {"image": numpy.full((2, 3), number, "f4"), "ids": numpy.zeros((2, 4), "i8")}
+        pixels = numpy.arange(number, number + 6, dtype="f4").reshape(2, 3)
+        values = {"image": pixels, "ids": numpy.zeros((2, 4), "i8")}
         numpy.savez(tmp_path / f"{number}.npz", **values)
     found = calibration_data(str(tmp_path), pair, {}, 8)
     assert [float(sample["image"][0, 0]) for sample in found] == [0.0, 1.0, 2.0]
     assert len(calibration_data(str(tmp_path / "1.npz"), pair, {}, 8)) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"image": numpy.ones((2, 4), "f4")}, "input image: wanted the shape 2x3, got 2x4"),
+        ({"image": numpy.full((2, 3), "nan", "f4")}, "input image: it has numbers that are not"),
+        ({"ids": None}, "input ids: it is missing, the sample has image"),
+        ({"image": None, "pixels": numpy.ones((2, 3), "f4")}, "input image: it is missing"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_named(
+    tmp_path: Path, pair: Captured, values: dict[str, numpy.ndarray | None], told: str
+) -> None:
+    good = {"image": numpy.ones((2, 3), "f4"), "ids": numpy.zeros((2, 4), "i8")}
+    bad = {name: value for name, value in (good | values).items() if value is not None}
+    numpy.savez(tmp_path / "a.npz", **good)
+    numpy.savez(tmp_path / "b.npz", **bad)
+    with pytest.raises(CalibrationError, match=rf"sample 1 in .*b\.npz, {told}") as info:
+        calibration_data(str(tmp_path), pair, {}, 8)
+    assert info.value.hint == "correct the file, or take it away"
+
+
+def test_a_file_of_other_names_is_refused(tmp_path: Path, image: Captured) -> None:
+    pixels = numpy.ones((1, 3, 8, 6), "f4")
+    numpy.savez(tmp_path / "a.npz", pixels=pixels, label=numpy.ones(1))
+    with pytest.raises(CalibrationError, match="it is missing, the sample has pixels, label"):
+        calibration_data(str(tmp_path), image, {}, 8)
+
+
+def test_an_empty_folder_is_told_what_may_be_in_it(tmp_path: Path, image: Captured) -> None:
+    with pytest.raises(SourceError, match="has no sample files") as info:
+        calibration_data(str(tmp_path), image, {}, 8)
+    assert info.value.hint == "put .safetensors, .npz, .npy or image files in it"
+
+
+ZEROS, ONES = "torch.zeros(2, 3)", "torch.ones(2, 4, dtype=torch.int64)"
+
+
+@pytest.mark.parametrize(
+    ("items", "told"),
+    [
+        (f"[({ZEROS}, {ONES})] * 3", "every number of input image is 0 in all 3 samples"),
+        (f"[({ZEROS} + 2.5, {ONES})]", "every number of input image is 2.5 in the only sample"),
+    ],
+)
+def test_data_of_one_number_is_refused(
+    tmp_path: Path, pair: Captured, items: str, told: str
+) -> None:
+    with pytest.raises(CalibrationError) as info:
+        calibration_data(given(tmp_path, f"loader = {items}"), pair, {}, 8)
+    assert info.value.message == told
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        f"[({ZEROS}, torch.arange(8).reshape(2, 4))]",
+        f"[({ZEROS}, {ONES}), ({ZEROS} + 1, {ONES})]",
+    ],
+)
+def test_one_input_may_be_one_number(tmp_path: Path, pair: Captured, items: str) -> None:
+    assert calibration_data(given(tmp_path, f"loader = {items}"), pair, {}, 8)
 
 
 def test_images_go_through_the_models_preprocessing(tmp_path: Path, image: Captured) -> None:
@@ -165,11 +272,11 @@ def test_what_is_wrong_is_named(
 @pytest.mark.parametrize(
     ("text", "error", "told"),
     [
-        ("nothing", ConfigError, "bad loader 'nothing'"),
+        ("nothing", SourceError, "there is no file or folder nothing"),
         ("data.py:a b", ConfigError, "bad loader"),
         ("missing.py:loader", SourceError, "there is no file missing.py"),
         ("no.such.module:loader", SourceError, "no.such.module"),
-        ("missing.npz", SourceError, "there is no sample file"),
+        ("missing.npz", SourceError, "there is no file missing.npz"),
     ],
 )
 def test_bad_names(pair: Captured, text: str, error: type[Exception], told: str) -> None:

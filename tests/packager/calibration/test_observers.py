@@ -43,6 +43,15 @@ def test_numbers_that_are_not_finite_are_counted_and_left_out() -> None:
     assert (made.bad, made.largest) == (2, 1.0)
 
 
+def test_a_histogram_tells_one_number_from_one_magnitude() -> None:
+    ones = torch.ones(3)
+    assert histogram_of(ones, ones).constant == 1.0
+    assert histogram_of(-ones, ones).constant is None
+    assert histogram_of(0 * ones).constant == 0.0
+    assert histogram_of(0 * ones, ones).constant is None
+    assert Histogram().constant is None
+
+
 @pytest.mark.parametrize("observer", OBSERVER_NAMES)
 def test_zeros_alone_have_no_range(observer: ObserverName) -> None:
     assert reach(histogram_of(torch.zeros(5)), observer, "INT8") == 0.0

@@ -144,6 +144,19 @@ def test_a_value_that_is_always_zero_is_left() -> None:
     assert torch.allclose(answer(lowered, args), module(*args), atol=0.02)
 
 
+def test_values_of_one_number_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    module, args = residual()
+    nn.init.zeros_(module.norm.weight)
+    nn.init.constant_(module.norm.bias, -1.0)
+    for layer in (module.second, module.third):
+        assert layer.bias is not None
+        nn.init.constant_(layer.bias, 0.5)
+    with caplog.at_level("WARNING", "trtpack.calibration"):
+        quantized(module, args)
+    assert "only zeros at" in caplog.text
+    assert "only one number at" in caplog.text
+
+
 def test_weights_that_are_all_zero_stay_so() -> None:
     module, args = residual()
     nn.init.zeros_(module.head.weight)
@@ -158,6 +171,7 @@ def test_rows_that_blocks_do_not_fill_keep_their_type(
     lowered = quantized(module, args, dtype, block=block, stored=True)
     assert lowered.plan.quantization is not None
     assert lowered.plan.quantization["block"] == told
+    assert lowered.plan.quantization["products"] == lowered.plan.quantization["weights"]
     left = lowered.plan.quantization["left"].values()
     assert f"its 16 columns are no multiple of a block's {told}" in left
 

@@ -177,6 +177,7 @@ def test_sums_of_products_in_float32() -> None:
     ("pin", "told", "hint"),
     [
         ("haed=fp32", "means no operator of the model", "nearest are head"),
+        ("zzzz=fp32", "means no operator of the model", "the model has head"),
         ("relu=fp16-fp32acc", "means no product", "pin it to fp16"),
         ("add.*=fp32", "compute with no floating-point numbers", "leave it away"),
     ],

@@ -155,7 +155,11 @@ def test_broken_and_missing_sample_files_are_named(code: str, tmp_path: Path) ->
     assert "there is no sample file" in refused(f"{code}:make_model", "none.npz").message
     pickled = tmp_path / "pickled.npz"
     numpy.savez(pickled, x=numpy.array([{}], dtype=object))
-    assert str(pickled) in refused(f"{code}:make_model", str(pickled)).message
+    garbage = tmp_path / "garbage.npz"
+    garbage.write_bytes(b"no numbers at all")
+    for path in (pickled, garbage):
+        told = refused(f"{code}:make_model", str(path)).message
+        assert told == f"cannot read {path}: it is damaged, or holds other things than numbers"
 
 
 @pytest.mark.parametrize(
