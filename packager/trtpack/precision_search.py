@@ -327,7 +327,7 @@ class _Search:
         return lower(
             own,
             precision=Request(precision, pins, tuple(self.samples)),
-            quantization=None if few is None else replace(few, pins=pins),
+            quantization=None if few is None else replace(few, pins=pins, partial=True),
             pruned=self.asked.pruned,
         )
 

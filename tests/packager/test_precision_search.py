@@ -66,6 +66,16 @@ def test_without_data_it_is_float16_or_float32(tmp_path: Path) -> None:
     assert [trial.precision for trial in made.trials] == ["mixed", "fp32"]
 
 
+def test_a_kind_that_rounds_nothing_is_passed_over() -> None:
+    captured = captured_of(*uneven())
+    (name,) = (n for n in captured.inputs if n is not None)
+    samples = [{name: torch.randn(16, 32)}]
+    asked = Quantization("INT4", samples=lambda: samples)
+    plan = Asked((Budget("cosine", 0.9),))
+    made = search(captured, samples, plan, [find_target("orin")], [asked])
+    assert made.precision == "mixed", "no row of 32 columns fills a block of 128"
+
+
 def test_the_users_metric_is_held_in_every_trial(tmp_path: Path) -> None:
     module, args = uneven()
 

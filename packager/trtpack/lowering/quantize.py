@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,9 +78,30 @@ class _Quantizing:
             self._values(found)
         for weight in found.weights:
             self._weight(weight)
+        if self.asked.weights_only and not self.made.weights and not self.asked.partial:
+            self._check_rows(found)
         fold_constants(self.graph, self.recipes)
         self.module.meta["calibrated"] = self.made
         return self.made.values + self.made.weights
+
+    def _check_rows(self, found: Places) -> None:
+        """Refuses blocks that fill no row of any linear layer, where there is one."""
+        rows = {
+            value.shape[1]
+            for weight in found.weights
+            if weight.reader.target is aten.linear.default
+            and (value := constant_of(weight.value)) is not None
+            and value.dim() == 2
+        }
+        if not rows:
+            return
+        fits = next((size for size in (128, 64, 32, 16, 8) if math.gcd(*rows) % size == 0), None)
+        sizes = ", ".join(map(str, sorted(rows)))
+        raise ConfigError(
+            f"blocks of {self.asked.weight_block} fill no row of a linear layer, rows have "
+            f"{sizes} columns: nothing would be quantized to {self.asked.dtype}",
+            hint=f"use --weight-block {fits}" if fits else "leave --precision away",
+        )
 
     def _stays(self, node: fx.Node) -> bool:
         return any(matched(pin, names(node)) for pin in self.asked.pins)

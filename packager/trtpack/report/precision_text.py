@@ -26,7 +26,7 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "auto": ("int8", "fp16"),
 }
 """What operators compute in that need no reason."""
-_MOST_REASONS, _MOST_FINDINGS = 8, 6
+_MOST_REASONS, _MOST_FINDINGS, _MOST_NAMES = 8, 6, 3
 
 
 def precision_part(report: BuildReport, wrapped: Wrapped) -> list[str]:
@@ -41,7 +41,7 @@ def precision_part(report: BuildReport, wrapped: Wrapped) -> list[str]:
     if plan.get("search"):
         lines += _search(plan["search"], wrapped)
     if plan.get("quantization"):
-        lines += _quantization(plan["quantization"], wrapped)
+        lines += _quantization(plan, wrapped)
     usual = _USUAL.get(plan["asked"], tuple(name for name, _ in counts.most_common(1)))
     lines += _reasons(plan, usual, wrapped)
     return [*lines, *_findings(plan, wrapped)]
@@ -77,24 +77,35 @@ def _search(found: Mapping[str, Any], wrapped: Wrapped) -> Iterator[str]:
         yield from wrapped(told, "  ")
 
 
-def _quantization(found: Mapping[str, Any], wrapped: Wrapped) -> Iterator[str]:
+def _quantization(plan: Mapping[str, Any], wrapped: Wrapped) -> Iterator[str]:
     """What was quantized, how its ranges were found, and what was left as it is."""
+    found = plan["quantization"]
+    modules = {row["node"]: row["module"] for row in plan["nodes"]}
     counts = [
         f"{found[what]} {what.removesuffix('s') if found[what] == 1 else what}"
         for what in ("products", "values", "weights")
         if found[what]
     ]
-    text = f"Quantized to {found['type']}: {', '.join(counts)}"
+    text = f"Quantized to {found['type']}: {', '.join(counts) or 'nothing'}"
     if found["block"] and found["weights"]:
         text += f" in blocks of {found['block']}"
     if found["values"]:
         samples = found["samples"]
-        told = "the calibration cache" if samples is None else f"{samples} samples"
+        told = "1 sample" if samples == 1 else f"{samples} samples"
+        told = "the calibration cache" if samples is None else told
         text += f"; ranges by {found['observer']}, from {told}"
     yield from wrapped(text, "")
-    for why, count in Counter(found["left"].values()).most_common(_MOST_REASONS):
-        kept = "it is" if count == 1 else "they are"
-        yield from wrapped(f"{count:>4} left as {kept}: {why}", "  ")
+    left: dict[str, list[str]] = {}
+    for name, why in found["left"].items():
+        left.setdefault(why, []).append(modules.get(name) or name)
+    for why, names in sorted(left.items(), key=lambda one: -len(one[1]))[:_MOST_REASONS]:
+        kept = "it is" if len(names) == 1 else "they are"
+        yield from wrapped(f"{len(names):>4} left as {kept}: {why}: {_some(names)}", "  ")
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _reasons(plan: Mapping[str, Any], usual: tuple[str, ...], wrapped: Wrapped) -> Iterator[str]:

@@ -66,6 +66,14 @@ def test_int8_becomes_an_engine_and_is_told(build: Any, tmp_path: Path) -> None:
     assert kinds.count("quantize") == kinds.count("dequantize") == 13
 
 
+def test_the_report_names_what_was_left(build: Any) -> None:
+    model, args = residual()
+    nn.init.zeros_(model.norm.weight)
+    nn.init.constant_(model.norm.bias, -1.0)
+    text = " ".join(render(build("int8", model=(model, args), budgets=())).split())
+    assert re.search(r"left as .*: every number of it is 0: \S+", text)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "data"), [("fp8", True), ("int8-weights", False), ("int4", False)]

@@ -164,10 +164,23 @@ def test_weights_that_are_all_zero_stay_so() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "block", "told"), [("INT4", None, 128), ("INT8", 12, 12)])
-def test_rows_that_blocks_do_not_fill_keep_their_type(
+def test_rows_that_blocks_fill_nowhere_are_refused(
     dtype: str, block: int | None, told: int
 ) -> None:
     module, args = residual()
+    with pytest.raises(ConfigError, match=f"blocks of {told} fill no row") as caught:
+        quantized(module, args, dtype, block=block, stored=True)
+    assert caught.value.hint == "use --weight-block 16"
+
+
+@pytest.mark.parametrize(("dtype", "block", "told"), [("INT4", None, 128), ("INT8", 12, 12)])
+def test_rows_that_blocks_do_not_fill_keep_their_type(
+    dtype: str, block: int | None, told: int
+) -> None:
+    module, args = (
+        nn.Sequential(nn.Linear(3 * 128, 16), nn.Linear(16, 4)).eval(),
+        (torch.randn(2, 3 * 128),),
+    )
     lowered = quantized(module, args, dtype, block=block, stored=True)
     assert lowered.plan.quantization is not None
     assert lowered.plan.quantization["block"] == told
