@@ -227,8 +227,7 @@ def _hint(mended: Mended | None, wide: Judged | None, options: Options) -> str:
         return "train the model on with these zeros, leave --prune away, or give another --budget"
     if options.precision == "fp32" or (wide is not None and wide.excess):
         return "choose another budget"
-    if few:
-        return "choose a wider precision, or let --precision auto search"
-    if wide is None:
-        return "choose a wider precision, or another budget"
-    return f"choose --precision fp32{' without --pin' * bool(options.pins)}, or another budget"
+    wider = "a wider precision" if wide is None else "--precision fp32"
+    if wide is not None and options.pins:
+        wider += " without --pin"
+    return f"choose {wider}, or {'let --precision auto search' if few else 'another budget'}"

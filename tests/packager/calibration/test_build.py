@@ -156,7 +156,7 @@ def test_a_budget_that_no_pin_keeps(build: Any) -> None:
     budget = parse_budget("cosine>=0.99999999")
     with pytest.raises(AccuracyError, match=r"at least 0\.99999999 is wanted") as caught:
         build("int8", budgets=(budget,))
-    assert "the best that was found" in str(caught.value)
+    assert str(caught.value).endswith("the best that was found")  # float32 keeps it
     assert str(caught.value.hint).endswith("or let --precision auto search")
 
 
