@@ -154,7 +154,9 @@ class Budget:
 
     def __str__(self) -> str:
         sign = "<=" if self.figure in AT_MOST else ">="
-        return f"{self.output}:" * (self.output is not None) + f"{self.figure}{sign}{self.bound:g}"
+        return (
+            f"{self.output}:" * (self.output is not None) + f"{self.figure}{sign}{self.bound:.12g}"
+        )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,7 @@ from torch import fx
 
 from trtpack_runtime import __version__
 
-from .accuracy.budgets import missed, told
+from .accuracy.budgets import excess, missed, told, worst
 from .accuracy.eager import answers, as_model
 from .accuracy.figures import Answers, figures_of
 from .accuracy.metric import Held
@@ -36,8 +37,7 @@ from .calibration.request import Quantization
 from .capture import Captured
 from .errors import AccuracyError
 from .golden import GoldenSample
-from .lowering import Lowered, lower
-from .lowering.autocast import copied
+from .lowering import Lowered, lower, own_graph
 from .options import Budget, Pin, PrecisionName
 from .output_names import output_names
 from .precision.plan import Request, Sample
@@ -47,6 +47,8 @@ from .quantization.operators import FAKE_QUANTIZE
 from .target import Target
 from .trial_log import TrialLog
 
+FORMAT = 2
+"""Of what a log keeps of a trial; logs of another are not read."""
 MOST_SAMPLES = 4
 """On so many calibration samples plans are tried."""
 KINDS: tuple[tuple[str, PrecisionName], ...] = (("INT8", "int8"), ("FP8", "fp8"), ("INT4", "int4"))
@@ -71,21 +73,30 @@ class Asked:
 @dataclass(frozen=True)
 class Trial:
     """One plan: the products of the ``kept`` places stay in float16, ``time`` is what all take, as
-    a share of that in float16; ``failures`` are the bounds it breaks."""
+    a share of that in float16; ``failures`` are the bounds it breaks, ``excess`` by how much of
+    what they allow. ``figures`` are what the budgets are of at their worst, and the user's
+    ``metric``."""
 
     precision: PrecisionName
     kept: tuple[str, ...]
-    cosine: float
+    figures: Mapping[str, float]
     time: float
-    failures: tuple[str, ...]
+    excess: float = 0.0
+    failures: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        count = len(self.kept)
+        back = f" with {count} {'place' if count == 1 else 'places'} in fp16" if count else ""
+        return self.precision + back
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values; None for a number that is not finite."""
         return {
             "precision": self.precision,
             "in_fp16": list(self.kept),
-            "cosine": self.cosine,
+            "figures": {name: _finite(value) for name, value in self.figures.items()},
             "time_of_fp16": round(self.time, 4),
+            "missed_by": _finite(self.excess),
             "misses": list(self.failures),
         }
 
@@ -95,8 +106,9 @@ class Trial:
         return cls(
             line["precision"],
             tuple(line["in_fp16"]),
-            line["cosine"],
+            {name: _number(value) for name, value in line["figures"].items()},
             line["time_of_fp16"],
+            _number(line["missed_by"]),
             tuple(line["misses"]),
         )
 
@@ -153,7 +165,7 @@ def search_key(
 ) -> str:
     """A digest of everything that a search's results depend on."""
     digest = hashlib.sha256(graph_key(captured.graph_module).encode())
-    told: list[object] = [torch.__version__, __version__, asked]
+    told: list[object] = [FORMAT, torch.__version__, __version__, asked]
     told += [(target.name, target.peak) for target in targets]
     told += [(one.dtype, one.observer, one.weight_block) for one in quantizations]
     digest.update("\n".join(map(repr, told)).encode())
@@ -209,11 +221,19 @@ class _Search:
             if not trial.failures:
                 self.made.precision = trial.precision
                 return self.made
-        best = max(self.made.trials, key=lambda trial: trial.cosine)
+        if best is not None:
+            self.made.precision, self.made.pins = best.precision, _pins(best.kept)
+            return self.made
+        best = min(self.made.trials, key=lambda trial: (trial.excess, trial.time))
+        hint = "choose another budget"
+        if self.asked.metric is not None and self.asked.metric.is_beyond:
+            hint += ", one that the model itself keeps"
+        elif not best.kept:
+            hint += f", or take --precision {best.precision} without one"
         raise AccuracyError(
-            f"no precision keeps the budget: the best found is {best.precision}, cosine "
-            f"{best.cosine:.6f}, where {'; '.join(best.failures)}",
-            hint=f"choose another budget, or take --precision {best.precision}",
+            f"no precision keeps the budget: the best found is {best}, where "
+            f"{'; '.join(best.failures)}",
+            hint=hint,
         )
 
     def _share(self, precision: PrecisionName, kept: Sequence[str]) -> float:
@@ -299,17 +319,16 @@ class _Search:
             lowered = self._lowered(precision, _pins(kept))
             got = self._answers(lowered)
             figures = figures_of(list(output_names(self.captured)), got, self.wanted)
-            broken = [told(*miss) for miss in missed(self.asked.budgets, figures)]
-            if self.asked.metric is not None:
+            misses = list(missed(self.asked.budgets, figures))
+            found, broken = worst(self.asked.budgets, figures), [told(*miss) for miss in misses]
+            beyond = max((excess(*miss) for miss in misses), default=0.0)
+            if (metric := self.asked.metric) is not None:
                 run = as_model(lowered.captured, lowered.captured.graph_module)
-                broken += filter(None, [self.asked.metric.broken(run)])
-            return Trial(
-                precision,
-                kept,
-                min((one.cosine for one in figures), default=1.0),
-                self._share(precision, kept),
-                tuple(broken),
-            ).to_json()
+                value = found["metric"] = metric.metric.of(run)
+                broken += filter(None, [metric.broken(value)])
+                beyond = max(beyond, metric.excess(value))
+            time = self._share(precision, kept)
+            return Trial(precision, kept, found, time, beyond, tuple(broken)).to_json()
 
         key = f"{precision} but for {json.dumps(kept)}"
         trial = Trial.from_json(self._once(key, find))
@@ -317,9 +336,7 @@ class _Search:
         return trial
 
     def _lowered(self, precision: PrecisionName | None, pins: tuple[Pin, ...]) -> Lowered:
-        module = copied(self.captured.graph_module)
-        module.meta |= self.captured.graph_module.meta
-        own = replace(self.captured, graph_module=module)
+        own = own_graph(self.captured)
         if precision is None:
             return lower(own)
         pins = (*pins, *self.asked.pins)
@@ -338,3 +355,11 @@ class _Search:
 
 def _pins(places: Sequence[str]) -> tuple[Pin, ...]:
     return tuple(Pin(re.escape(place), "fp16") for place in places)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _number(value: float | None) -> float:
+    return math.inf if value is None else value

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from trtpack.calibration.request import Quantization
 from trtpack.errors import AccuracyError, ConfigError
 from trtpack.options import Budget, Drop, Pin
 from trtpack.precision.running import named_inputs
-from trtpack.precision_search import Asked, Found, search, search_key
+from trtpack.precision_search import Asked, Found, Trial, search, search_key
 from trtpack.precision_times import Work, share
 from trtpack.target import find_target
 from trtpack.trial_log import open_log
@@ -94,10 +97,55 @@ def test_the_users_metric_is_held_in_every_trial(tmp_path: Path) -> None:
 
 
 def test_a_budget_that_nothing_keeps_names_the_best(tmp_path: Path) -> None:
-    with pytest.raises(AccuracyError, match=r"the best found is fp32, cosine 1\.000000") as caught:
+    told = "the best found is fp32, where cosine 1 of .*, at least 1.1 is wanted"
+    with pytest.raises(AccuracyError, match=told) as caught:
         found(1.1, tmp_path)
     assert caught.value.hint is not None
     assert "--precision fp32" in caught.value.hint
+
+
+def test_the_best_is_the_one_that_misses_the_budgets_least() -> None:
+    module, args = nn.Sequential(nn.Linear(32, 8)).eval(), (torch.randn(4, 32),)
+    captured = captured_of(module, args)
+    samples = [named_inputs(captured, args)]
+
+    def refused(*budgets: Budget, metric: Held | None = None) -> AccuracyError:
+        with pytest.raises(AccuracyError, match="no precision keeps the budget") as caught:
+            search(captured, samples, Asked(budgets, metric=metric), [], [])
+        return caught.value
+
+    def narrowness(model: Run) -> float:
+        return float((model(*args) != module(*args)).double().mean())
+
+    error = refused(metric=Held(Metric("m.py:f", narrowness, 0.0), None, (Budget("metric", 2.0),)))
+    assert "the best found is mixed, where m.py:f is" in str(error)
+    assert str(error).endswith("at least 2 is wanted, and the model itself has only 0")
+    assert error.hint == "choose another budget, one that the model itself keeps"
+    error = refused(Budget("max_abs", 0.0), Budget("cosine", 1.5))
+    assert "the best found is fp32, where cosine 1 of" in str(error)
+
+
+def test_a_trial_tells_the_figures_of_its_budgets(tmp_path: Path) -> None:
+    module, args = uneven()
+    captured = captured_of(module, args)
+    samples = [named_inputs(captured, args)]
+    held = Held(Metric("m.py:f", lambda model: 0.5, 0.5), Drop(0.1, True))
+    budgets = (Budget("max_abs", 1e-5), Budget("rel_l2", 0.5))
+    made = search(captured, samples, Asked(budgets, metric=held), [], [])
+    assert made.precision == "fp32"
+    mixed, wide = made.trials
+    assert mixed.figures.keys() == {"max_abs", "rel_l2", "metric"}
+    assert mixed.figures["max_abs"] > 1e-5 > wide.figures["max_abs"]
+    assert mixed.figures["metric"] == 0.5
+    assert mixed.excess == pytest.approx(mixed.figures["max_abs"] / 1e-5 - 1)
+    assert (wide.excess, wide.failures) == (0.0, ())
+
+
+def test_a_trial_with_numbers_that_are_not_finite_is_read_as_written() -> None:
+    trial = Trial("fp8", ("head",), {"max_abs": math.inf, "cosine": 0.0}, 0.5, math.inf, ("bad",))
+    text = json.dumps(trial.to_json(), allow_nan=False)
+    assert Trial.from_json(json.loads(text)) == trial
+    assert str(trial) == "fp8 with 1 place in fp16"
 
 
 def test_an_input_may_have_the_name_of_a_function() -> None:
@@ -187,6 +235,7 @@ def test_a_build_tells_its_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
     report = trtpack.build((module, args), options=options).report
     assert "Searched 1 plan: int8 keeps the budget" in report.to_text()
+    assert re.search(r"of their time in fp16, cosine 0\.99\d+, within the", report.to_text())
     assert report.precision["search"]["lost"].keys() >= {"second", "third", "head"}
     with pytest.raises(ConfigError, match="--observer is for --precision int8, fp8 and auto"):
         trtpack.build(

@@ -56,13 +56,25 @@ class Guilty:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """How far a graph misses what is asked of it, 0 where it keeps all, and how to say that:
+    ``cosine of logits is 0.98213``."""
+
+    excess: float
+    told: str
+
+
+@dataclass(frozen=True)
 class Mended:
-    """Pins that were tried, what is left of ``badness`` with them, and whether that is enough; NaN
-    where that was not measured."""
+    """Operators to pin, and what that leaves; None where it was not measured."""
 
     guilty: tuple[Guilty, ...]
-    badness: float
-    enough: bool
+    left: Judged | None = None
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether a graph with these pins keeps all."""
+        return self.left is not None and not self.left.excess
 
 
 def guilty(lowered: Lowered, sample: Sample) -> list[Guilty]:
@@ -84,32 +96,52 @@ def mend(
     lowered: Lowered,
     request: Request,
     sample: Sample,
-    badness: Callable[[fx.GraphModule], tuple[float, bool]],
+    judge: Callable[[fx.GraphModule], Judged],
 ) -> Mended | None:
-    """The fewest pins, of those that were tried, with which ``badness`` answers enough; else the
-    best, or None where all are as bad. It answers a graph's distance from the model, and whether
-    that is within the budget. Weights that are stored in few bits alone cannot be tried here."""
+    """The fewest pins, of those that were tried, with which a graph keeps all; else the best, or
+    None where all are as bad as none. Weights that are stored in few bits cannot be tried here."""
     assert lowered.uncast is not None
     ranked = guilty(lowered, sample)
     small, few = _small(lowered), _few(lowered)
-    if few and any(node.target is DEQUANTIZE for node in lowered.uncast.graph.nodes):
+    if not _can_be_undone(lowered):
         worst = tuple(one for one in ranked if one.node in few)[:3]
-        return Mended(worst, math.nan, False) if worst else None
-    before, _ = badness(lowered.captured.graph_module)
+        return Mended(worst) if worst else None
     best: Mended | None = None
+    least, tried = judge(lowered.captured.graph_module).excess, 0
     for count in COUNTS:
         chosen = tuple(_with_readers(lowered.uncast, ranked[:count], small))
-        if best is not None and len(chosen) == len(best.guilty):
+        if len(chosen) == tried:
             break
+        tried = len(chosen)
         pins = (*request.pins, *(one.pin for one in chosen))
         wider = _unrounded(lowered.uncast, {one.node for one in chosen} & few)
-        graph = retyped(wider, replace(request, pins=pins))
-        figure, enough = badness(graph)
-        if chosen and (best is None or enough or figure < best.badness):
-            best = Mended(chosen, figure, enough)
-        if enough or not chosen:
+        left = judge(retyped(wider, replace(request, pins=pins)))
+        if not left.excess or left.excess < least:
+            best, least = Mended(chosen, left), left.excess
+        if not left.excess:
             break
-    return None if best is None or (best.badness >= before and not best.enough) else best
+    return best
+
+
+def in_float32(lowered: Lowered, request: Request) -> fx.GraphModule | None:
+    """The graph with everything in float32; None where it has only few bits of its weights."""
+    assert lowered.uncast is not None
+    if not _can_be_undone(lowered):
+        return None
+    made = retyped(lowered.uncast, replace(request, precision="fp32", pins=()))
+    if lowered.plan.quantization is not None:
+        # the build quantizes no model that came so: all its rounding is the build's
+        for node in made.graph.find_nodes(op="call_function", target=FAKE_QUANTIZE):
+            node.replace_all_uses_with(node.args[0])
+        made.graph.eliminate_dead_code()
+    return made
+
+
+def _can_be_undone(lowered: Lowered) -> bool:
+    """Whether the graph still has the numbers that the build quantized."""
+    assert lowered.uncast is not None
+    stored = any(node.target is DEQUANTIZE for node in lowered.uncast.graph.nodes)
+    return not (stored and _few(lowered))
 
 
 def _small(lowered: Lowered) -> set[str]:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..errors import ConfigError
 from ..options import AT_MOST, Budget, Options
@@ -13,6 +14,10 @@ _DEFAULT = {"fp16": 0.999, "mixed": 0.999, "bf16": 0.99, "mixed-bf16": 0.99, "tf
 _PRUNED = 0.95
 _DEFAULT |= {"auto": 0.999, "int8": 0.99, "fp8": 0.99, "int8-weights": 0.999, "int4": 0.98}
 """The cosine similarity that every output keeps where no budget is given."""
+_LEAST = 1e-30
+"""The least by which a miss is one, and the least error that misses are shares of."""
+_MOST_DIGITS = 17
+"""So many tell one float64 from the next."""
 
 
 def budgets_of(options: Options, names: Sequence[str]) -> tuple[Budget, ...]:
@@ -64,11 +69,67 @@ def kept(budget: Budget, value: float) -> bool:
     return value <= budget.bound if budget.figure in AT_MOST else value >= budget.bound
 
 
+def excess(figures: Figures, budget: Budget) -> float:
+    """How far an output misses a budget, as a share of the error that it allows; 0 where it keeps
+    it. The error of a figure that is to be large is what it lacks to 1."""
+    value = figures.value(budget.figure)
+    if value is None or kept(budget, value):
+        return 0.0
+    error, most = value, budget.bound
+    if budget.figure not in AT_MOST:
+        error, most = 1 - value, 1 - budget.bound
+    beyond = (error - most) / max(abs(most), _LEAST)
+    return math.inf if math.isnan(beyond) else max(beyond, _LEAST)
+
+
+def furthest(
+    budgets: Iterable[Budget], figures: Iterable[Figures]
+) -> tuple[Figures, Budget] | None:
+    """The output that misses its budget by most, and which; None where all are kept."""
+    return max(missed(budgets, figures), key=lambda miss: excess(*miss), default=None)
+
+
+def worst(budgets: Iterable[Budget], figures: Iterable[Figures]) -> dict[str, float]:
+    """Every figure that a budget is of, at its worst among the outputs that are held to it."""
+    budgets = tuple(budgets)
+    found: dict[str, float] = {}
+    for one in figures:
+        for name in (budget.figure for budget in bounds(budgets, one.output)):
+            value = one.value(name)
+            if value is not None:
+                worse = max if name in AT_MOST else min
+                found[name] = worse(found.get(name, value), value)
+    return found
+
+
+def digits(value: float, judge: Callable[[float], bool], least: int = 5) -> str:
+    """A number with as many digits as it takes to be judged as it is, and not to look like 1."""
+    for count in range(least, _MOST_DIGITS):
+        text = f"{value:.{count}g}"
+        shown = float(text)
+        if judge(shown) == judge(value) and (shown != 1 or value == 1):
+            return text
+    return f"{value:.{_MOST_DIGITS}g}"
+
+
+def whole(value: float) -> str:
+    """A number with all its digits."""
+    return digits(value, lambda shown: shown == value)
+
+
 def told(figures: Figures, budget: Budget) -> str:
     """``cosine 0.98213 of logits, at least 0.999 is wanted``, with the digits that show it."""
-    value = figures.value(budget.figure)
-    shown = f"{value:.5g}"
-    if value is not None and kept(budget, float(shown)):
-        shown = f"{value:.9g}"
     at = "at most" if budget.figure in AT_MOST else "at least"
-    return f"{budget.figure} {shown} of {figures.output}, {at} {budget.bound:.9g} is wanted"
+    shown = _shown(figures, budget)
+    return f"{budget.figure} {shown} of {figures.output}, {at} {whole(budget.bound)} is wanted"
+
+
+def reached(figures: Figures, budget: Budget) -> str:
+    """``cosine of logits is 0.98213``."""
+    return f"{budget.figure} of {figures.output} is {_shown(figures, budget)}"
+
+
+def _shown(figures: Figures, budget: Budget) -> str:
+    value = figures.value(budget.figure)
+    assert value is not None
+    return digits(value, lambda shown: kept(budget, shown))

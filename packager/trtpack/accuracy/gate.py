@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import fx
@@ -17,11 +18,11 @@ from ..output_names import output_names
 from ..precision.plan import QUANTIZED, Request
 from ..precision.running import named_inputs
 from ..sources import Source
-from .blame import Mended, guilty, mend
-from .budgets import budgets_of, missed, told
+from .blame import Judged, Mended, guilty, in_float32, mend
+from .budgets import budgets_of, excess, furthest, missed, reached, told
 from .eager import answers
 from .figures import Answers, Figures, figures_of
-from .metric import Metric, Run, drop_text, load_metric
+from .metric import Held, Metric, Run, load_metric
 from .noise import Noise
 
 
@@ -61,11 +62,10 @@ class Gate:
         figures = figures_of(self.names, got, self.wanted)
         failures = [told(*miss) for miss in missed(self.budgets, figures)]
         pair: tuple[float, float] | None = None
-        if self.metric is not None and run is not None:
-            value = self.metric.of(run)
-            of_metric = [b for b in self.options.budgets if b.figure == "metric"]
-            pair = (self.metric.of_model, value)
-            if broken := drop_text(self.metric, value, self.options.max_drop, of_metric):
+        if self.held is not None and run is not None:
+            value = self.held.metric.of(run)
+            pair = (self.held.metric.of_model, value)
+            if broken := self.held.broken(value):
                 failures.append(broken)
         return Verdict(figures, pair, tuple(failures))
 
@@ -88,11 +88,23 @@ class Gate:
         """
         if not verdict.failures:
             return
-        mended = self._mended()
+        text = f"{where} misses its budget: {'; '.join(verdict.failures)}"
+        if verdict.metric is not None and self.held is not None and self.held.is_beyond:
+            raise AccuracyError(text, hint="choose another budget, one that the model itself keeps")
+        mended, wide = self._mended(), None
+        if mended is None or (mended.left is not None and not mended.is_enough):
+            wide = self._in_float32()
         raise AccuracyError(
-            f"{where} misses its budget: {'; '.join(verdict.failures)}{_advice(mended)}",
-            hint=_hint(mended, self.options),
+            f"{text}{_advice(mended, wide)}", hint=_hint(mended, wide, self.options)
         )
+
+    @property
+    def held(self) -> Held | None:
+        """What the user's metric is held to."""
+        if self.metric is None:
+            return None
+        bounds = tuple(b for b in self.options.budgets if b.figure == "metric")
+        return Held(self.metric, self.options.max_drop, bounds)
 
     @property
     def names(self) -> list[str]:
@@ -105,26 +117,49 @@ class Gate:
         return [sample.outputs for sample in self.golden]
 
     def _mended(self) -> Mended | None:
+        """What to pin; where it is not the types' figures that miss, those that lose most."""
         if self.request is None or self.lowered.uncast is None:
             return None
         captured = self.lowered.captured
-        worst = min(range(len(self.golden)), key=self._cosine_of)
+        worst = max(range(len(self.golden)), key=self._missed_by)
         sample = named_inputs(captured, self.golden[worst].inputs, self.golden[worst].before)
-        if self.metric is not None and not self.budgets:
+        if self._types_miss() is None:
             found = guilty(self.lowered, sample)[:3]
-            return Mended(tuple(found), float("nan"), False) if found else None
+            return Mended(tuple(found)) if found else None
+        tf32 = self.options.precision == "tf32"
+        return mend(self.lowered, self.request, sample, partial(self._judged, tf32=tf32))
 
-        def badness(graph: fx.GraphModule) -> tuple[float, bool]:
-            got = answers(captured, graph, self.golden, tf32=self.options.precision == "tf32")
-            figures = figures_of(self.names, got, self.wanted)
-            return 1 - min(f.cosine for f in figures), not list(missed(self.budgets, figures))
+    def _in_float32(self) -> Judged | None:
+        """What float32 misses; None where it is what was asked for, where zeros or another device
+        may be what misses, or where it cannot be tried."""
+        if self.request is None or self.lowered.uncast is None or self._types_miss() is None:
+            return None
+        if self.options.precision == "fp32" or self.options.prune is not None:
+            return None
+        graph = in_float32(self.lowered, self.request)
+        return None if graph is None else self._judged(graph)
 
-        return mend(self.lowered, self.request, sample, badness)
+    def _types_miss(self) -> tuple[Figures, Budget] | None:
+        return furthest(self.budgets, self.in_types[: len(self.names)])
 
-    def _cosine_of(self, index: int) -> float:
+    def _judged(self, graph: fx.GraphModule, tf32: bool = False) -> Judged:
+        """A graph by what it misses most, else by what the plan's types do."""
+        got = answers(self.lowered.captured, graph, self.golden, tf32=tf32)
+        figures = figures_of(self.names, got, self.wanted)
+        miss = furthest(self.budgets, figures)
+        if miss is None:
+            before = self._types_miss()
+            assert before is not None
+            miss = next((f, before[1]) for f in figures if f.output == before[0].output)
+        return Judged(excess(*miss), reached(*miss))
+
+    def _missed_by(self, index: int) -> tuple[float, float]:
+        """How far one sample alone misses the budget, and how unlike the model's answer it is."""
         one = self.golden[index : index + 1]
         got = answers(self.lowered.captured, self.lowered.captured.graph_module, one)
-        return min(f.cosine for f in figures_of(self.names, got, [s.outputs for s in one]))
+        figures = figures_of(self.names, got, [s.outputs for s in one])
+        miss = furthest(self.budgets, figures)
+        return excess(*miss) if miss else 0.0, -min(f.cosine for f in figures)
 
 
 def gate(
@@ -166,26 +201,34 @@ def hold_types(made: Gate) -> None:
     made.hold(Verdict(figures, None, failures), " with ".join(parts))
 
 
-def _advice(mended: Mended | None) -> str:
-    if mended is None:
-        return ""
-    places = ", ".join(f"{one.node} ({one.where})" for one in mended.guilty[:3])
-    more = f" and {len(mended.guilty) - 3} more" if len(mended.guilty) > 3 else ""
-    if mended.badness != mended.badness:
-        return f"; most is lost at {places}"
-    best = "within the budget" if mended.enough else "the best that was found"
-    types = " and ".join(sorted({one.better for one in mended.guilty}))
-    reached = f"with these in {types} the cosine is {1 - mended.badness:.6f}, {best}"
-    return f"; most is lost at {places}{more}; {reached}"
+def _advice(mended: Mended | None, wide: Judged | None) -> str:
+    text = ""
+    if mended is not None:
+        places = ", ".join(f"{one.node} ({one.where})" for one in mended.guilty[:3])
+        text = f"; most is lost at {places}"
+    if mended is not None and mended.left is not None:
+        more = len(mended.guilty) - 3
+        best = "within the budget" if mended.is_enough else "the best that was found"
+        types = " and ".join(sorted({one.better for one in mended.guilty}))
+        text += f" and {more} more" if more > 0 else ""
+        text += f"; with these in {types} {mended.left.told}, {best}"
+    if wide is not None and wide.excess:
+        text += f"; not even float32 keeps it, where {wide.told}"
+    return text
 
 
-def _hint(mended: Mended | None, options: Options) -> str:
-    if mended is None and options.prune is not None:
-        return "train the model on with these zeros, leave --prune away, or give another --budget"
-    if mended is None and options.precision == "fp32":
-        return "choose another budget"
+def _hint(mended: Mended | None, wide: Judged | None, options: Options) -> str:
     few = options.precision in QUANTIZED
-    if mended is None:
-        return f"choose {'--precision mixed' if few else 'a wider precision'}, or another budget"
-    pins = " ".join(f"--pin '{one.pin}'" for one in mended.guilty)
-    return f"add {pins}" + (", or let --precision auto search" * (few and not mended.enough))
+    if mended is not None and (mended.is_enough or mended.left is None):
+        pins = "add " + " ".join(f"--pin '{one.pin}'" for one in mended.guilty)
+        if mended.is_enough:
+            return pins
+        return f"{pins}, or {'let --precision auto search' if few else 'choose a wider precision'}"
+    if options.prune is not None:
+        return "train the model on with these zeros, leave --prune away, or give another --budget"
+    if options.precision == "fp32" or (wide is not None and wide.excess):
+        return "choose another budget"
+    wider = "a wider precision" if wide is None else "--precision fp32"
+    if wide is not None and options.pins:
+        wider += " without --pin"
+    return f"choose {wider}, or {'let --precision auto search' if few else 'another budget'}"

@@ -15,8 +15,12 @@ from trtpack_runtime.smoke import full_float32
 from ..errors import ConfigError, SourceError
 from ..options import Budget, Drop
 from ..sources.factory import named_object, origin_of, raised
+from .budgets import digits, whole
 
 _TOLD = {"what": "metric", "flag": "--metric", "hint": "write it as metrics.py:accuracy"}
+_DIGITS = 6
+_LEAST = 1e-30
+"""What a model may lose is never taken as less."""
 
 Run = Callable[..., Any]
 """The model, or the bundle in its place: it takes what the model takes and answers the same."""
@@ -43,9 +47,26 @@ class Held:
     drop: Drop | None = None
     budgets: tuple[Budget, ...] = ()
 
-    def broken(self, run: Run) -> str | None:
-        """What a model breaks by the metric, as a clause; None where it keeps all."""
-        return drop_text(self.metric, self.metric.of(run), self.drop, list(self.budgets))
+    def broken(self, value: float) -> str | None:
+        """What a value of the metric breaks, as a clause; None where it keeps all."""
+        return drop_text(self.metric, value, self.drop, list(self.budgets))
+
+    def excess(self, value: float) -> float:
+        """How far a value is too low, as a share of what the model may lose; 0 where it is not."""
+        least = [budget.bound for budget in self.budgets]
+        if self.drop is not None:
+            least.append(self.metric.of_model - _most(self.metric, self.drop))
+        return max((self._short(value, one) for one in least), default=0.0)
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether not even the model itself has as much."""
+        return any(budget.bound > self.metric.of_model for budget in self.budgets)
+
+    def _short(self, value: float, least: float) -> float:
+        may_lose = self.metric.of_model - least
+        scale = may_lose if may_lose > 0 else abs(least)
+        return max(0.0, least - value) / max(scale, _LEAST)
 
 
 def load_metric(name: str, model: Run) -> Metric:
@@ -61,17 +82,30 @@ def load_metric(name: str, model: Run) -> Metric:
 
 def drop_text(metric: Metric, value: float, drop: Drop | None, budgets: list[Budget]) -> str | None:
     """What a value of the metric breaks, as a clause; None where it keeps all."""
-    if drop is not None:
-        most = abs(metric.of_model) * drop.amount if drop.relative else drop.amount
-        if metric.of_model - value > most:
-            return (
-                f"{metric.name} drops from {metric.of_model:.6g} to {value:.6g}, at most {drop} "
-                "is allowed"
-            )
     for budget in budgets:
         if value < budget.bound:
-            return f"{metric.name} is {value:.6g}, at least {budget.bound:g} is wanted"
+            return _short_text(metric, value, budget.bound)
+    if drop is not None and metric.of_model - value > _most(metric, drop):
+        return (
+            f"{metric.name} drops from {metric.of_model:.6g} to {value:.6g}, at most {drop} "
+            "is allowed"
+        )
     return None
+
+
+def _short_text(metric: Metric, value: float, least: float) -> str:
+    def shown(number: float) -> str:
+        return digits(number, lambda one: one >= least, _DIGITS)
+
+    text = f"{metric.name} is {shown(value)}, at least {whole(least)} is wanted"
+    if metric.of_model < least:
+        text += f", and the model itself has only {shown(metric.of_model)}"
+    return text
+
+
+def _most(metric: Metric, drop: Drop) -> float:
+    """What the metric may lose at most."""
+    return abs(metric.of_model) * drop.amount if drop.relative else drop.amount
 
 
 def check_metric(name: str) -> None:

@@ -51,18 +51,22 @@ def parse_drop(text: str | None) -> Drop | None:
     """The drop of ``0.5%``, a share of what the model has, or ``0.005``, an amount.
 
     Raises:
-        ConfigError: no number from 0 on.
+        ConfigError: no number from 0 on, or more than all that the model has.
     """
     if text is None:
         return None
     number = text.strip()
     relative = number.endswith("%")
     try:
-        amount = float(number.rstrip("%"))
+        amount = float(number.removesuffix("%"))
     except ValueError:
         amount = -1.0
     if not 0 <= amount < float("inf"):
         raise ConfigError(f"bad drop {text!r}", hint="write it as 0.5% or 0.005")
+    if relative and amount > 100:
+        raise ConfigError(
+            f"bad drop {text!r}: there is only 100% to lose", hint="write it as 0.5% or 0.005"
+        )
     return Drop(amount / 100 if relative else amount, relative)
 
 

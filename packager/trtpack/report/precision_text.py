@@ -69,12 +69,19 @@ def _search(found: Mapping[str, Any], wrapped: Wrapped) -> Iterator[str]:
         plan = trial["precision"] + back
         end = "; ".join(trial["misses"]) or "within the budget"
         time = f"products take {trial['time_of_fp16']:.0%} of their time in fp16"
-        yield from wrapped(f"{plan}: {time}, cosine {trial['cosine']:.6f}, {end}", "  ")
+        figures = "".join(f", {name} {_figure(v)}" for name, v in trial["figures"].items())
+        yield from wrapped(f"{plan}: {time}{figures}, {end}", "  ")
     if "timed" in found:
         timed = found["timed"]
         each = ", ".join(f"{name} {ms:g} ms" for name, ms in timed["ms"].items())
         told = f"timed on {timed['device']}: {each}; {timed['fastest']} is taken"
         yield from wrapped(told, "  ")
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "not finite"
+    return f"1 - {1 - value:.2g}" if 0 < 1 - value < 5e-7 else f"{value:.6g}"
 
 
 def _quantization(plan: Mapping[str, Any], wrapped: Wrapped) -> Iterator[str]:

@@ -155,7 +155,7 @@ def test_a_budget_that_is_missed_names_what_to_pin(build: Any, tmp_path: Path) -
     with pytest.raises(AccuracyError, match="precision int8 misses its budget") as caught:
         build("int8", observer="minmax", budgets=(budget,), model=model)
     assert "; most is lost at linear_1 (wild (models.py:" in str(caught.value)
-    assert re.search(r"with these in fp16 the cosine is 0\.999\d+, within", str(caught.value))
+    assert re.search(r"with these in fp16 cosine of \w+ is 0\.999\d+, within", str(caught.value))
     assert caught.value.hint == "add --pin 'linear_1=fp16'"
     assert not (tmp_path / "q.tar").exists()
     pins = (Pin("linear_1", "fp16"),)
@@ -167,7 +167,7 @@ def test_a_budget_that_no_pin_keeps(build: Any) -> None:
     budget = parse_budget("cosine>=0.99999999")
     with pytest.raises(AccuracyError, match=r"at least 0\.99999999 is wanted") as caught:
         build("int8", budgets=(budget,))
-    assert "the best that was found" in str(caught.value)
+    assert str(caught.value).endswith("the best that was found")  # float32 keeps it
     assert str(caught.value.hint).endswith("or let --precision auto search")
 
 

@@ -98,6 +98,8 @@ def test_budgets() -> None:
     assert str(parse_budget("logits:top1>=0.99")) == "logits:top1>=0.99"
     assert parse_drop("0.5%") == Drop(0.005, True)
     assert parse_drop("0.01") == Drop(0.01, False)
+    assert parse_drop("100%") == Drop(1.0, True)
+    assert parse_drop("500") == Drop(500.0, False)
     assert str(parse_drop("0.5%")) == "0.5%"
 
 
@@ -120,7 +122,7 @@ def test_bad_budgets(text: str, told: str) -> None:
         parse_budget(text)
 
 
-@pytest.mark.parametrize("text", ["", "much", "-1%", "inf", "nan"])
+@pytest.mark.parametrize("text", ["", "much", "-1%", "inf", "nan", "5%%", "100.1%", "500%"])
 def test_bad_drops(text: str) -> None:
     with pytest.raises(ConfigError, match="bad drop"):
         parse_drop(text)
