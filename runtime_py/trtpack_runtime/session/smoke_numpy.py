@@ -184,9 +184,11 @@ def _of_fp8() -> Array:
 def _cosine(a: Array, b: Array) -> float:
     import numpy
 
+    if numpy.array_equal(a, b):
+        return 1.0
     norms = float(numpy.linalg.norm(a)) * float(numpy.linalg.norm(b))
     if norms == 0:
-        return 1.0 if bool((a == b).all()) else 0.0
+        return 0.0
     return max(-1.0, min(1.0, float(a @ b) / norms))
 
 
