@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import fx
 
 import trtpack
 from tests.packager.calibration.test_build import network_of
 from tests.zoo import MODELS
-from trtpack.calibration.request import Quantization
+from trtpack.calibration.request import Quantization, Sample
 from trtpack.capture import capture
-from trtpack.convert import convert
+from trtpack.convert import ConvertedSegment, convert
 from trtpack.livening import liven
 from trtpack.lowering import lower
 from trtpack.options import Budget, PrecisionName
@@ -143,18 +144,23 @@ def test_engines_of_other_types(
     assert found["weights"] > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_evaluator_rounds_as_pytorchs_fake_quantizers(name: str) -> None:
-    """Value by value: a last bit of a product decides which way a tie goes, and all behind it."""
+def quantized(name: str) -> tuple[fx.GraphModule, ConvertedSegment, Sample]:
+    """A model in INT8: as a graph of PyTorch, as a network, and an input."""
     module, args = made_of(name)
     module.eval().requires_grad_(False)
     liven(module, args, seed=0)
     captured, target = capture(module, args), find_target("rtx-4090")
     sample = named_inputs(captured, args)
-    asked = Quantization("INT8", "minmax", lambda: [sample])
-    lowered = lower(captured, quantization=asked)
+    lowered = lower(captured, quantization=Quantization("INT8", "minmax", lambda: [sample]))
     (segment,) = partition(captured.graph_module, target).segments
-    converted = convert(segment.graph_module, target, captured.ranges, lowered.recipes)
+    made = convert(segment.graph_module, target, captured.ranges, lowered.recipes)
+    return captured.graph_module, made, sample
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_evaluator_rounds_as_pytorchs_fake_quantizers(name: str) -> None:
+    """Value by value: a last bit of a product decides which way a tie goes, and all behind it."""
+    _, converted, sample = quantized(name)
     network, values = converted.network, dict[str, torch.Tensor]()
     given = {tensor.name: sample[tensor.name] for tensor in network.inputs}
     evaluate(network, converted.constants, given, keep=values)
