@@ -65,7 +65,7 @@ def widened(network: Network, weights: Mapping[str, Any]) -> Given:
         wide,
         inputs=network.inputs,
         constants={
-            name: _constant(constant, weights, made, scaled.get(name))
+            name: _constant(network, constant, weights, made, scaled.get(name))
             for name, constant in network.constants.items()
         },
         layers=(*casts, *wide.layers),
@@ -76,9 +76,9 @@ def widened(network: Network, weights: Mapping[str, Any]) -> Given:
 
 @dataclass(frozen=True)
 class _Scale:
-    """What rounds a constant: the scale, one or as many as the constant has along ``axis``."""
+    """What rounds a constant: the scale's name, of one or as many as it has along ``axis``."""
 
-    scale: Constant
+    name: str
     axis: int | None
 
 
@@ -87,11 +87,12 @@ def _scaled(network: Network) -> dict[str, _Scale]:
     found: dict[str, set[_Scale | None]] = {}
     for layer in network.every_layer():
         for name in layer.operand_names():
-            scale = network.constants.get(str(layer.operands.get("scale")))
             rounds = layer.kind == "quantize" and layer.operands["input"] == name
+            scale = str(layer.operands.get("scale"))
+            plain = rounds and scale in network.constants
             found.setdefault(name, set()).add(
                 _Scale(scale, layer.attributes.get("axis"))
-                if scale is not None and rounds and layer.attributes["output_type"] == "INT8"
+                if plain and layer.attributes["output_type"] == "INT8"
                 else None
             )
     only = {name: scales.pop() for name, scales in found.items() if len(scales) == 1}
@@ -99,26 +100,32 @@ def _scaled(network: Network) -> dict[str, _Scale]:
 
 
 def _constant(
-    constant: Constant, weights: Mapping[str, Any], made: dict[str, bytes], by: _Scale | None
+    network: Network,
+    constant: Constant,
+    weights: Mapping[str, Any],
+    made: dict[str, bytes],
+    by: _Scale | None,
 ) -> Constant:
     if constant.dtype not in _NARROW:
         return constant
-    data = f"{constant.data}|float" + (f"|{by.scale.data}|{by.axis}" if by else "")
+    data = f"{constant.data}|float" + (f"|{by.name}|{by.axis}" if by else "")
     if data not in made:
-        numbers = _floats(weights, constant)
-        made[data] = (_rounded(numbers, constant, weights, by) if by else numbers).tobytes()
+        numbers = _floats(weights, constant).reshape(constant.shape)
+        if by is not None:
+            numbers = _rounded(numbers, _floats(weights, network.constants[by.name]), by.axis)
+        made[data] = numbers.tobytes()
     return replace(constant, dtype="FLOAT", data=data)
 
 
-def _rounded(numbers: Any, constant: Constant, weights: Mapping[str, Any], by: _Scale) -> Any:
+def _rounded(numbers: Any, scale: Any, axis: int | None) -> Any:
     """The numbers as they are after a scale, which leaves them so when it is used again."""
     import numpy
 
-    along = [1] * len(constant.shape)
-    if by.axis is not None:
-        along[by.axis] = -1
-    scale = _floats(weights, by.scale).reshape(along)
-    few = numpy.rint(numbers.reshape(constant.shape) / scale).clip(-128, 127)
+    along = [1] * numbers.ndim
+    if axis is not None:
+        along[axis] = -1
+    scale = scale.reshape(along)
+    few = numpy.rint(numbers / scale).clip(-128, 127)
     return few.astype(numpy.float32) * scale
 
 
