@@ -219,8 +219,17 @@ def cannot_build_here(
     return None
 
 
+def cannot_measure_here(kind: str, target: Target, facts: Mapping[str, Any]) -> str | None:
+    """Why engines of a target cannot be built and run here, as a clause, or None: TensorRT-RTX
+    builds for GPUs that are not there."""
+    why = cannot_build_here(kind, target, facts)
+    if why is None and target.sm is not None:
+        return _not_on_gpu(target, facts)
+    return why
+
+
 def _not_on_gpu(target: Target, facts: Mapping[str, Any]) -> str | None:
-    """Why AOTInductor cannot compile for a target's GPU here, as a clause, or None."""
+    """Why nothing of a target's GPU runs in PyTorch here, as a clause, or None."""
     import torch
 
     if not facts["gpus"]:

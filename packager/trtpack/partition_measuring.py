@@ -26,7 +26,7 @@ from trtpack_runtime.store_folder import store_folder
 
 from .building import Assembly, assemble_all, build_engines
 from .engine_options import kind_for
-from .engines import Bench, cannot_build_here
+from .engines import Bench, cannot_measure_here
 from .golden import copied, tensors_of
 from .methods import Prepared
 from .partition import TOO_SMALL
@@ -77,7 +77,7 @@ def measured(
     if planned.plan.prediction is None:
         return planned
     kind = kind_for(options, target)
-    if reason := cannot_build_here(kind, target, bench.facts):
+    if reason := cannot_measure_here(kind, target, bench.facts):
         _LOG.warning("%s: the partition is predicted, not measured: %s", target.name, reason)
         return planned
     candidates = _candidates(planned, bench)

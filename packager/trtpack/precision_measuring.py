@@ -20,7 +20,7 @@ import torch
 from .accuracy.gate import gate, hold_types
 from .building import Machine, assemble_all, bench_for
 from .engine_options import kind_for
-from .engines import Bench, cannot_build_here
+from .engines import Bench, cannot_measure_here
 from .errors import AccuracyError
 from .golden import copied, record_golden, tensors_of
 from .methods import Prepared
@@ -77,7 +77,7 @@ def at_hand(options: Options, targets: Sequence[Target], machine: Machine) -> Ta
     if options.defer or options.on is not None:
         return None
     for target in targets:
-        if cannot_build_here(kind_for(options, target), target, machine.facts) is None:
+        if cannot_measure_here(kind_for(options, target), target, machine.facts) is None:
             return target
     return None
 

@@ -76,10 +76,13 @@ def test_the_report_names_what_was_left(build: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("precision", "data"), [("fp8", True), ("int8-weights", False), ("int4", False)]
+    ("precision", "data", "block"),
+    [("fp8", True, None), ("int8-weights", False, None), ("int4", False, 16)],
 )
-def test_other_types_become_engines(build: Any, precision: str, data: bool) -> None:
-    report = build(precision, data=data)
+def test_other_types_become_engines(
+    build: Any, precision: str, data: bool, block: int | None
+) -> None:
+    report = build(precision, data=data, weight_block=block)
     (engine,) = report.targets[0].engines
     assert engine.kind == "tensorrt-rtx"
 
