@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 
+from .accuracy.eager import as_model
 from .accuracy.gate import gate, hold_types
 from .building import Machine, assemble_all, bench_for
 from .engine_options import kind_for
 from .engines import Bench, cannot_measure_here
 from .errors import AccuracyError
-from .golden import copied, record_golden, tensors_of
+from .golden import GoldenSample, copied, record_golden, tensors_of
 from .methods import Prepared
 from .options import Options, PrecisionName
 from .partition_measuring import built_plan, device_name
@@ -91,7 +92,7 @@ def fastest(
         EngineBuildError: an engine of one cannot be built.
     """
     first, *others = ways
-    golden = tuple(*record_golden([first.source], [first.captured], 1))
+    (golden,) = record_golden([first.source], [first.captured], first.options.samples)
     kept = [first, *(way for way in others if _keeps(way, golden))]
     if len(kept) == 1:
         return first, None
@@ -110,12 +111,17 @@ def fastest(
     return chosen, Timed(device_name(machine.facts, target), ms, best)
 
 
-def _keeps(way: Prepared, golden: Any) -> bool:
+def _keeps(way: Prepared, golden: tuple[GoldenSample, ...]) -> bool:
+    """Whether a precision keeps the budgets and the user's metric, as the build will hold it to."""
+    made = gate(way.source, way.lowered, way.request, way.options, golden)
     try:
-        hold_types(gate(way.source, way.lowered, way.request, way.options, golden))
+        hold_types(made)
     except AccuracyError:
         return False
-    return True
+    if made.held is None:
+        return True
+    run = as_model(way.captured, way.captured.graph_module)
+    return made.held.broken(made.held.metric.of(run)) is None
 
 
 def _call(

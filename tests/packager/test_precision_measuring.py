@@ -13,6 +13,7 @@ import trtpack
 from tests.packager.calibration.models import residual
 from trtpack import precision_measuring
 from trtpack.accuracy.reading import parse_budget
+from trtpack.options import Drop
 from trtpack.report import BuildReport
 
 LOADER = "import torch\nloader = [torch.randn(4, 3, 16, 16) for _ in range(2)]\n"
@@ -85,6 +86,27 @@ def test_what_misses_the_budget_is_not_timed(
     found = search(built(tmp_path, monkeypatch, clock))
     assert clock.timed == ["int8", "fp32"]
     assert found["timed"]["fastest"] == "fp32"
+
+
+def test_what_the_users_metric_refuses_is_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes float16's small error for a bad one, and INT8's larger one for a good one."""
+    (tmp_path / "metrics.py").write_text(
+        "import torch\n"
+        "x = torch.linspace(-1, 1, 4 * 3 * 256).reshape(4, 3, 16, 16)\n"
+        "wanted = []\n"
+        "def nearness(model):\n"
+        "    got = model(x)\n"
+        "    wanted.append(got) if not wanted else None\n"
+        "    lost = float((got - wanted[0]).norm() / wanted[0].norm())\n"
+        "    return 0.5 if 1e-5 < lost < 1.5e-3 else 1.0\n"
+    )
+    clock = Clock({"int8": 3.0, "mixed": 1.0, "fp32": 2.0})
+    named, drop = f"{tmp_path / 'metrics.py'}:nearness", Drop(0.1, False)
+    report = built(tmp_path, monkeypatch, clock, budgets=(), metric=named, max_drop=drop)
+    assert clock.timed == ["int8", "fp32"]
+    assert search(report)["timed"]["fastest"] == "fp32"
 
 
 def test_a_budget_decides_what_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
