@@ -23,7 +23,7 @@ from trtpack_runtime.segments import TENSORRT_KINDS
 from trtpack_runtime.starting import DegradedWarning
 
 from .graphs import Graph
-from .making import Made, Workshop, make
+from .making import Made, Place, Workshop, make
 from .sizes import Limit, limits_of
 from .taken import Taken
 
@@ -129,7 +129,9 @@ class GraphCall:
             samples = []
         label = self._graph.label
         limits = limits_of(taken.captured.graph_module, taken.captured.ranges)
-        made = make(taken.captured, self._shop, self._device, samples, label)
+        weights = {name: given[position].detach() for name, position in taken.bound.items()}
+        place = Place(self._device, weights)
+        made = make(taken.captured, self._shop, place, samples, label)
         for segment, reason in made.failed.items():
             warnings.warn(
                 f"{label}: {segment} runs in PyTorch, slower than an engine: {reason}",

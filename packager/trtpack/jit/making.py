@@ -67,6 +67,14 @@ class Workshop:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a graph runs: the device, and the parameters that are there, by their names."""
+
+    device: torch.device
+    parameters: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
 class Made:
     """A graph ready to be called: what its program runs on, how, and why not on an engine.
 
@@ -106,7 +114,7 @@ def planned(captured: Captured, shop: Workshop, samples: Sequence[torch.Tensor])
 def make(
     captured: Captured,
     shop: Workshop,
-    device: torch.device,
+    place: Place,
     samples: Sequence[torch.Tensor],
     label: str,
 ) -> Made:
@@ -140,7 +148,7 @@ def make(
                 break
             refused = {(shop.target.name, name): nodes for name, nodes in found.refused.items()}
             item = again(item, refused, options)
-        return _Loading(assembly, item, built, failed, device, options).made()
+        return _Loading(assembly, item, built, failed, place, options).made()
 
 
 def _target(options: Options, on_gpu: bool, elsewhere: bool) -> Target:
@@ -169,7 +177,8 @@ def _lowered(captured: Captured, shop: Workshop, samples: Sequence[torch.Tensor]
     pins = _meant(options.pins, captured)
     if options.precision is not None or pins:
         named = [n for n in captured.inputs if n is not None]
-        given = (dict(zip(named, samples, strict=True)),) if samples else ()
+        on_host = [sample.cpu() for sample in samples]
+        given = (dict(zip(named, on_host, strict=True)),) if samples else ()
         request = Request(options.precision, pins, given)
     lowered = lower(
         captured,
@@ -215,14 +224,16 @@ class _Loading:
         item: Planned,
         built: Mapping[str, BuiltEngine],
         failed: dict[str, str],
-        device: torch.device,
+        place: Place,
         options: Options,
     ) -> None:
         self._assembled, self._item = _assembled(assembly, item), item
         self._built, self._failed = built, failed
-        self._device, self._strict = device, options.strict
-        store = assembly.stored.store
-        self._weights = {name: t.to(device) for name, t in store.every().items()}
+        self._device, self._strict = place.device, options.strict
+        stored = assembly.stored
+        there = {stored.names["parameters"][n]: t for n, t in place.parameters.items()}
+        tensors = {**stored.store.every(), **there}
+        self._weights = {name: tensor.to(place.device) for name, tensor in tensors.items()}
 
     def made(self) -> Made:
         """Every segment loaded, and the program ready to be called."""

@@ -25,6 +25,7 @@ from trtpack.errors import CaptureError
 from trtpack.lowering.graph import add_constant
 from trtpack.lowering.inline_sizes import SIZES
 
+from .host import move_to_host
 from .sizes import Grown, ranges_of
 
 _BY_STRIDES = (torch.ops.aten.as_strided.default, torch.ops.aten.as_strided_scatter.default)
@@ -44,13 +45,14 @@ class Taken:
     """A graph's part for engines, and how its answers are made of theirs.
 
     ``takes`` are the positions of the arguments that ``captured`` reads, in its order, ``bound``
-    those that became constants. ``rest`` is called with every argument, then with what the engines
-    answer, and answers what the graph does; None where that is the same.
+    those of the arguments that became its constants, by the constant's name. ``captured`` is on the
+    CPU, the arguments are where the graph runs. ``rest`` is called with every argument, then with
+    what the engines answer, and answers what the graph does; None where that is the same.
     """
 
     captured: Captured
     takes: tuple[int, ...]
-    bound: tuple[int, ...]
+    bound: Mapping[str, int]
     expected: tuple[torch.Tensor, ...]
     rest: fx.GraphModule | None
 
@@ -75,7 +77,8 @@ def take(module: fx.GraphModule, arguments: Sequence[Argument], grown: Grown) ->
     holder = fx.GraphModule(torch.nn.Module(), graph)
     graph = holder.graph
     made: dict[fx.Node, Any] = {}
-    takes, bound, parameters = [], [], []
+    takes: list[int] = []
+    bound: dict[str, int] = {}
     for position, (node, argument) in enumerate(zip(placeholders, arguments, strict=True)):
         value = node.meta.get("val")
         if isinstance(value, torch.SymInt | int) or not rest.needed(node):
@@ -88,8 +91,7 @@ def take(module: fx.GraphModule, arguments: Sequence[Argument], grown: Grown) ->
         if argument.constant is not None:
             name = add_constant(graph, argument.name, argument.constant.detach())
             made[node] = graph.create_node("get_attr", name)
-            parameters.append(name)
-            bound.append(position)
+            bound[name] = position
         else:
             made[node] = graph.placeholder(_identifier(argument.name))
             takes.append(position)
@@ -112,20 +114,21 @@ def take(module: fx.GraphModule, arguments: Sequence[Argument], grown: Grown) ->
     graph.output(tuple(made[node] for node in rest.results))
     graph.eliminate_dead_code()
     whole = fx.GraphModule(holder, graph)
-    whole.meta["weights"] = frozenset(parameters)
+    move_to_host(whole)
+    whole.meta["weights"] = frozenset(bound)
     captured = Captured(
         whole,
         tuple(node.name for node in inputs),
         tuple(range(len(rest.results))),
         (),
-        tuple(parameters),
+        tuple(bound),
         (),
         None,
         None,
         ranges_of(whole, grown),
     )
     expected = tuple(node.meta["val"] for node in rest.results)
-    return Taken(captured, tuple(takes), tuple(bound), expected, rest.module())
+    return Taken(captured, tuple(takes), bound, expected, rest.module())
 
 
 class _Rest:

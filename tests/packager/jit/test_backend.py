@@ -35,9 +35,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
     make = calls.make
 
-    def counted(captured: Any, shop: Any, device: Any, samples: Any, label: str) -> object:
+    def counted(captured: Any, shop: Any, place: Any, samples: Any, label: str) -> object:
         lines.append(label)
-        return make(captured, shop, device, samples, label)
+        return make(captured, shop, place, samples, label)
 
     monkeypatch.setattr(calls, "make", counted)
     return lines
