@@ -180,7 +180,15 @@ def test_8_6_is_told_where_float_is_moved_beside_half(dtype: str) -> None:
             assert layer.name not in told or layer.precision is trt.DataType.FLOAT
 
 
-def test_8_6_is_told_of_casts_that_a_choice_in_float_follows() -> None:
+READ_IN_FLOAT = {
+    "select": ("condition", "then_input", "else_input"),
+    "reduce": ("input",),
+    "softmax": ("input",),
+}
+
+
+@pytest.mark.parametrize("kind", READ_IN_FLOAT)
+def test_8_6_is_told_of_casts_that_it_would_round_behind(kind: str) -> None:
     recorder = Recorder()
     truth = recorder.input(Tensor("truth", "BOOL", (2, 3)))
     x, y, z = (
@@ -190,11 +198,13 @@ def test_8_6_is_told_of_casts_that_a_choice_in_float_follows() -> None:
             {"to_type": "FLOAT"},
             name=name,
         )[0]
-        for name in ("chosen", "behind", "beside")
+        for name in ("read", "behind", "beside")
     )
     (y,) = recorder.add("unary", {"input": y}, {"op": "EXP"}, name="exp")
-    operands = {"condition": truth, "then_input": x, "else_input": y}
-    (s,) = recorder.add("select", operands, {}, name="select")
+    (y,) = recorder.add("elementwise", {"input1": x, "input2": y}, {"op": "SUM"}, name="sum")
+    given = dict(zip(READ_IN_FLOAT[kind], (truth, x, y) if kind == "select" else (y,), strict=True))
+    set_to = {"reduce": {"op": "SUM", "axes": (1,), "keep_dims": True}, "softmax": {"axes": (1,)}}
+    (s,) = recorder.add(kind, given, set_to.get(kind, {}), name=kind)
     (last,) = recorder.add("cast", {"input": s}, {"to_type": "HALF"}, name="after")
     trt = double("8.6")
     build_plan(trt, recorder.finish([last.name, z.name], []), {}, BuildOptions())

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,11 +208,13 @@ def test_a_bundle_with_an_engine_unpickles_nothing(bundle: Path) -> None:
     assert (done.stdout.strip(), done.stderr) == ("inductor", "")
 
 
-def _build_neg(tmp_path: Path, op: str = "aten.neg.default") -> dict[str, Any]:
+def _build_neg(
+    tmp_path: Path, op: str = "aten.neg.default", imports: Sequence[str] = ()
+) -> dict[str, Any]:
     node = {"name": "y", "op": op, "args": [{"value": "x"}], "kwargs": {}}
     graph = {"schema": "trtpack.aten/1", "inputs": ["x"], "outputs": ["y"], "nodes": [node]}
     return inductor_build.build_in_child(
-        graph, [], [Tensor("x", "FLOAT", (4,))], tmp_path / "neg.pt2"
+        graph, [], [Tensor("x", "FLOAT", (4,))], tmp_path / "neg.pt2", imports=imports
     )
 
 
@@ -279,6 +283,22 @@ def test_a_crash_of_the_compiler_says_what_it_was_at(
         inductor_build.build_in_child(graph, [], [], tmp_path / "a.pt2", imports=["my_crash"])
     assert "Segmentation fault" in caught.value.message
     assert 'my_crash.py", line 3 in crash' in caught.value.message
+
+
+def test_a_library_that_crashes_when_it_is_loaded_names_the_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does whose compiler links a C++ library of its own."""
+    crash = (
+        "import os, signal, torch\n"
+        "torch._C._aoti.AOTIModelPackageLoader = lambda *_: os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    (tmp_path / "my_loader.py").write_text(crash)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("CXX", shutil.which("c++") or "")
+    with pytest.raises(EngineBuildError, match=r"does not load.* signal 11") as caught:
+        _build_neg(tmp_path, imports=["my_loader"])
+    assert f"CXX={os.environ['CXX']}" in caught.value.hint
 
 
 def test_the_end_of_the_compiler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

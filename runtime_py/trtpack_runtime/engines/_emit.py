@@ -32,7 +32,7 @@ from ._log import Log, log_of
 from ._memory import weights_at
 from ._release import creation_flags, is_rtx
 from ._shapes import Shapes
-from ._weak import casts_chosen_from, hold_constant, hold_types, is_mixed
+from ._weak import casts_read_in_float, hold_constant, hold_types, is_mixed
 from ._widened import Given, is_widened, widened
 
 Weights = Mapping[str, Any]
@@ -131,7 +131,7 @@ class Emitter:
         self._strong = emitted.strong
         self._marks = hasattr(self.definition, "mark_weights_refittable")
         self._mixed = not emitted.strong and (bool(given.untold) or is_mixed(given.network))
-        self._told = casts_chosen_from(given.network) if self._mixed else frozenset[str]()
+        self._told = casts_read_in_float(given.network) if self._mixed else frozenset[str]()
 
     # what TensorRT is given
 

@@ -46,6 +46,12 @@ _TRIED: dict[str, bytes] = {}
 """The files, by their place in ``probes``, with which Inductor tries what vector instructions the
 compiler and the CPU have. Nothing else decides on them, and compiling them takes as long as a small
 segment, so the first child's serve all others of this process."""
+_LOADING = "loading"
+"""A file of this name says that the library is compiled, and being loaded."""
+_OTHER_COMPILER = (
+    "the C++ compiler, CXX={cxx}, may bring a C++ library other than PyTorch's: set CXX to the "
+    "system's, such as g++, or use --engine reference"
+)
 OWN_CONSTANTS = ("freezing", "max_autotune")
 """Settings with which Inductor packs weights anew, into constants of its own."""
 
@@ -112,6 +118,12 @@ def build_in_child(
             if status == -signal.SIGTERM:
                 raise BuildCancelled("the compilation was stopped", hint="start it again")
             died = f"signal {-status}" if status < 0 else f"status {status}"
+            if Path(folder, _LOADING).exists():
+                raise EngineBuildError(
+                    f"the compiled library does not load, its process died with {died}"
+                    + _tail(lines),
+                    hint=_OTHER_COMPILER.format(cxx=os.environ.get("CXX", "g++")),
+                )
             raise EngineBuildError(
                 f"the compiler process died with {died}{_tail(lines)}",
                 hint="free some memory and build again, or use --engine reference",
@@ -247,6 +259,7 @@ def _build(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         torch._inductor.aoti_compile_and_package(
             program, package_path=request["output"], inductor_configs=config
         )
+    Path(folder, _LOADING).touch()
     record = _record(Path(request["output"]), None if inside else set(names.values()), device)
     record |= {"config": request["config"]} if request["config"] else {}
     return record | ({"weights": "inside"} if inside else {})

@@ -27,6 +27,9 @@ _MOVES = frozenset({"shuffle", "slice", "concatenation", "gather", "scatter", "i
 """Kinds that compute nothing: 8.6 moves FLOAT in HALF where it is not told FLOAT (measured)."""
 _UNTOLD = "select"
 """A kind that computes nothing, and that 8.6 rounds where it is told FLOAT (measured)."""
+_BEHIND_CASTS = frozenset({"select", "reduce", "softmax"})
+"""Kinds that 8.6 rounds in FLOAT where they read what was HALF, unless the cast is told (measured).
+"""
 _ROUNDED = frozenset({"einsum", "grid_sample"})
 """Kinds that 8.6 computes in HALF at times, whatever it is told (measured)."""
 
@@ -55,13 +58,10 @@ def rounded(network: Network) -> Iterator[Layer]:
             yield layer
 
 
-def casts_chosen_from(network: Network) -> frozenset[str]:
-    """The casts to FLOAT behind which a select in FLOAT chooses.
-
-    8.6 rounds what comes of such a select to HALF, unless the casts are told FLOAT (measured).
-    """
+def casts_read_in_float(network: Network) -> frozenset[str]:
+    """The casts to FLOAT that layers of ``_BEHIND_CASTS`` read, or what is computed of them."""
     made_by = {name: layer for layer in network.layers for name in layer.outputs}
-    waiting = [name for name, layer in made_by.items() if layer.kind == "select"]
+    waiting = [name for name, layer in made_by.items() if layer.kind in _BEHIND_CASTS]
     seen, found = set[str](), set[str]()
     while waiting:
         name = waiting.pop()
