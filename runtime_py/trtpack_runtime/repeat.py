@@ -32,7 +32,7 @@ class Repeat:
 
     def __init__(self, runner: _Replaying) -> None:
         self._runner = runner
-        self._alike = Alike()
+        self._fresh, self._given = Alike(), Alike()  # without ``out`` and with it
         self._known: tuple[Any, tuple[int | None, ...], weakref.ref[Any]] | None = None
 
     def __call__(self, inputs: Sequence[Any], out: Sequence[T] | None) -> list[T] | None:
@@ -58,9 +58,10 @@ class Repeat:
         if graph is None:
             return
         tensors = [*inputs, *(out or ())]
-        self._alike.learn(tensors)
-        if self._alike.check(*tensors):
-            self._known = (self._alike.check, graph.at, weakref.ref(graph))
+        alike = self._fresh if out is None else self._given
+        alike.learn(tensors)
+        if alike.check(*tensors):
+            self._known = (alike.check, graph.at, weakref.ref(graph))
 
 
 def repeat_of(plan: CallPlan) -> Repeat | None:

@@ -12,6 +12,7 @@ import torch
 
 from tests.runtime.gpu_double import Gpu, gpu_of
 from tests.runtime.replays import graphs
+from trtpack_runtime.engines._alike import LESSONS
 from trtpack_runtime.repeat import Repeat
 
 T = torch.Tensor
@@ -71,6 +72,15 @@ def test_given_outputs(call: Caller) -> None:
     x, out = torch.rand(2, 3), torch.empty(2, 3)
     assert [call(x, out) for _ in range(4)] == [False, False, True, True]
     assert not call(x, torch.empty(2, 3)), "the outputs are elsewhere"
+
+
+def test_outputs_are_given_by_turns_to_more_kinds_of_tensors_than_are_learnt(call: Caller) -> None:
+    for number in range(2 * LESSONS):
+        rows = 1 + number % 4
+        x, out = torch.rand(rows, 3), torch.empty(rows, 3)
+        for _ in range(2):
+            call(x)
+            call(x, out)
 
 
 @pytest.mark.parametrize(

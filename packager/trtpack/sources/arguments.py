@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,15 @@ from torch.utils import _pytree as pytree
 
 from ..errors import SourceError
 from ..options import InputArgument, InputSpec, SampleFile, SizeRange
-from .examples import BoundInputs, Call, bind, cast_floats, signature_text, traceable
+from .examples import (
+    BoundInputs,
+    Call,
+    bind,
+    cast_floats,
+    signature_text,
+    specs_like,
+    traceable,
+)
 from .exported import input_specs
 from .loaded import Loaded
 from .sample_files import Sample, check_sample, read_samples, specs_of
@@ -36,10 +44,26 @@ def settle_inputs(
             f"no example inputs for {loaded.name}: {signature_text(forward)}",
             hint="add --input 1x3x224x224, or return (module, inputs) from the factory",
         )
-    bound = bind(specs or loaded.inputs, loaded.inputs, forward, dtype)
+    defaults = loaded.inputs
+    if specs and not defaults and loaded.call is not None:
+        defaults = specs_like(loaded.call, forward, dtype)
+        if loaded.exported is None:
+            specs = [*specs, *_left_out(specs, defaults, forward)]
+    bound = bind(specs or defaults, defaults, forward, dtype)
     real = [_call_of(i, sample, bound) for i, sample in enumerate(samples)]
     static = not bound.ranges()
     return (real[0] if real and static else bound.draw(traceable, seed)), bound, real
+
+
+def _left_out(
+    specs: Sequence[InputSpec], known: Sequence[InputSpec], forward: Callable[..., Any]
+) -> list[InputSpec]:
+    """The inputs that the example has, ``forward`` requires, and ``specs`` do not speak of."""
+    parameters = inspect.signature(forward).parameters
+    unnamed = sum(spec.name is None for spec in specs)
+    given = {*list(parameters)[:unnamed], *(spec.name for spec in specs)}
+    required = {name for name, p in parameters.items() if p.default is p.empty}
+    return [spec for spec in known if spec.name in required - given]
 
 
 def _parameters(loaded: Loaded) -> list[str]:

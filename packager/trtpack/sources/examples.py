@@ -153,6 +153,27 @@ def draw_tensor(spec: InputSpec, sizes: Sizes, generator: torch.Generator) -> Te
     return torch.randint(low, high, shape, generator=generator, dtype=torch.int64).to(dtype)
 
 
+def specs_like(
+    call: Call, forward: Callable[..., Any], dtype: str | None
+) -> tuple[InputSpec, ...]:
+    """Specs of a call's tensors, by the names of ``forward``: their shapes, types, and the range of
+    their integers. Tensors within other values have none."""
+    args, kwargs = call
+    parameters = inspect.signature(forward).parameters.values()
+    plain = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    named = [*zip(plain, args, strict=False), *kwargs.items()]
+    return tuple(_like(n, value, dtype) for n, value in named if isinstance(value, Tensor))
+
+
+def _like(name: str, value: Tensor, dtype: str | None) -> InputSpec:
+    own, low, high = str(value.dtype).removeprefix("torch."), None, None
+    if value.is_floating_point():
+        own = dtype or own
+    elif value.dtype != torch.bool and value.numel():
+        low, high = float(value.min()), float(value.max()) + 1
+    return InputSpec(name, tuple(value.shape), own, low, high)
+
+
 def integer_range(spec: InputSpec) -> tuple[int, int]:
     """[low, high) of an integer or bool input; single digits where the spec does not say."""
     if spec.low is not None and spec.high is not None:

@@ -88,6 +88,35 @@ def test_variadic_inputs_can_be_dynamic() -> None:
     assert len(exported.range_constraints) == 1
 
 
+class Looked(nn.Module):
+    """Looks numbers up in a table, and scales them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(50, 4)
+
+    def forward(self, ids: Tensor, scale: Tensor, shift: Tensor | None = None) -> Tensor:
+        y = self.table(ids) * scale
+        return y if shift is None else y + shift
+
+
+def test_ranges_beside_an_example_leave_the_rest_to_it() -> None:
+    example = (torch.tensor([[40, 45]]), torch.ones(1, dtype=torch.float64), torch.zeros(4))
+    source = load((Looked(), example), "ids=1/2/4x2")
+    assert source.ranges == {(0, 0): SizeRange(1, 2, 4)}
+    assert {name: value.dtype for name, value in source.kwargs.items()} == {
+        "ids": torch.int64,
+        "scale": torch.float64,  # forward requires it, and does not require the third
+    }
+    for args, kwargs in source.samples(3):
+        assert not args
+        assert 40 <= int(kwargs["ids"].min()) <= int(kwargs["ids"].max()) <= 45
+        assert kwargs["scale"].shape == (1,)
+    source = load((Looked(), example), "2x2:int32[0,3]")
+    assert source.args[0].dtype == torch.int32
+    assert int(source.args[0].max()) < 3
+
+
 def test_further_samples_are_like_the_given_one() -> None:
     inputs = {"ids": torch.tensor([[3, 7, 9]]), "mask": torch.ones(1, 3, dtype=torch.bool)}
     model = nn.Identity()
