@@ -272,6 +272,64 @@ def test_a_failed_build_ends_with_its_last_lines(tmp_path: Path) -> None:
     assert "--import" in caught.value.hint
 
 
+AS_IN_2_11 = """
+import torch
+from torch._decomp import decompositions
+
+torch.backends.mkldnn.enabled = False  # as on a GPU
+layer = decompositions.one_layer_lstm
+
+def as_in_2_11(*given, **named):
+    out, (h, c) = layer(*given, **named)
+    return out, (h[None].squeeze(1), c[None].squeeze(1))
+
+decompositions.one_layer_lstm = as_in_2_11
+"""
+
+
+@pytest.mark.slow
+def test_an_lstm_keeps_the_shape_of_its_last_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "as_in_2_11.py").write_text(AS_IN_2_11)
+    monkeypatch.syspath_prepend(tmp_path)
+    lstm = torch.nn.LSTM(4, 3, num_layers=2, batch_first=True)
+    names = [f"w{i}" for i in range(8)]
+    weights = dict(zip(names, lstm.state_dict().values(), strict=True))
+    write_safetensors(tmp_path / "w.safetensors", [StoredTensor(n, t) for n, t in weights.items()])
+    x, zeros = torch.randn(5, 2, 4), torch.zeros(2, 5, 3)
+    states = {"list": [{"value": "h"}, {"value": "c"}]}
+    arguments = [{"value": "x"}, states, {"list": [{"constant": n} for n in names]}]
+    op = {"name": "y", "op": "aten.lstm.input", "kwargs": {}}
+    node = op | {"args": [*arguments, True, 2, 0.0, False, False, True]}
+    parts = [
+        {"name": f"y{i}", "op": "getitem", "args": [{"value": "y"}, i], "kwargs": {}}
+        for i in range(3)
+    ]
+    graph = {
+        "schema": "trtpack.aten/1",
+        "inputs": ["x", "h", "c"],
+        "outputs": ["y0", "y1", "y2"],
+        "nodes": [node, *parts],
+    }
+    inputs = [
+        Tensor("x", "FLOAT", (5, 2, 4)),
+        Tensor("h", "FLOAT", (2, 5, 3)),
+        Tensor("c", "FLOAT", (2, 5, 3)),
+    ]
+    path = tmp_path / "lstm.pt2"
+    inductor_build.build_in_child(
+        graph, [tmp_path / "w.safetensors"], inputs, path, imports=["as_in_2_11"]
+    )
+    loader = torch._C._aoti.AOTIModelPackageLoader(str(path), inductor.MODEL_NAME, False, 1, -1)
+    short = inductor.constant_names(graph)
+    loader.load_constants({short[n]: t for n, t in weights.items()}, False, True, True)
+    with torch.no_grad():
+        wanted, (h, c) = lstm(x)
+    for found, want in zip(loader.run([x, zeros, zeros]), (wanted, h, c), strict=True):
+        torch.testing.assert_close(found, want)
+
+
 def test_a_crash_of_the_compiler_says_what_it_was_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ from trtpack_runtime.network import Profile, Tensor
 from trtpack_runtime.safetensors import TensorView, open_safetensors
 
 from ._cuda_toolkit import toolkit, use_toolkit
+from ._mended import mend_lstm
 from ._processes import RUNNING, TELLING, last_words
 from .inductor import MODEL_NAME, constant_names, cpu_flags
 
@@ -233,6 +234,7 @@ def _build(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for name in request["imports"]:
         import_module(name)
     get_cpp_compiler()  # before anything that takes long
+    mend_lstm()
     _try_instructions(folder / "probes")
     graph = request["graph"]
     names, device = constant_names(graph), torch.device(request["device"])
