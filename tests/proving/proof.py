@@ -25,6 +25,10 @@ T = torch.Tensor
 Answers = list[list[T]]
 Result = dict[str, Any]
 """``state`` (passed, built, failed or skipped), ``digest``, and ``why`` where it says something."""
+NO_KERNEL = "Could not find any implementation for node"
+"""What TensorRT says of a layer that it takes and has no kernel for."""
+LEFT_TO_PYTORCH = "this TensorRT has no kernel for a layer of it, which builds leave to PyTorch"
+
 
 
 _SLOWER = 4
@@ -122,7 +126,11 @@ def _run(
         answers = together(trials, engine)
     except TrtpackError as error:
         if len(trials) == 1:
-            yield {trials[0].name: _result(trials[0], "failed", f"{error}")}
+            (trial,) = trials
+            if NO_KERNEL in f"{error}":
+                yield {trial.name: skipped(trial, LEFT_TO_PYTORCH)}
+            else:
+                yield {trial.name: _result(trial, "failed", f"{error}")}
             return
         for part in _parts(trials, error):
             yield from _run(part, engine, is_up)

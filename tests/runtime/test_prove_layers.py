@@ -19,7 +19,7 @@ from tests.proving import limits, report
 from tests.proving.comparing import difference
 from tests.proving.converters import converter_trials, target_of
 from tests.proving.merging import merge
-from tests.proving.proof import prove, together
+from tests.proving.proof import LEFT_TO_PYTORCH, NO_KERNEL, prove, together
 from tests.proving.trial import Sample, Trial, layer_trials
 from trtpack_runtime import layers, network
 from trtpack_runtime.engines._weak import is_mixed
@@ -39,6 +39,7 @@ class Evaluator:
 
     def __init__(self, refuses: str = "", blames: bool = False, changes: str = "") -> None:
         self.refuses, self.blames, self.changes = refuses, blames, changes
+        self.says = "no implementation"
         self.sizes: list[int] = []
 
     def answers(
@@ -48,7 +49,7 @@ class Evaluator:
         for layer in network.layers:
             if layer.attributes.get("type") == self.refuses:
                 names = (layer.name,) if self.blames else ()
-                raise EngineBuildError("no implementation", hint="none", layers=names)
+                raise EngineBuildError(self.says, hint="none", layers=names)
         found = [evaluate(network, constants, dict(sample)) for sample in samples]
         for index, name in enumerate(network.outputs):
             (maker,) = (layer for layer in network.layers if name in layer.outputs)
@@ -125,6 +126,15 @@ def test_a_trial_that_cannot_be_built_costs_no_other(blames: bool) -> None:
     assert results["activation-CLIP FLOAT dynamic"]["why"] == "no implementation"
     assert len(_states(results, "passed")) == len(SOME) - 1
     assert engine.sizes[:2] == [len(SOME), 1 if blames else len(SOME) // 2]
+
+
+def test_what_tensorrt_has_no_kernel_for_is_left_to_pytorch() -> None:
+    engine = Evaluator(refuses="CLIP")
+    engine.says = f"TensorRT built no engine: 10: {NO_KERNEL} clip."
+    results = _proved(engine)
+    assert _states(results, "failed") == []
+    assert _states(results, "skipped") == ["activation-CLIP FLOAT dynamic"]
+    assert results["activation-CLIP FLOAT dynamic"]["why"] == LEFT_TO_PYTORCH
 
 
 def test_engines_work_side_by_side() -> None:
