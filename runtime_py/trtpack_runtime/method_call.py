@@ -101,9 +101,6 @@ class MethodCall:
     def __call__(self, tensors: Sequence[Any], state: StateSlots) -> Any:
         """The nested answer to a call with these tensors; InputMismatchError where they do not
         fit."""
-        outputs = self._again(tensors, None)
-        if outputs is not None:
-            return self.convention.answer(outputs)
         inputs = self.check(tensors)
         outputs = self.run(inputs, state)
         return self.convention.answer(self.plan.leaves(outputs, inputs))
@@ -145,9 +142,6 @@ class MethodCall:
     ) -> list[torch.Tensor]:
         """The flat outputs to flat inputs, in ``out`` where that is given; InputMismatchError where
         either do not fit."""
-        outputs = self._again(inputs, out)
-        if outputs is not None:
-            return outputs
         if out is None:
             return self.run(self.check(inputs), state)
         if self.check_out.again(inputs, out):
@@ -155,10 +149,11 @@ class MethodCall:
         inputs = self.check(inputs)
         return self.run(inputs, state, out, is_plain=self.check_out(inputs, out))
 
-    def _again(
+    def again(
         self, inputs: Sequence[Any], out: Sequence[torch.Tensor] | None
     ) -> list[torch.Tensor] | None:
-        """The outputs of a call that is like an earlier one in everything; None for any other."""
+        """The flat outputs of a call that is like an earlier one in everything; None for any other,
+        and for tensors that stand for values of a traced program."""
         if self._repeat is None:
             return None
         try:

@@ -25,7 +25,7 @@ from .phases import LoadTimes
 from .resolve import Choice
 from .segment_loading import PORTABLE
 from .smoke import Sample, SmokeReport
-from .tracing import is_traced
+from .tracing import are_traced, is_recording
 
 NO_STATES: Mapping[str, torch.Tensor] = {}
 
@@ -185,7 +185,12 @@ class BundleModule(LoadedModule):
                 type, shape or device.
         """
         call = self._loaded.calls.get(method) or self._method(method)
-        if is_traced(inputs):
+        recording = is_recording()
+        if not recording:
+            outputs = call.again(inputs, out)
+            if outputs is not None:
+                return outputs
+        if recording or are_traced(inputs):
             if out is not None:
                 raise ConfigError(
                     "a traced program cannot write into given outputs",
@@ -284,7 +289,12 @@ class BundleModule(LoadedModule):
         except KeyError:
             call = self._method(method)
         tensors = call.convention.tensors(args, kwargs)
-        if is_traced(tensors):
+        recording = is_recording()
+        if not recording:
+            outputs = call.again(tensors, None)
+            if outputs is not None:
+                return call.convention.answer(outputs)
+        if recording or are_traced(tensors):
             return call.convention.answer(call.plan.leaves(call.traced(tensors, self), tensors))
         return call(tensors, self._state)
 

@@ -15,6 +15,7 @@ from .call_plan import CallPlan
 from .engines._alike import Alike
 
 T = torch.Tensor
+_address = torch.Tensor.data_ptr
 
 
 class _Replaying(Protocol):
@@ -45,9 +46,12 @@ class Repeat:
         tensors = inputs if out is None else [*inputs, *out]
         if len(tensors) != len(addresses) or not check(*tensors):
             return None
-        for tensor, address in zip(tensors, addresses):  # noqa: B905 - counted above
-            if address is not None and tensor.data_ptr() != address:
-                return None
+        now = tuple(map(_address, tensors))
+        if now != addresses and any(
+            before is not None and before != there
+            for before, there in zip(addresses, now, strict=True)
+        ):
+            return None
         graph = known_graph()
         return None if graph is None else self._runner.again(graph, inputs, out)
 

@@ -48,10 +48,18 @@ class Origin:
     device: str
 
 
+def is_recording() -> bool:
+    """Whether what PyTorch runs now is noted as a program, of plain tensors too."""
+    return torch.compiler.is_compiling() or torch._C._is_tracing()
+
+
 def is_traced(tensors: Sequence[Any]) -> bool:
     """Whether a call is part of a program that is traced, exported or compiled."""
-    if torch.compiler.is_compiling() or torch._C._is_tracing():
-        return True
+    return is_recording() or are_traced(tensors)
+
+
+def are_traced(tensors: Sequence[Any]) -> bool:
+    """Whether tensors stand for values of a program that is traced."""
     return not _PLAIN.issuperset(map(type, tensors)) and any(
         isinstance(x, torch.Tensor) and type(x) not in _PLAIN for x in tensors
     )

@@ -21,4 +21,4 @@ def mend_lstm() -> None:
         out, last = layer(inp, hidden, *rest, **named)
         return out, tuple(x.reshape(h.shape) for x, h in zip(last, hidden, strict=True))
 
-    decompositions.one_layer_lstm = mended  # type: ignore[assignment]  # for this process
+    decompositions.one_layer_lstm = mended  # for this process

@@ -24,6 +24,7 @@ SHAPE = (1, 64)
 INPUTS = (1, 8)
 SETS = 3
 """Sets of inputs that calls with memory that moves take in turn."""
+WARM_S = 3.0
 MODULE_US, GRAPH_US, SESSION_US, HYBRID_US = 15.0, 6.0, 10.0, 40.0
 
 
@@ -189,7 +190,8 @@ def _measured(calls: Mapping[str, Call], settings: Settings) -> dict[str, float]
         for _ in range(8):  # graphs are there from the second call on, moved memory is known later
             call()
     torch.cuda.synchronize()
-    return enqueued_us(calls, torch.cuda.synchronize, rounds=3 if settings.quick else 60)
+    rounds, warm = (3, 0.0) if settings.quick else (60, WARM_S)
+    return enqueued_us(calls, torch.cuda.synchronize, rounds=rounds, warm_s=warm)
 
 
 def _profiled(name: str, settings: Settings, calls: Mapping[str, Call]) -> None:

@@ -19,15 +19,22 @@ def enqueued_us(
     *,
     rounds: int = 60,
     repeats: int = 100,
+    warm_s: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Microseconds until a call returns, which does not wait for the device.
 
     A round makes ``repeats`` calls of each kind in turn, so that drift hits all, and waits for the
     device in between; the median of the rounds counts. ``repeats`` is few enough for the device's
-    queue, or the host would wait there.
+    queue, or the host would wait there. Calls of the first ``warm_s`` seconds do not count, in
+    which the host comes to its full speed.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
+    ready = clock() + warm_s
+    while warm_s and clock() < ready:
+        for call in calls.values():
+            call()
+        wait()
     for _ in range(rounds):
         for name, call in calls.items():
             wait()
