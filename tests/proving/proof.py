@@ -30,7 +30,6 @@ NO_KERNEL = "Could not find any implementation for node"
 LEFT_TO_PYTORCH = "this TensorRT has no kernel for a layer of it, which builds leave to PyTorch"
 
 
-
 _SLOWER = 4
 """How many times as long an engine of open sizes takes: 29 cases 237 s where 39 of fixed sizes took
 64 s (TensorRT 8.6 on an H200, float16)."""

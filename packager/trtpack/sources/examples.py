@@ -153,9 +153,7 @@ def draw_tensor(spec: InputSpec, sizes: Sizes, generator: torch.Generator) -> Te
     return torch.randint(low, high, shape, generator=generator, dtype=torch.int64).to(dtype)
 
 
-def specs_like(
-    call: Call, forward: Callable[..., Any], dtype: str | None
-) -> tuple[InputSpec, ...]:
+def specs_like(call: Call, forward: Callable[..., Any], dtype: str | None) -> tuple[InputSpec, ...]:
     """Specs of a call's tensors, by the names of ``forward``: their shapes, types, and the range of
     their integers. Tensors within other values have none."""
     args, kwargs = call

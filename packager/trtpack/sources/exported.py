@@ -16,6 +16,7 @@ import torch
 from ..errors import SourceError
 from ..options import DynamicDim, InputSpec, SizeRange
 from ..quantization.libraries import import_operators
+from .host import on_host, onto_host
 from .loaded import Loaded
 
 _CODE = ("custom_obj_", "opaque_obj_")
@@ -49,7 +50,7 @@ def load_exported(path: Path) -> Loaded:
         )
     import_operators(program)
     try:
-        with _tensors_only():
+        with _tensors_only(), onto_host():
             exported = torch.export.load(path)
     except pickle.UnpicklingError as error:
         raise SourceError(
@@ -63,7 +64,8 @@ def load_exported(path: Path) -> Loaded:
 
 
 def from_program(exported: torch.export.ExportedProgram, name: str) -> Loaded:
-    """An exported program as it is in memory, with the inputs it was exported with."""
+    """An exported program, on the CPU, with the inputs it was exported with."""
+    exported = on_host(exported)
     examples = exported.example_inputs
     call = (tuple(examples[0]), dict(examples[1])) if examples else None
     module = exported.module(check_guards=False)
