@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What somebody may have meant who wrote a name that is not there."""
+"""Names in what people read: the one that somebody may have meant, the first of many."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 
 def nearest(name: str, known: Collection[str]) -> str:
@@ -20,3 +20,9 @@ def nearest(name: str, known: Collection[str]) -> str:
 
     close = difflib.get_close_matches(name, known, n=max(len(known), 1), cutoff=0.5)
     return max(close, key=likeness, default="")
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """``a, b and 3 more``; at most so many are named."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -12,6 +12,7 @@ from torch import fx
 from ..errors import CalibrationError
 from ..node_places import module_path, where
 from ..precision.running import Elsewhere, run_graph
+from ..spelling import first_of
 from .histogram import Histogram
 from .request import Sample
 
@@ -75,8 +76,7 @@ def _warn(found: Mapping[str, Histogram], nodes: Mapping[str, fx.Node]) -> None:
 
 def _named(nodes: Iterable[fx.Node]) -> str:
     names = list(dict.fromkeys(module_path(node) or node.name for node in nodes))
-    rest = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    return first_of(names, _MOST_NAMED)
 
 
 def _add(histogram: Histogram, node: fx.Node, value: torch.Tensor, sample: int) -> None:

@@ -16,6 +16,7 @@ from ..capture import constant_of
 from ..errors import ConfigError
 from ..node_places import module_path, where
 from ..options import Pin
+from ..spelling import first_of
 from .borders import Value, fewest_casts
 from .plan import NAMES, TYPES, Choice, Decisions, Finding, Request, matched
 from .ranges import HEADROOM, Range, floats, range_of
@@ -118,9 +119,7 @@ class _Deciding:
         """The first of the modules that compute, or of the operators where the root alone does."""
         paths = dict.fromkeys(path for node in self.nodes if (path := module_path(node)))
         some = list(paths) or [node.name for node in self.nodes]
-        rest = len(some) - _MOST_NAMES
-        more = f" and {rest} more" if rest > 0 else ""
-        return ", ".join(some[:_MOST_NAMES]) + more or "no operator with floating-point numbers"
+        return first_of(some, _MOST_NAMES) or "no operator with floating-point numbers"
 
     def _is_half(self) -> bool:
         """Whether a model has products in a small type: it chose its types itself."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..spelling import first_of
 from . import AccuracyReport, BuildReport
 
 Table = Callable[[Sequence[tuple[str, ...]]], Iterator[str]]
@@ -107,12 +108,9 @@ def _quantization(plan: Mapping[str, Any], wrapped: Wrapped) -> Iterator[str]:
         left.setdefault(why, []).append(modules.get(name) or name)
     for why, names in sorted(left.items(), key=lambda one: -len(one[1]))[:_MOST_REASONS]:
         kept = "it is" if len(names) == 1 else "they are"
-        yield from wrapped(f"{len(names):>4} left as {kept}: {why}: {_some(names)}", "  ")
-
-
-def _some(names: Sequence[str]) -> str:
-    rest = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+        yield from wrapped(
+            f"{len(names):>4} left as {kept}: {why}: {first_of(names, _MOST_NAMES)}", "  "
+        )
 
 
 def _reasons(plan: Mapping[str, Any], usual: tuple[str, ...], wrapped: Wrapped) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..spelling import first_of
 from . import BuildReport
 
 Wrapped = Callable[[str, str], list[str]]
@@ -38,6 +39,4 @@ def sparsity_part(report: BuildReport, wrapped: Wrapped) -> list[str]:
 
 
 def _names(nodes: Sequence[str], found: Mapping[str, Any]) -> str:
-    names = [found["places"][node] for node in nodes[:_NAMED]]
-    more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
-    return ", ".join(names) + more
+    return first_of([found["places"][node] for node in nodes], _NAMED)
