@@ -155,12 +155,13 @@ def draw_tensor(spec: InputSpec, sizes: Sizes, generator: torch.Generator) -> Te
 
 def specs_like(call: Call, forward: Callable[..., Any], dtype: str | None) -> tuple[InputSpec, ...]:
     """Specs of a call's tensors, by the names of ``forward``: their shapes, types, and the range of
-    their integers. Tensors within other values have none."""
+    their integers. Tensors within other values have none, nor have complex ones."""
     args, kwargs = call
     parameters = inspect.signature(forward).parameters.values()
     plain = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     named = [*zip(plain, args, strict=False), *kwargs.items()]
-    return tuple(_like(n, value, dtype) for n, value in named if isinstance(value, Tensor))
+    tensors = {n: v for n, v in named if isinstance(v, Tensor) and not v.is_complex()}
+    return tuple(_like(name, value, dtype) for name, value in tensors.items())
 
 
 def _like(name: str, value: Tensor, dtype: str | None) -> InputSpec:
