@@ -85,7 +85,9 @@ def test_a_device_proves_a_locked_build(
     stores, bundle = Stores(), open_bundle(path)
     shop = Workshop(here, tmp_path, stores)
     if now == "0x1":
-        assert not finish_segment(bundle, "h200", "forward_0", shop).cached
+        made = finish_segment(bundle, "h200", "forward_0", shop)
+        assert not made.cached
+        assert made.told.endswith(" s, tactics as locked (1 of 1)")
         assert stores.tactics.read(key) is not None
     else:
         with pytest.raises(EngineBuildError, match="1 of 1 locked tactics changed, first a: 0x1"):
