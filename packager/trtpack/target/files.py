@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from ..spelling import nearest
+from trtpack_runtime.spelling import nearest
+
 from ..toml_places import Document, FileError, Key
 
 EngineKind = Literal["tensorrt", "tensorrt-rtx", "inductor"]
