@@ -13,10 +13,10 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from trtpack_runtime.network import Network
-from trtpack_runtime.spelling import nearest
 
 from .errors import ConfigError
 from .options import EngineKind, Options
+from .spelling import nearest
 from .target import Target
 
 if TYPE_CHECKING:

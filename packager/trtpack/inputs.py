@@ -16,10 +16,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from trtpack_runtime.spelling import nearest
-
 from .errors import ConfigError
 from .options import DynamicDim, InputArgument, InputSpec, ProfileSpec, SampleFile, SizeRange
+from .spelling import nearest
 
 INPUT_DTYPES = [
     "float32",

@@ -8,14 +8,13 @@ from collections.abc import Iterable, Sequence
 
 from torch import fx
 
-from trtpack_runtime.spelling import nearest
-
 from .branches import every_branch
 from .errors import ConfigError, UnsupportedOpError
 from .lowering import Lowered
 from .node_places import module_path
 from .options import Options
 from .partition import Plan, within_module
+from .spelling import nearest
 from .target import Target
 
 

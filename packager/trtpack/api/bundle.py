@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtpack_runtime.atomic import cannot_write, replaced
-from trtpack_runtime.spelling import nearest
 
 from ..errors import ConfigError
 from ..report import BuildReport
+from ..spelling import nearest
 
 if TYPE_CHECKING:
     from trtpack_runtime.module import BundleModule

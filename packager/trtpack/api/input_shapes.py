@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from trtpack_runtime.spelling import nearest
-
 from ..errors import ConfigError
 from ..inputs import INPUT_DTYPES
 from ..options import DynamicDim, InputSpec, SizeRange
+from ..spelling import nearest
 
 if TYPE_CHECKING:
     import torch

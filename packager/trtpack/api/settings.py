@@ -11,10 +11,9 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from trtpack_runtime.spelling import nearest
-
 from ..errors import ConfigError
 from ..options import InputArgument, Options
+from ..spelling import nearest
 from .setting_values import FIELDS, read_setting
 from .torch_tensorrt import NAMES as THEIRS
 from .torch_tensorrt import translated

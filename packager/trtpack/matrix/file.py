@@ -47,10 +47,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from trtpack_runtime.spelling import nearest
-
 from ..errors import ConfigError
 from ..options import Options
+from ..spelling import nearest
 from ..target import AUTO, NATIVE, Target, check_need, find_target
 from ..target.files import Table
 from ..target.possible import ImpossibleTarget

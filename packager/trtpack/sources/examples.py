@@ -14,10 +14,9 @@ from torch import Tensor
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
-from trtpack_runtime.spelling import nearest
-
 from ..errors import ConfigError
 from ..options import DynamicDim, InputSpec, SizeRange
+from ..spelling import nearest
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of one call."""

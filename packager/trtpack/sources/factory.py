@@ -18,9 +18,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trtpack_runtime.spelling import nearest
-
 from ..errors import ConfigError, SourceError
+from ..spelling import nearest
 from .examples import Call
 from .loaded import Loaded
 from .methods import Method, are_methods, check_methods

@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from trtpack_runtime.spelling import nearest
-
 from ..errors import ConfigError, SourceError
 from ..options import InputSpec, SampleFile
+from ..spelling import nearest
 from .examples import Call
 
 FORWARD = "forward"

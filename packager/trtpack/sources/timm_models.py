@@ -8,10 +8,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from trtpack_runtime.spelling import nearest
-
 from ..errors import SourceError
 from ..options import InputSpec
+from ..spelling import nearest
 from .loaded import Loaded
 from .torchvision_ops import import_torchvision
 

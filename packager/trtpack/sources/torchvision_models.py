@@ -6,10 +6,9 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from trtpack_runtime.spelling import nearest
-
 from ..errors import SourceError
 from ..options import InputSpec
+from ..spelling import nearest
 from .loaded import Loaded
 from .torchvision_ops import import_torchvision
 

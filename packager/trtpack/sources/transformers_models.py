@@ -11,10 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trtpack_runtime.spelling import nearest
-
 from ..errors import SourceError
 from ..options import InputSpec
+from ..spelling import nearest
 from .loaded import Loaded
 from .torchvision_ops import import_torchvision
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trtpack_runtime.errors import ConfigError, DeviceError
-from trtpack_runtime.spelling import nearest
 
+from ..spelling import nearest
 from .files import Device, EngineKind, Image, Peak, Stack, Table, read_device, read_stack
 from .model import Target
 from .native import NAME as NATIVE

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from trtpack_runtime.spelling import nearest
-
+from ..spelling import nearest
 from ..toml_places import Document, FileError, Key
 
 EngineKind = Literal["tensorrt", "tensorrt-rtx", "inductor"]

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtpack_runtime.errors import ConfigError
-from trtpack_runtime.spelling import nearest
 
+from ..spelling import nearest
 from .files import Device, Stack, Table, read_device, read_stack
 from .model import Target
 from .possible import check_stacks
