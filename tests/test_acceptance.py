@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.acceptance import table
+from trtpack_runtime.device import facts
+from trtpack_runtime.engines.tensorrt import can_build
 
-PAGE = Path(__file__).parents[1] / "docs/benchmarks/tensorrt.md"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/benchmarks/tensorrt.md"
 
 
 def row(**latency: float) -> dict[str, Any]:
@@ -107,3 +112,14 @@ def test_engines_of_one_model_stand_beside_each_other() -> None:
     assert "| a | 32x3 | sparse | 1.000 ms | dense | 1.500 ms | 1.50 x | 0.99990 |" in shown
     assert "a      32x3   int8    1.000 ms  fp16" in table.text(results)
     assert "sparse" not in table.markdown({"rows": {}, "machine": {}, "missing": []})
+
+
+def test_a_machine_that_cannot_measure_is_told_at_once(tmp_path: Path) -> None:
+    why_not = can_build(facts())
+    if why_not is None:
+        pytest.skip("this machine can measure")
+    command = [sys.executable, ROOT / "scripts/gpu_acceptance", "--folder", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"cannot measure here: {why_not}\n"
+    assert not (tmp_path / "out").exists()

@@ -81,12 +81,14 @@ def look_around(options: Options, targets: Sequence[Target]) -> Machine:
     given = read_tactics(options.tactics, here) if options.tactics is not None else ()
     book = TacticBook(options, here, TacticStore() if options.cache else None, given)
     full = [t for t in targets if kind_for(options, t) == "tensorrt"]
-    book.check_given(full)
-    for target in full:
-        if cannot_build_here("tensorrt", target, here) is None:
-            book.known(target)
-        else:
-            book.left_to(target)
+    leaves = options.defer or options.on is not None
+    mine = [t for t in full if not leaves and cannot_build_here("tensorrt", t, here) is None]
+    others = [t for t in full if t not in mine]
+    book.check_given(mine, others)
+    for target in mine:
+        book.known(target)
+    for target in others:
+        book.left_to(target)
     return Machine(here, book)
 
 

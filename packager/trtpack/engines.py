@@ -143,7 +143,8 @@ def build_engine(
         return replace(made, deferred=reason, tactics=use)
     key = engine_key(_depends_on(made, job, target, bench))
     with bench.store.lock(key):
-        known = bench.store.get(key)
+        proved = made.kind == "tensorrt" and bench.options.locked  # by a build, each time
+        known = None if proved else bench.store.get(key)
         if known is not None:
             _LOG.info("%s: %s comes from the cache: %s", target.name, made.segment, known.path)
             return _from_store(made, known, target, bench)
@@ -293,7 +294,9 @@ def _depends_on(made: BuiltEngine, job: Job, target: Target, bench: Bench) -> di
     if made.kind in builders.BUILDERS:
         builder = builders.BUILDERS[made.kind]
         assert made.content is not None
-        return builder.parts(made.content, made.options or {}, _site(target, bench))
+        needed = builder.parts(made.content, made.options or {}, _site(target, bench))
+        chosen = bench.tactics.chosen if made.kind == "tensorrt" else None
+        return {**needed, "tactics": chosen} if chosen else needed
     if made.content is not None:
         return parts(made.content, _site(target, bench))
     from trtpack_runtime.engines.inductor import cpu_flags

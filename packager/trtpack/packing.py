@@ -92,13 +92,15 @@ def write_weights(
 
 @dataclass(frozen=True)
 class Variant:
-    """What one target contributes to the bundle; ``programs`` by method."""
+    """What one target contributes to the bundle; ``programs`` by method. ``tactics_chosen`` says
+    that the user named its tactics, with ``--tactics`` or ``--locked``."""
 
     target: Target
     programs: Mapping[str, Assembled]
     engines: Mapping[str, BuiltEngine]
     tactics: Tactics | None = None
     cuda_graphs: bool = False
+    tactics_chosen: bool = False
 
 
 def write(
@@ -306,7 +308,10 @@ def _variant(variant: Variant) -> dict[str, Any]:
     if variant.tactics is not None:
         cache, lock = _cache_names(variant.target)
         key = variant.tactics.key.to_json()
-        described["caches"] = {"timing": {"member": cache, "lock": lock, "key": key}}
+        timing: dict[str, Any] = {"member": cache, "lock": lock, "key": key}
+        if variant.tactics_chosen:
+            timing["chosen"] = True
+        described["caches"] = {"timing": timing}
     return described
 
 

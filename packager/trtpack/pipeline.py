@@ -330,6 +330,7 @@ def _written(
             built[name],
             tactics_for(target, built[name], bench),
             options.cuda_graphs,
+            bench.tactics.chosen_for(target),
         )
         for name, target in targets.items()
     ]

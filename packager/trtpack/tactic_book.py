@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,20 +36,30 @@ class TacticBook:
         self._facts, self._here = facts, key_of(facts)
         self._learnt: Tactics | None = None
 
-    def check_given(self, targets: Iterable[Target]) -> None:
-        """Refuses tactics that are of no target.
+    def check_given(self, here: Collection[Target], elsewhere: Collection[Target]) -> None:
+        """Refuses tactics that are of no target: neither of this machine, where engines are built
+        ``here``, nor as far as is known of a target that is built ``elsewhere``.
 
         Raises:
             ConfigError: it says what they are of.
         """
-        targets = tuple(targets)
         for tactics in self._given:
-            if tactics.key != self._here and not any(fits(tactics.key, t) for t in targets):
-                raise ConfigError(
-                    f"{self._options.tactics} has tactics of {tactics.key}, which is "
-                    f"none of the targets: {', '.join(map(_told, targets))}",
-                    hint="give --tactics of the same GPU and TensorRT, or leave it away",
-                )
+            mine = bool(here) and tactics.key == self._here
+            if mine or any(fits(tactics.key, target) for target in elsewhere):
+                continue
+            told = [*(f"{t.name} ({self._here})" for t in here), *map(_told, elsewhere)]
+            raise ConfigError(
+                f"{self._options.tactics} has tactics of {tactics.key}, which is "
+                f"none of the targets: {', '.join(told)}",
+                hint="give --tactics of the same GPU and TensorRT, or leave it away",
+            )
+
+    @property
+    def chosen(self) -> str | None:
+        """The sha256 of the tactics that the user gives for what is built here, in hex; None where
+        none are given. An engine that was built with others does not serve then."""
+        given = (tactics for tactics in self._given if tactics.key == self._here)
+        return next((hashlib.sha256(tactics.blob).hexdigest() for tactics in given), None)
 
     def known(self, target: Target) -> Tactics | None:
         """What an engine built here for ``target`` begins with.
@@ -120,6 +131,10 @@ class TacticBook:
         if built_here:
             return self._learnt or self._stored()
         return next(iter(self._fitting(target)), None)
+
+    def chosen_for(self, target: Target) -> bool:
+        """Whether the user says which tactics a device that builds for ``target`` begins with."""
+        return self._options.locked or any(fits(tactics.key, target) for tactics in self._given)
 
     def _stored(self) -> Tactics | None:
         for tactics in self._given:

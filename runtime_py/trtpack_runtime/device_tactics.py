@@ -21,7 +21,8 @@ def known_tactics(
     facts: Mapping[str, Any],
     store: TacticStore,
 ) -> list[Tactics]:
-    """What the device's store and the bundle know of the tactics of exactly this device.
+    """What the device's store and the bundle know of the tactics of exactly this device. Those of
+    the bundle come first, and so stay, where they were chosen or edited.
 
     Raises:
         EngineBuildError: tactics of the bundle were edited, and TensorRT does not take that.
@@ -34,8 +35,19 @@ def known_tactics(
     cache = caches.get("timing")
     if cache is not None and _same_key(cache["key"], key):
         theirs = _of_bundle(bundle, cache, key)
-        found.insert(0 if theirs.edited else len(found), written(theirs))  # the first one's stay
+        first = theirs.edited or bool(cache.get("chosen"))
+        found.insert(0 if first else len(found), written(theirs))
     return found
+
+
+def chosen_tactics(bundle: Bundle, caches: Mapping[str, Mapping[str, Any]]) -> list[str] | None:
+    """The digests of a timing cache that whoever built the bundle chose for its engines; an engine
+    that was built with others does not serve then. None where the device may choose."""
+    cache = caches.get("timing") or {}
+    if not cache.get("chosen"):
+        return None
+    members = (cache["member"], cache.get("lock"))
+    return [bundle.entries[member].sha256 for member in members if member is not None]
 
 
 def written(tactics: Tactics) -> Tactics:

@@ -60,7 +60,8 @@ class Finished:
 
     ``learnt`` is what is known of the device's tactics after it was built now; ``refused_tactics``
     says what is wrong with what was known before, where TensorRT did not take it; ``kept`` says
-    where it is kept, or that it is not, where that is not the user's own store.
+    where it is kept, or that it is not, where that is not the user's own store; ``locked`` what was
+    proved of the tactics that it was locked to.
     """
 
     segment: str
@@ -74,6 +75,7 @@ class Finished:
     learnt: Tactics | None = None
     refused_tactics: str | None = None
     kept: str | None = None
+    locked: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -87,8 +89,8 @@ class Finished:
             return f"from the store, built {ago(time.time() - self.built_at)}"
         anew = self.refused_tactics
         anew = f", tactics measured anew: the timing cache {anew}" if anew else ""
-        kept = f", {self.kept}" if self.kept else ""
-        return f"built here in {self.seconds:.1f} s{anew}{kept}"
+        more = "".join(f", {text}" for text in (self.locked, self.kept) if text)
+        return f"built here in {self.seconds:.1f} s{anew}{more}"
 
 
 def finish_segment(
@@ -196,13 +198,16 @@ def _build(job: SegmentJob, key: str, shop: Workshop, watch: Watch, seed: bytes 
             f"{job.bundle.path} was replaced while its engines were built",
             hint="run it again",
         )
-    learnt = None
+    learnt, locked = None, None
     if outcome.tactics is not None and job.ref.kind == "tensorrt":
         mine = learnt = Tactics(
             TacticKey.of(facts), outcome.tactics, outcome.entries, provenance(facts, outcome.gpu)
         )
         if job.options.get("locked"):
-            prove_locked(job.segment, known, mine)
+            count = prove_locked(job.segment, known, mine)
+            locked = "locked to an opaque cache"
+            if count is not None:
+                locked = f"tactics as locked ({count} of {count})"
         used = {seed, *(t.blob for t in known)}
         keep_tactics(stores.tactics, mine, used)
     stored = stores.engines.put(
@@ -225,6 +230,7 @@ def _build(job: SegmentJob, key: str, shop: Workshop, watch: Watch, seed: bytes 
         learnt,
         outcome.refused_tactics,
         kept,
+        locked,
     )
 
 

@@ -35,8 +35,9 @@ class Variant:
     """What the bundle has for one target: method -> program member, segment -> engine.
 
     ``caches`` holds under ``timing`` what the tactic search found: ``member``, its readable twin
-    ``lock`` where there is one, and the ``key`` of the devices it is good for. With ``cuda_graphs``
-    its calls are replayed as CUDA graphs where the caller says nothing of them.
+    ``lock`` where there is one, the ``key`` of the devices it is good for, and ``chosen`` where the
+    bundle's maker chose these tactics. With ``cuda_graphs`` its calls are replayed as CUDA graphs
+    where the caller says nothing of them.
     """
 
     target: Mapping[str, Any]
@@ -99,11 +100,12 @@ def _engine(place: Place) -> EngineRef:
 
 
 def _cache(place: Place) -> dict[str, Any]:
-    lock = place.get("lock")
+    lock, chosen = place.get("lock"), place.get("chosen")
     return {
         "member": place["member"].string(),
         "lock": lock.string() if lock else None,
         "key": dict(place["key"].object()),
+        **({"chosen": True} if chosen and chosen.boolean() else {}),
     }
 
 

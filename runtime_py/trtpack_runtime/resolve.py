@@ -7,7 +7,6 @@ can ask for a device it has only the facts of.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +18,7 @@ from .engines import FITS, Fit, Verdict
 from .errors import BundleError, ConfigError, InternalError
 from .ledger import carries_code, code_members, trusted
 from .manifest import EngineRef, Manifest, Variant
+from .spelling import nearest
 
 _PREFERENCE = ("tensorrt", "tensorrt-rtx", "inductor", "reference")
 """Engine kinds from fastest to most portable; decides between variants that fit equally well."""
@@ -302,8 +302,8 @@ def _none_fits(candidates: Sequence[Candidate], *, strict: bool) -> BundleError:
 
 def unknown_variant(target: str, names: Sequence[str]) -> ConfigError:
     """What to tell a user who asks for a variant that is not there."""
-    near = difflib.get_close_matches(target, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else "choose one of them"
+    near = nearest(target, names)
+    hint = f"did you mean {near}?" if near else "choose one of them"
     return ConfigError(
         f"the bundle has no variant {target!r}, it has {', '.join(names)}", hint=hint
     )

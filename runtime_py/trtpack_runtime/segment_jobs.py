@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from .compiling import (
     imported_modules,
     parts,
 )
+from .device_tactics import chosen_tactics
 from .engine_store import StoredEngine, content_of, engine_key
 from .engines import engine as engine_module
 from .engines._options import BuildOptions
@@ -34,7 +35,7 @@ from .program import Segment
 @dataclass(frozen=True)
 class SegmentJob:
     """A segment whose engine this machine is to build or has built: TensorRT of its ``network``, or
-    PyTorch of its ``source``."""
+    PyTorch of its ``source``. ``tactics`` are digests of those that were chosen for it, if any."""
 
     bundle: Bundle
     variant: str
@@ -45,6 +46,7 @@ class SegmentJob:
     content: str
     network: Network | None = None
     source: Source | None = None
+    tactics: Sequence[str] | None = None
 
     @property
     def portable(self) -> Network:
@@ -71,7 +73,8 @@ class SegmentJob:
         site = Site(facts, self.target)
         if self.source is not None:
             return engine_key(parts(self.content, site))
-        return engine_key(BUILDERS[self.ref.kind].parts(self.content, self.options, site))
+        needed = BUILDERS[self.ref.kind].parts(self.content, self.options, site)
+        return engine_key({**needed, "tactics": self.tactics} if self.tactics else needed)
 
     def build(
         self, path: Path, facts: Mapping[str, Any], tactics: bytes | None, on_event: OnEvent
@@ -136,7 +139,10 @@ def segment_job(bundle: Bundle, variant: str, segment: str) -> SegmentJob:
     network = networks.from_bytes(bundle.member(found.network))
     content = ref.content or _content(bundle, network)
     options = _options(bundle, segment, ref)
-    return SegmentJob(bundle, variant, segment, ref, options, target, content, network)
+    tactics = chosen_tactics(bundle, described.caches) if ref.kind == "tensorrt" else None
+    return SegmentJob(
+        bundle, variant, segment, ref, options, target, content, network, tactics=tactics
+    )
 
 
 def suffix(kind: str) -> str:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from .errors import ConfigError
 from .manifest import EngineRef
 from .network import Network
 from .program import Program, Segment
+from .resolve import unknown_variant
 
 TENSORRT_KINDS = frozenset({"tensorrt", "tensorrt-rtx"})
 """The engine kinds whose engines are TensorRT plans."""
@@ -52,11 +52,7 @@ def every_segment(bundle: Bundle, variant: str | None = None) -> Iterator[FoundS
     """
     variants = bundle.manifest.variants
     if variant is not None and variant not in variants:
-        near = difflib.get_close_matches(variant, variants, n=1)
-        raise ConfigError(
-            f"the bundle has no variant {variant!r}, it has {', '.join(variants)}",
-            hint=f"did you mean {near[0]}?" if near else "choose one of them",
-        )
+        raise unknown_variant(variant, list(variants))
     for name in variants if variant is None else (variant,):
         for member in variants[name].programs.values():
             program = programs.from_json(bundle.json(member))

@@ -11,6 +11,7 @@ of standard input, which is the end of the parent, at once.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -74,7 +75,8 @@ def _run(
     module, function = TASKS[job["task"]]
     trt = imported(job["module"])
     log = log_of(trt)
-    log.verbose = job.get("verbose", False)
+    log.verbose, log.errors_to = job.get("verbose", False), sys.stderr
+    faulthandler.enable(all_threads=False)  # the threads of this worker never crash
     cancelled = _cancelled_by_signal() if hasattr(trt, "IProgressMonitor") else lambda: False
     run = getattr(import_module(f"{__package__}.engines.{module}"), function)
     try:

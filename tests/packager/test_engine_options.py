@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.packager.machines import facts
 from trtpack.engine_options import (
     build_options,
     check_debug_tensors,
@@ -17,6 +18,7 @@ from trtpack.engine_options import (
 )
 from trtpack.options import InputSpec, Options
 from trtpack.target import find_target
+from trtpack.target.native import native_target
 from trtpack_runtime.errors import ConfigError
 from trtpack_runtime.network import Tensor
 from trtpack_tools.recorder import Recorder
@@ -64,6 +66,12 @@ def test_what_a_target_lacks_is_said_at_once(
         check(target, **options)
     assert target in str(caught.value)
     assert "--" in caught.value.hint
+
+
+def test_what_this_machine_lacks_needs_no_source() -> None:
+    options = Options(targets=("native",), dla_core=0)
+    with pytest.raises(ConfigError, match=r"for native: it has no DLA, which [^(]* have$"):
+        check_engine_options(options, (native_target(facts()),))
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,15 @@ def test_converters_are_told_its_release(version: str, has: str, lacks: str) -> 
     assert not target.tensorrt_at_least(lacks)
 
 
+def test_a_driver_that_is_too_old_is_told_before_anything_is_built() -> None:
+    old = {"driver": {"version": "470.1", "cuda": "11.4"}, "tensorrt": "10.16.2.10"}
+    with pytest.raises(DeviceError, match=r"serves CUDA 11\.4, TensorRT .* needs CUDA 12"):
+        native(**old)
+    known = catalogue().devices.values(), catalogue().stacks.values()
+    assert native_target(facts(**old), *known, engine="inductor").engine_kind == "inductor"
+    assert native_target(facts(**old), *known, engine="reference").engine_kind == "tensorrt"
+
+
 def test_tensorrt_rtx_where_there_is_no_other() -> None:
     target = native(gpus=[ADA], tensorrt=None, tensorrt_rtx="1.7.1.116")
     assert (target.engine_kind, target.rtx_capability) == ("tensorrt-rtx", "SM89")

@@ -133,6 +133,55 @@ def test_tactics_are_taken_from_a_file(named: str, tmp_path: Path, tensorrt: Ten
     assert "seeded with 1 tactic" in " ".join(report.to_text().split())
 
 
+def test_an_engine_with_other_tactics_does_not_serve(tmp_path: Path, tensorrt: TensorRT) -> None:
+    made(tmp_path / "b.tar")
+    for chosen in (b"chosen+", b"edited+"):
+        (tmp_path / "timing.cache").write_bytes(chosen)
+        (tmp_path / "timing.lock.json").write_bytes(to_lock(Tactics(KEY, chosen, entries("t"))))
+        report = made(tmp_path / "two.tar", tactics=tmp_path / "timing.cache")
+        assert not report.targets[0].engines[0].cached
+        assert tensorrt.works[-1].tactics == chosen
+    report = made(tmp_path / "again.tar", tactics=tmp_path / "timing.cache")
+    assert report.targets[0].engines[0].cached
+    bundle = open_bundle(tmp_path / "two.tar")
+    assert bytes(bundle.member("caches/native/timing.cache")) == b"edited++"
+    assert bundle.manifest.variants["native"].caches["timing"]["chosen"] is True
+    report = made(tmp_path / "three.tar")
+    assert report.targets[0].engines[0].cached
+    assert len(tensorrt.works) == 3
+    unasked = open_bundle(tmp_path / "three.tar").manifest.variants["native"].caches["timing"]
+    assert "chosen" not in unasked
+
+
+def test_a_locked_engine_is_proved_each_time(
+    tmp_path: Path, tensorrt: TensorRT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def newer() -> dict[str, Any]:
+        return facts(tensorrt="10.16.2")
+
+    monkeypatch.setattr("trtpack_runtime.device.facts", newer)
+    monkeypatch.setattr(building, "facts", newer)
+    key = TacticKey.of(newer())
+    TacticStore().put(key, Tactics(key, b"cache+", entries("t")))
+    for count in (1, 2):
+        report = made(tmp_path / "b.tar", locked=True)
+        assert "tactics as locked (" in " ".join(report.to_text().split())
+        assert len(tensorrt.works) == count
+
+
+def test_tactics_of_another_gpu_of_the_same_sm_are_refused(
+    tmp_path: Path, tensorrt: TensorRT
+) -> None:
+    sibling = dataclasses.replace(KEY, device="NVIDIA H100")
+    (tmp_path / "timing.cache").write_bytes(b"cache")
+    (tmp_path / "timing.lock.json").write_bytes(to_lock(Tactics(sibling, b"cache")))
+    with pytest.raises(ConfigError, match=r"of NVIDIA H100 .*: native \(NVIDIA H200 \(SM 9\.0"):
+        made(tmp_path / "b.tar", tactics=tmp_path / "timing.cache")
+    assert tensorrt.works == []
+    report = made(tmp_path / "b.tar", defer=True, tactics=tmp_path / "timing.cache")
+    assert "to begin with an opaque cache of 5 " in " ".join(report.to_text().split())
+
+
 def test_a_cache_alone_is_taken_for_this_machines(tmp_path: Path) -> None:
     (tmp_path / "my").write_bytes(b"opaque")
     (tactics,) = read_tactics(tmp_path / "my", facts())

@@ -75,6 +75,8 @@ def test_every_verb_exists_and_has_examples() -> None:
         command = group._load(name, verb.where)
         assert command.get_short_help_str(200)
         assert "Examples:" in (command.epilog or "") + (command.help or ""), name
+        for option in (p for p in command.params if "--target" in p.opts):
+            assert "-t" in option.opts, name  # as in trtpack build
 
 
 def test_verbs_of_other_distributions(tmp_path: Path) -> None:

@@ -177,6 +177,13 @@ def test_a_plan_of_another_tensorrt_is_told(trt: Any) -> None:
             None,
             None,
         ),
+        (
+            "Error Code 2: OutOfMemory (Requested size was 1073741824 bytes)",
+            DeviceError,
+            "the GPU is out of memory: TensorRT says",
+            None,
+            None,
+        ),
     ],
 )
 def test_tensorrts_words_for_a_plan_it_does_not_take(

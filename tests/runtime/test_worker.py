@@ -20,6 +20,7 @@ import pytest
 from tests.runtime.build_jobs import MODULE, chain, left_behind, worker_pids
 from trtpack_runtime.engines._build import BuildOptions
 from trtpack_runtime.engines._child import BuildJob, ask, build_in_worker
+from trtpack_runtime.engines._processes import last_words
 from trtpack_runtime.errors import ConfigError, DeviceError, EngineBuildError
 from trtpack_runtime.network import Layer, Network, Tensor
 from trtpack_runtime.worker import TASKS
@@ -76,6 +77,11 @@ def test_a_child_that_dies_is_an_error(job: BuildJob, number: signal.Signals, me
         build_in_worker(job, _during_the_build(kill))
     assert death.value.hint
     assert left_behind(job) == ["weights.safetensors"]
+
+
+def test_last_words_are_words() -> None:
+    said = ["Traceback ...", "  build(network)", "  ~~~~~^^^^^^^^^", "", "TypeError: no network"]
+    assert last_words(said, 2) == ["  build(network)", "TypeError: no network"]
 
 
 def test_ctrl_c_ends_the_child_and_leaves_nothing(job: BuildJob) -> None:

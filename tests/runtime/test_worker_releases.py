@@ -54,6 +54,10 @@ def doubled(
                     import os
                     os.write(2, b"it broke")
                     os._exit(3)
+                if (here / "tensorrt/fault").exists():
+                    import os, signal
+                    arguments[0]._log("ERROR", "Assertion rank > 0 failed")
+                    os.kill(os.getpid(), signal.SIGSEGV)
                 return build(*arguments)
             trt.Builder.build_serialized_network = waiting
             import sys
@@ -106,6 +110,14 @@ def test_a_build_without_progress_stops_at_once(
     assert time.monotonic() - stopped[0] < 3
     assert worker_pids() == []
     assert left_behind(doubled) == ["modules", "weights.safetensors"]
+
+
+def test_a_crash_tells_the_last_errors_and_where_it_was(doubled: BuildJob) -> None:
+    (doubled.plan.parent / "modules/tensorrt/fault").touch()
+    with pytest.raises(EngineBuildError, match="ended by SIGSEGV: Assertion rank > 0 ") as death:
+        build_in_worker(doubled)
+    assert "_build.py" in str(death.value)
+    assert "threading.py" not in str(death.value)
 
 
 GPU = {"name": "NVIDIA H200", "sm": "9.0", "memory_bytes": 141 << 30, "multiprocessors": 132}

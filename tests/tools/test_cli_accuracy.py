@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.runtime import handmade, planned
+from tests.runtime import deferred, handmade, planned
 from tests.runtime.command import trtpack
+from trtpack_runtime.bundle import open_bundle
+from trtpack_runtime.errors import DeviceError
+from trtpack_tools.debugging import check_builds_here, choose_segment
 
 
 @pytest.mark.slow
@@ -125,3 +128,15 @@ def test_without_a_gpu(tmp_path: Path) -> None:
     assert (done.code, done.out) == (6, "")
     assert done.err.startswith("error: cannot build an engine of forward_0 of orin here")
     assert "--simulate" in done.err
+
+
+def test_a_gpu_that_pytorch_cannot_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a device with PyTorch's wheel for the CPU."""
+    bundle = open_bundle(deferred.write(tmp_path / "bundle.tar", variants=("h200",)))
+    found = choose_segment(bundle, None, "forward_0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="cannot use the GPU of this machine") as caught:
+        check_builds_here(bundle, found, deferred.h200())
+    assert "--simulate" in caught.value.hint
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    check_builds_here(bundle, found, deferred.h200())

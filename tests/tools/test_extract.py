@@ -179,7 +179,7 @@ RANGE = ((1, 3), (2, 3), (4, 3))
                     Profile({"a": ((1, 3), (8, 3), (16, 3))}),
                 ],
             ),
-            1,
+            16,
             "[ 3 ]",
         ),
         (
@@ -208,6 +208,25 @@ def test_largest_batch(network: Network, batch: int, dims: str) -> None:
     assert f"max_batch_size: {batch}\n" in text
     assert f'{{ name: "a", data_type: TYPE_FP32, dims: {dims} }}' in text
     assert ("profile:" in text) == (len(network.profiles) > 1)
+
+
+@pytest.mark.parametrize(
+    ("batches", "most", "served"),
+    [
+        ([(1, 32), (1, 1)], 32, (0,)),
+        ([(1, 32), (8, 32)], 32, (0,)),
+        ([(1, 8), (1, 16), (1, 16)], 16, (1, 2)),
+        ([(2, 8), (4, 8)], 0, (0, 1)),
+    ],
+)
+def test_triton_is_given_the_profiles_that_take_its_largest_batch(
+    batches: Sequence[tuple[int, int]], most: int, served: tuple[int, ...]
+) -> None:
+    profiles = [Profile({"a": ((low, 3), (low, 3), (high, 3))}) for low, high in batches]
+    network = identity(Tensor("a", "FLOAT", (B, 3)), profiles=profiles)
+    assert triton.batching(network) == (most, served)
+    listed = ", ".join(f'"{number}"' for number in served)
+    assert f"profile: [ {listed} ]" in triton.config("m", network, planned.RECORD)
 
 
 def test_types_and_scalars() -> None:

@@ -324,6 +324,10 @@ def test_the_command(tmp_path: Path) -> None:
     assert value["proved"]["cpu"][0]["failure"] is None
     again = trtpack("update-weights", path, file, "--quiet")
     assert (again.code, again.out) == (0, "")
+    torch.save(values(1), tmp_path / "new.pt")
+    saved_by_torch = trtpack("update-weights", path, tmp_path / "new.pt", "-o", tmp_path / "n.tar")
+    assert (saved_by_torch.code, saved_by_torch.out) == (2, "")
+    assert "is an archive, such as torch.save writes" in saved_by_torch.err
     none = trtpack("update-weights", path, tmp_path / "none.safetensors")
     assert (none.code, "Traceback" in none.err) == (5, False)
     where = trtpack("update-weights", path, file, "-o", tmp_path / "no" / "new.tar")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from trtpack_runtime.engines.tensorrt import can_build
 from trtpack_runtime.engines.tensorrt_rtx import CAPABILITIES
 from trtpack_runtime.errors import DeviceError
 
@@ -34,7 +35,7 @@ def native_target(
     where there is no TensorRT, PyTorch runs all of a model.
 
     Raises:
-        DeviceError: there is no GPU, or no TensorRT that serves it.
+        DeviceError: there is no GPU, no TensorRT that serves it, or its driver is too old for that.
     """
     if not facts["gpus"]:
         why = "; ".join(facts.get("problems") or ()) or "there is no NVIDIA GPU"
@@ -91,6 +92,12 @@ def _builder(
     have = f"{gpu['name']} (SM {gpu['sm']})"
     full = facts.get("tensorrt")
     if full and release_of(full) >= OLDEST_TENSORRT:
+        why = None if engine == "reference" else can_build(facts)
+        if why is not None:
+            raise DeviceError(
+                f"this machine cannot be a target: {why}",
+                hint="do that, or build with --target cpu",
+            )
         return "tensorrt", release_of(full)
     rtx = facts.get("tensorrt_rtx")
     if rtx and gpu["sm"] in CAPABILITIES:

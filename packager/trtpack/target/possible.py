@@ -36,8 +36,8 @@ class Impossible:
     sources: tuple[str, ...]
 
     def told(self, sources: Mapping[str, Source]) -> str:
-        """The fact with its best source."""
-        return f"{self.fact} ({cite(self.sources, sources)})"
+        """The fact with its best source, where it has one: of this machine there is none."""
+        return f"{self.fact} ({cite(self.sources, sources)})" if self.sources else self.fact
 
 
 def why_not(device: Device, stack: Stack) -> Impossible | None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from trtpack_runtime.device_tactics import written
 from trtpack_runtime.engine_store import StoredEngine
 from trtpack_runtime.errors import BundleError, ConfigError, DeviceError, TrtpackError
 from trtpack_runtime.finish import Stores
+from trtpack_runtime.spelling import nearest
 from trtpack_runtime.tactics import TacticKey, Tactics, check_same_key, merged
 
 from .cache_files import EngineFile, tactics_in, tactics_of_bundle
@@ -47,8 +47,8 @@ def lookup(stores: Stores, key: str) -> Item:
         shown = ", ".join(key_of(item)[: max(_SHORT, len(key) + 1)] for item in found[:3])
         raise ConfigError(f"several keys begin with {key}: {shown}", hint="give more of the key")
     short = {key_of(item)[: max(len(key), _SHORT)]: item for item in items}
-    near = difflib.get_close_matches(key.lower(), short, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0][:_SHORT]}? " if near else ""
+    near = nearest(key.lower(), short)
+    hint = f"did you mean {near[:_SHORT]}? " if near else ""
     raise ConfigError(
         f"nothing is cached under {key}", hint=f"{hint}see all keys with: trtpack cache ls"
     )

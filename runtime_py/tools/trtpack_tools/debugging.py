@@ -104,6 +104,8 @@ def check_builds_here(bundle: Bundle, found: FoundSegment, facts: Mapping[str, A
     """DeviceError where this machine cannot build and run engines like the segment's."""
     target = bundle.manifest.variants[found.variant].target
     reason = BUILDERS[found.kind].cannot_run(Site(facts, target))
+    if reason is None and not torch.cuda.is_available():
+        reason = f"PyTorch {torch.__version__} cannot use the GPU of this machine"
     if reason is not None:
         raise DeviceError(
             f"cannot build an engine of {found} here to look into: {reason}",

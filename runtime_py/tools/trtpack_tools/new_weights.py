@@ -6,6 +6,7 @@ The weight store keeps its names.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +67,14 @@ def read_state(bundle: Bundle, path: Path, *, cast: bool = False) -> dict[str, t
 
     Raises:
         WeightsMismatchError: a tensor is missing, unexpected, or of another type or shape.
+        ConfigError: it is what ``torch.save`` writes, or another archive.
         BundleError: a damaged file, or a bundle that lacks a tensor it names.
     """
+    if zipfile.is_zipfile(path):
+        raise ConfigError(
+            f"{path} is an archive, such as torch.save writes; new weights are a safetensors file",
+            hint="write it with safetensors.torch.save_file(model.state_dict(), FILE)",
+        )
     given = open_safetensors(path)
     weights, stored = bundle.manifest.weights, bundle.weights
     wanted = {**weights.parameters, **weights.buffers}

@@ -3,10 +3,11 @@
 
 Triton runs a plan as it is, so a variant fits where it is one TensorRT engine and nothing else.
 
-``max_batch_size`` is how many requests Triton may join along the first dimension. It is the
-smallest of the profiles' largest batches where every input and output begins with the same open
-size and the profiles begin at 1; Triton then wants the shapes without that dimension. Else it is 0:
-shapes are given whole, with -1 for a size that varies, and requests are never joined.
+``max_batch_size`` is how many requests Triton may join along the first dimension: the largest batch
+of a profile, where every input and output begins with the same open size and that profile begins at
+1. Triton then wants the shapes without that dimension, and every profile it is given must take that
+batch, so narrower ones are left out. Else it is 0: shapes are given whole, with -1 for a size that
+varies, and requests are never joined.
 
 Source: Triton's ``model_config.proto`` and "Model Configuration".
 """
@@ -68,7 +69,7 @@ def config(name: str, network: Network, record: Mapping[str, Any]) -> str:
     """
     inputs = list(network.inputs)
     outputs = [network.tensor(output) for output in network.outputs]
-    batch = max_batch_size(network)
+    batch, profiles = batching(network)
     narrow = _release(record) < 10
     version = record.get("tensorrt", "unknown")
     lines = [f"# TensorRT {version}, {record.get('device', 'unknown GPU')}"]
@@ -82,30 +83,38 @@ def config(name: str, network: Network, record: Mapping[str, Any]) -> str:
         *_block("output", outputs, batch > 0, narrow),
     ]
     if len(network.profiles) > 1:
-        numbers = ", ".join(f'"{i}"' for i in range(len(network.profiles)))
+        numbers = ", ".join(f'"{i}"' for i in profiles)
         lines.append(f"instance_group [ {{ kind: KIND_GPU, profile: [ {numbers} ] }} ]")
     return "\n".join(lines) + "\n"
 
 
-def max_batch_size(network: Network) -> int:
-    """How many requests Triton may join; 0 where shapes are to be given whole."""
+def batching(network: Network) -> tuple[int, tuple[int, ...]]:
+    """How many requests Triton may join, 0 where shapes are to be given whole; and the numbers of
+    the profiles that take so many, all of them where it is 0."""
+    everyone = tuple(range(len(network.profiles)))
+    if not _is_batched(network):
+        return 0, everyone
+    largest: dict[int, int] = {}
+    for number, profile in enumerate(network.profiles):
+        ranges = [profile.shapes[tensor.name] for tensor in network.inputs]
+        if all(smallest[0] == 1 for smallest, _, _ in ranges):
+            largest[number] = min(most[0] for _, _, most in ranges)
+    batch = max(largest.values(), default=0)
+    return batch, tuple(n for n, most in largest.items() if most == batch) or everyone
+
+
+def _is_batched(network: Network) -> bool:
+    """Whether every input and output begins with one and the same open size."""
     tensors = [*network.inputs, *(network.tensor(output) for output in network.outputs)]
     if not network.inputs or not network.profiles or not all(t.shape for t in tensors):
-        return 0
+        return False
     batch: Dim = dim(network.inputs[0].name, 0)
     first = {network.inputs[0].name: batch}
     for tensor in tensors:
         own = first.get(tensor.name, tensor.shape[0])
         if isinstance(tensor.shape[0], int) or own != batch:
-            return 0
-    ranges = [
-        shapes[tensor.name]
-        for shapes in (profile.shapes for profile in network.profiles)
-        for tensor in network.inputs
-    ]
-    if any(smallest[0] != 1 for smallest, _, _ in ranges):
-        return 0
-    return min(largest[0] for _, _, largest in ranges)
+            return False
+    return True
 
 
 def _the_engine(bundle: Bundle, variant: str) -> FoundSegment:

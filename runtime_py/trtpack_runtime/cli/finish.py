@@ -37,7 +37,7 @@ Examples:
     required=True,
     help="Write the finished bundle here; it may be BUNDLE itself.",
 )
-@click.option("--target", metavar="NAME", help="Finish only this variant.")
+@click.option("-t", "--target", metavar="NAME", help="Finish only this variant.")
 @click.option("--rebuild", is_flag=True, help="Build engines anew that are there already.")
 @gpu_option()
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from click.shell_completion import CompletionItem
 
 from .. import __version__
 from ..errors import ConfigError, InternalError
+from ..spelling import nearest
 from .sections import HELP_OPTIONS
 
 ENTRY_POINTS = "trtpack.commands"
@@ -143,12 +143,12 @@ class LazyGroup(click.Group):
         """As click does, but an unknown verb suggests the nearest."""
         name = args[0]
         if name not in self.verbs and not name.startswith("-"):
-            near = difflib.get_close_matches(name, self.verbs, n=1, cutoff=0.5)
+            near = nearest(name, self.verbs)
             hint = "see all with: trtpack --help"
             if name in ELSEWHERE:
                 hint = f"install it: pip install {ELSEWHERE[name].distribution}"
             elif near:
-                hint = f"did you mean {near[0]}? {hint}"
+                hint = f"did you mean {near}? {hint}"
             raise ConfigError(f"unknown command {name!r}", hint=hint)
         return super().resolve_command(ctx, args)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import click
 
-target_flag = click.option("--target", metavar="NAME", help="Take this variant, not the best one.")
+target_flag = click.option(
+    "-t", "--target", metavar="NAME", help="Take this variant, not the best one."
+)
 device_flag = click.option("--device", metavar="DEVICE", help="Run there: cpu, cuda, cuda:1.")
 trust_flag = click.option(
     "--trust", is_flag=True, help="Load machine code that another machine built."

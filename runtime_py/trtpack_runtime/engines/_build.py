@@ -22,7 +22,7 @@ from ._emit import Emitted, Weights, emit
 from ._estimate import available_bytes, check_memory
 from ._options import BuildOptions as BuildOptions
 from ._release import is_rtx
-from ._timing import entries_of, tactics_of, use_tactics
+from ._timing import entries_of, is_locked, tactics_of, use_tactics
 
 PLAN, TACTICS_IN, TACTICS_OUT = "plan", "tactics.in", "tactics.out"
 """A build job's files beside ``network.json``: the plan, the timing cache before and after."""
@@ -31,6 +31,7 @@ OnProgress = Callable[[Mapping[str, Any]], bool]
 """Told ``{"phase", "step", "steps"}``; answers whether the build goes on."""
 
 _HINT = "see the last lines of TensorRT above, or keep the operator in PyTorch with --torch-op"
+_LOCKED_HINT = "build once without --locked: TensorRT then measures the tactics that are missing"
 _LOOKED_AT, _SHOWN = 20, 3
 _AT = r"(?<![\w/])(?<!(?<!\.)\.){}(?![\w/]|\.\w)"
 """A layer's whole name; TensorRT writes the ends of a range of layers as ``first...last``."""
@@ -122,7 +123,7 @@ def write_plan(network: Network, emitted: Emitted, config: Any, file: BinaryIO) 
     if writer.error is not None:
         raise writer.error
     if not built:
-        raise _no_engine(network, emitted)
+        raise _no_engine(network, emitted, config)
     return int(writer.size)
 
 
@@ -177,11 +178,11 @@ def prepare(
 def _plan_of(network: Network, emitted: Emitted, config: Any) -> Any:
     plan = emitted.builder.build_serialized_network(emitted.definition, config)
     if plan is None:
-        raise _no_engine(network, emitted)
+        raise _no_engine(network, emitted, config)
     return plan
 
 
-def _no_engine(network: Network, emitted: Emitted) -> EngineBuildError | DeviceError:
+def _no_engine(network: Network, emitted: Emitted, config: Any) -> EngineBuildError | DeviceError:
     said = emitted.errors[-3:] or emitted.log.tail(3) or ["it gave no reason"]
     # without a GPU, TensorRT-RTX builds and complains about CUDA all the same
     machine = None if is_rtx(emitted.trt) else device_error(emitted.errors[-3:])
@@ -189,7 +190,8 @@ def _no_engine(network: Network, emitted: Emitted) -> EngineBuildError | DeviceE
         return machine
     layers = layers_named(network, emitted.errors[-_LOOKED_AT:])
     text = "TensorRT built no engine" + _places(network, layers) + ": " + "; ".join(said)
-    return EngineBuildError(text, hint=_HINT, layers=layers)
+    hint = _LOCKED_HINT if is_locked(emitted.trt, config) else _HINT
+    return EngineBuildError(text, hint=hint, layers=layers)
 
 
 def layers_named(network: Network, texts: Sequence[str]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ _TEXTS = {
     "CUDA driver version is insufficient": 35,
     "no CUDA-capable device": 100,
     "out of memory": OUT_OF_MEMORY,
+    "OutOfMemory": OUT_OF_MEMORY,
     "unknown error": 999,
 }
 _PROBLEMS = {

@@ -7,7 +7,7 @@ import re
 from collections import deque
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, TextIO
 
 AUTOTUNED = re.compile(r"Autotuning op (.+?) ?\(key: (0x[0-9a-f]+)\)")
 """How TensorRT names an operator whose tactics it measures and its key in an editable timing cache
@@ -31,6 +31,7 @@ class Log:
 
     ``logger`` is the ``ILogger`` to give to TensorRT, ``verbose`` whether it keeps VERBOSE lines.
     ``measured`` are the operators whose tactics were measured, by their key in the timing cache.
+    ``errors_to`` is a file that gets each error at once: what a crash leaves.
     """
 
     logger: Any = None
@@ -38,6 +39,7 @@ class Log:
     messages: deque[Message] = field(default_factory=lambda: deque(maxlen=_KEPT))
     errors: list[str] = field(default_factory=list)
     measured: dict[str, str] = field(default_factory=dict)
+    errors_to: TextIO | None = None
 
     def take(self, severity: str, text: str) -> None:
         """Keeps one message."""
@@ -48,6 +50,8 @@ class Log:
         self.messages.append(Message(severity, text))
         if severity in ERRORS:
             self.errors.append(text)
+            if self.errors_to is not None:
+                print(text, file=self.errors_to, flush=True)
 
     def tail(self, count: int = 10) -> list[str]:
         """The last lines, warnings and errors before anything else."""

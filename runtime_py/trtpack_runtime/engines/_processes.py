@@ -118,7 +118,7 @@ def _places(gpu: int) -> dict[str, str]:
 
 def last_words(lines: Sequence[str], most: int) -> list[str]:
     """What a child printed last; of one that crashed, what it was at, and what came before."""
-    told = [line.rstrip() for line in lines if line.strip()]
+    told = [line.rstrip() for line in lines if line.strip(" ^~")]
     crashed = [i for i, line in enumerate(told) if line.startswith("Fatal Python error")]
     return told[max(0, crashed[0] - 2) :][:most] if crashed else told[-most:]
 

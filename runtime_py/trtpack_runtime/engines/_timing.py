@@ -80,6 +80,13 @@ def take_cache(
     return cache, problem, said
 
 
+def is_locked(trt: Any, config: Any) -> bool:
+    """Whether a build fails where a tactic is missing from its cache (TensorRT has that from 10.0
+    on)."""
+    flag = getattr(trt.BuilderFlag, "ERROR_ON_TIMING_CACHE_MISS", None)
+    return flag is not None and bool(config.get_flag(flag))
+
+
 def tactics_of(trt: Any, config: Any) -> bytes | None:
     """The cache as it is after the build; None where this TensorRT has none."""
     if is_rtx(trt):

@@ -85,7 +85,9 @@ def test_a_device_proves_a_locked_build(
     stores, bundle = Stores(), open_bundle(path)
     shop = Workshop(here, tmp_path, stores)
     if now == "0x1":
-        assert not finish_segment(bundle, "h200", "forward_0", shop).cached
+        made = finish_segment(bundle, "h200", "forward_0", shop)
+        assert not made.cached
+        assert made.told.endswith(" s, tactics as locked (1 of 1)")
         assert stores.tactics.read(key) is not None
     else:
         with pytest.raises(EngineBuildError, match="1 of 1 locked tactics changed, first a: 0x1"):
@@ -93,6 +95,33 @@ def test_a_device_proves_a_locked_build(
         assert stores.tactics.read(key) is None
         assert stores.engines.entries() == []
     assert seeds == [b"locked"]
+
+
+def test_an_engine_serves_only_with_the_tactics_that_were_chosen(
+    tmp_path: Path, builds: Builds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = deferred.h200()
+    key, member = TacticKey.of(here), "caches/h200/timing.cache"
+    monkeypatch.setattr(_tactics, "combine", lambda blobs: b"+".join(blobs))
+
+    def built(name: str, blob: bytes, *, chosen: bool = True) -> bool:
+        timing = {"member": member, "key": key.to_json(), **({"chosen": True} if chosen else {})}
+        path = deferred.write(
+            tmp_path / name,
+            variants=("h200",),
+            caches={"timing": timing},
+            extra=(Member(member, blob),),
+        )
+        shop = Workshop(here, tmp_path)
+        return not finish_segment(open_bundle(path), "h200", "forward_0", shop).cached
+
+    assert built("plain.tar", b"measured", chosen=False)
+    assert not built("again.tar", b"others", chosen=False)
+    assert built("first.tar", b"one")
+    assert builds.seeds[-1] == b"one+measuredforward_0"  # of two, TensorRT keeps the first
+    assert not built("first.tar", b"one")
+    assert built("second.tar", b"two")
+    assert not built("plain.tar", b"measured", chosen=False)
 
 
 def test_tactics_of_store_and_bundle_are_combined(

@@ -44,7 +44,7 @@ def debug() -> None:
 
 @debug.command(epilog=EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--target", metavar="NAME", help="The variant whose engine is wrong.")
+@click.option("-t", "--target", metavar="NAME", help="The variant whose engine is wrong.")
 @click.option("--segment", metavar="NAME", help="The segment, where there are several.")
 @click.option(
     "--sample", type=click.IntRange(0), default=0, show_default=True, help="The golden sample."

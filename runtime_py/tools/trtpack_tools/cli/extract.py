@@ -37,7 +37,7 @@ and output begins with the same open size from 1 on; else it is 0.
     type=click.Path(path_type=Path, file_okay=False),
     help="Where to write.  [default: the bundle's name, without .tar]",
 )
-@click.option("--target", metavar="NAME", help="Take this variant's engines only.")
+@click.option("-t", "--target", metavar="NAME", help="Take this variant's engines only.")
 @click.option("--segment", metavar="NAME", help="Take this segment's engine only.")
 @click.option("--networks", is_flag=True, help="Also write the portable networks and the weights.")
 @click.option("--triton", is_flag=True, help="Write a model repository for Triton.")

@@ -45,7 +45,7 @@ _SHOWN_OPERATORS = 12
 @click.option(
     "--detailed", is_flag=True, help="Build the engine again with details, to show all of --engine."
 )
-@click.option("--target", metavar="NAME", help="The variant the segment of --engine is of.")
+@click.option("-t", "--target", metavar="NAME", help="The variant the segment of --engine is of.")
 @click.option("--trust", is_flag=True, help="Let code inside the engine run, for --engine.")
 def inspect(
     bundle: Path,

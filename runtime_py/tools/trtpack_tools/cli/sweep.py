@@ -74,7 +74,9 @@ class Sizes(click.ParamType[tuple[int, ...]]):
     help="Sweep this dimension.  [default: the first open one, at the front of an input]",
 )
 @method_flag
-@click.option("--target", metavar="NAME", help="Take this variant, or build the MODEL for it.")
+@click.option(
+    "-t", "--target", metavar="NAME", help="Take this variant, or build the MODEL for it."
+)
 @device_flag
 @click.option(
     "--input",
