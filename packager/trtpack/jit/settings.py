@@ -37,17 +37,20 @@ _INSTEAD = {
 _CALIBRATED = ("int8", "fp8", "auto")
 
 
-def options_of(given: Mapping[str, Any] | None) -> Options:
-    """The options of a dictionary as ``api.settings.settled`` takes it; ``"target"`` does for
-    ``"targets"``, and this machine is the target where none is given.
+def options_of(given: Options | Mapping[str, Any] | None) -> Options:
+    """The options of a dictionary as ``api.settings.settled`` takes it, where ``"target"`` does for
+    ``"targets"``, or ``Options`` as they are; this machine is the target where none is given.
 
     Raises:
         ConfigError: an unknown key, with the nearest; a wrong value; two that contradict each
             other; or one that only a bundle has.
     """
-    said = dict(given or {})
-    target = said.pop("target", None)
-    made = settled(said, target=target, otherwise=AUTO)
+    if isinstance(given, Options):
+        made = settled(given, otherwise=AUTO)
+    else:
+        said = dict(given or {})
+        target = said.pop("target", None)
+        made = settled(said, target=target, otherwise=AUTO)
     usual = Options(targets=made.targets)
     for field in fields(Options):
         if field.name not in OFFERED and getattr(made, field.name) != getattr(usual, field.name):

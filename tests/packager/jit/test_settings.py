@@ -29,6 +29,7 @@ def test_settings_are_read_as_a_build_reads_them() -> None:
         3,
     )
     assert options_of({"target": "cpu", "torch_executed_ops": ["aten.add"]}).torch_ops
+    assert options_of(Options(min_block_size=3)) == options_of({"min_block_size": 3})
 
 
 @pytest.mark.parametrize(
