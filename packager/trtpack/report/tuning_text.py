@@ -28,7 +28,6 @@ def tuning_part(report: BuildReport, table: Table, wrapped: Wrapped) -> list[str
 def _row(trial: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[str, ...]:
     from .text import size_text
 
-    flags = " ".join(f"{name}={value}" for name, value in trial["settings"].items())
     again = f" (built again, {trial['rebuild']})" if trial["rebuild"] else ""
     why = f": {trial['why']}" if trial["why"] else ""
     share, latency, memory = trial["of_usual"], trial["latency_ms"], trial["memory_bytes"]
@@ -39,7 +38,7 @@ def _row(trial: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[str, ...]:
         "-" if memory is None else size_text(memory),
         "-" if trial["engine_bytes"] is None else size_text(trial["engine_bytes"]),
         trial["state"],
-        f"{flags or 'as they are'}{again}{why}",
+        f"{trial['flags'] or 'as they are'}{again}{why}",
     )
 
 

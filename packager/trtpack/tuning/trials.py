@@ -9,6 +9,7 @@ from typing import Any
 
 from ..options import OptimizeName
 from .comparing import Interval
+from .space import flags
 
 USUAL, BEST, FAILED = "usual", "best", "failed"
 """States: the settings as they were given; better than the best before; could not be built, or
@@ -55,7 +56,7 @@ class Trial:
         for name in ("of_usual", "of_best"):
             if plain[name] is not None:
                 plain[name] = plain[name].to_json()
-        return {**plain, "settings": dict(self.settings)}
+        return {**plain, "settings": dict(self.settings), "flags": flags(self.settings)}
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> Trial:
@@ -64,7 +65,7 @@ class Trial:
         Raises:
             TypeError, KeyError: another release wrote it.
         """
-        made = cls(**line)
+        made = cls(**{name: value for name, value in line.items() if name != "flags"})
         return replace(
             made, of_usual=_interval(line["of_usual"]), of_best=_interval(line["of_best"])
         )

@@ -205,6 +205,43 @@ def test_engines_of_measured_tactics_are_built_again(tmp_path: Path) -> None:
     assert made.shipped.bundle.read_text() == "4 100"
 
 
+class Clock:
+    """Passes as builds and candidates take their time."""
+
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+def test_a_budget_is_kept_by_what_is_built_again_too(tmp_path: Path) -> None:
+    """A build takes 20 s: of two minutes, those for building the best twice again are kept."""
+    clock = Clock()
+
+    class Slow(Builds):
+        def __call__(self, settings: Mapping[str, Any], rebuild: int) -> Built:
+            clock.s += 20
+            return replace(super().__call__(settings, rebuild), report=report("tensorrt"))
+
+    builds = Slow(tmp_path, freezing_helps)
+    options = replace(OPTIONS, trials=None, budget_minutes=2)
+    usual = builds({}, 0)
+    with open_log(tmp_path / "trials.jsonl", {"model": "m"}) as log:
+        made = Search(builds, SPACE, options, "cpu", log, lambda text: None, spent_s=20, now=clock)
+        told = made.run(replace(usual, seconds=20))
+    assert [(t["flags"], t["rebuild"]) for t in told["trials"]] == [
+        ("", 0),
+        ("--freezing", 0),
+        ("--max-autotune", 0),
+        ("--threads 1", 0),
+        ("--freezing", 1),
+        ("--freezing", 2),
+    ]
+    assert told["ended"] == "2 minutes, as was asked"
+    assert clock.s <= 120
+
+
 def test_an_engine_that_is_there_already_is_not_measured_again(tmp_path: Path) -> None:
     class Same(Builds):
         def __call__(self, settings: Mapping[str, Any], rebuild: int) -> Built:

@@ -90,7 +90,7 @@ def test_a_killed_tuning_goes_on_where_it_was(tmp_path: Path) -> None:
     third = trtpack(tmp_path, *flags, "--seed", "1")
     told, _ = third.communicate(timeout=LONGEST_S)
     assert third.returncode == 2
-    assert "tells of trials with another settings" in told
+    assert "tells of trials that differ in settings" in told
     assert lines(log)[: len(before)] == before
 
 
