@@ -65,10 +65,15 @@ def _is_slower(found: Mapping[str, Any]) -> bool:
 
 
 def _share(found: Mapping[str, Any]) -> str:
-    final = found["final"]
-    if final is None:
-        return "1 (nothing beat it)"
-    of = final["of_usual"]
+    if found["shipped"]:
+        return _interval(found["final"]["of_usual"])
+    if found["final"] is not None:
+        return f"1 (what had won took {_interval(found['final']['of_usual'])})"
+    nearest = found.get("nearest")
+    return f"1 (the nearest {_interval(nearest)})" if nearest else "1 (nothing beat it)"
+
+
+def _interval(of: Mapping[str, float]) -> str:
     return f"{of['middle']:.3f} ({of['low']:.3f} to {of['high']:.3f})"
 
 
