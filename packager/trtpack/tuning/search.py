@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +30,8 @@ PATIENCE = 10
 REBUILDS = 2
 """How often the best is built again where a build measures and so depends on chance."""
 FINAL_LOOKS = (16, 32)
+_OF_ENGINES = ("of_usual", "latency_of_usual", "per_second_of_usual", "memory_bytes")
+"""What trials of the same engines have alike."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ class Search:
             )
             if (same := self._same(built)) is not None:
                 self._drop(built)
-                figures = {n: getattr(same, n) for n in ("of_usual", "memory_bytes")}
+                figures = {n: getattr(same, n) for n in _OF_ENGINES}
                 figures["engine_bytes"] = built.engine_bytes
                 why = f"its engines are those of trial {same.number}"
                 self._note(replace(trial, state="same", why=why, **figures))
@@ -210,7 +212,15 @@ class Search:
             self.options.optimize,
             WORTH,
         )
-        trial = replace(trial, state=state, of_usual=of_usual, of_best=of_best, rounds=rounds)
+        trial = replace(
+            trial,
+            state=state,
+            of_usual=of_usual,
+            of_best=of_best,
+            rounds=rounds,
+            latency_of_usual=_share(candidate.ms, self.usual.ms),
+            per_second_of_usual=_share(candidate.per_second, self.usual.per_second),
+        )
         trial = self._figures(trial, built, candidate, begin)
         if not better:
             candidate.close()
@@ -298,3 +308,10 @@ class Search:
 
     def _drop(self, built: Built) -> None:
         built.bundle.unlink(missing_ok=True)
+
+
+def _share(values: Sequence[float], usual: Sequence[float]) -> float:
+    """The median of a new candidate's figures to the usual one's of the same rounds, which are its
+    last ones."""
+    own = usual[len(usual) - len(values) :]
+    return median(mine / its for mine, its in zip(values, own, strict=True))

@@ -23,8 +23,10 @@ class Trial:
 
     ``of_usual`` and ``of_best`` are its time as a share of that of the usual settings, and of the
     best before it. ``latency_ms`` and ``per_second`` were taken at another time than those of other
-    trials, so it is by the shares that trials are compared. ``content`` is a digest of its programs
-    and engines. ``rebuild`` counts how often these settings were built before.
+    trials, so it is by the shares that trials are compared; ``latency_of_usual`` and
+    ``per_second_of_usual`` are shares too, whichever of them ``of_usual`` is. ``content`` is a
+    digest of its programs and engines. ``rebuild`` counts how often these settings were built
+    before.
     """
 
     number: int
@@ -36,6 +38,8 @@ class Trial:
     rounds: int = 0
     latency_ms: float | None = None
     per_second: float | None = None
+    latency_of_usual: float | None = None
+    per_second_of_usual: float | None = None
     memory_bytes: int | None = None
     engine_bytes: int | None = None
     content: str | None = None
@@ -77,7 +81,7 @@ def _interval(found: Mapping[str, float] | None) -> Interval | None:
 
 def pareto(trials: Sequence[Trial]) -> tuple[int, ...]:
     """The numbers of those trials that no other is as good as in everything and better in one:
-    time, memory and size of the engines."""
+    latency, throughput, memory and size of the engines."""
     measured = {t.number: _figures(t) for t in trials if t.time is not None}
     return tuple(
         number
@@ -90,7 +94,15 @@ def pareto(trials: Sequence[Trial]) -> tuple[int, ...]:
 
 
 def _figures(trial: Trial) -> tuple[float, ...]:
-    return (trial.time or 0.0, trial.memory_bytes or 0, trial.engine_bytes or 0)
+    time = trial.time or 0.0
+    latency = time if trial.latency_of_usual is None else trial.latency_of_usual
+    rate = trial.per_second_of_usual
+    return (
+        latency,
+        time if rate is None else 1 / rate,
+        trial.memory_bytes or 0,
+        trial.engine_bytes or 0,
+    )
 
 
 def is_better(
