@@ -40,7 +40,8 @@ def test_the_share_is_that_of_what_is_shipped_and_has_an_interval() -> None:
             found(0, None, nearest=slow),
             "1 (the nearest 1.000 (0.970 to 1.030)), the usual settings",
         ),
-        "alone": (found(0, None), "1 (nothing beat it), the usual settings"),
+        "all alike": (found(0, None), "1 (nothing beat it), the usual settings"),
+        "alone": (found(0, None, states=["usual"]), "(nothing else was tried), the usual settings"),
     }
     for result, text in told.values():
         assert page.line("m", result).endswith(text)
@@ -49,6 +50,7 @@ def test_the_share_is_that_of_what_is_shipped_and_has_an_interval() -> None:
 def test_a_model_that_got_slower_is_told() -> None:
     slower = {"low": 1.1, "middle": 1.2, "high": 1.3}
     results = {"a": found(1, SHARE), "b": found(1, slower), "c": {"failed": "no memory"}}
+    results["d"] = found(0, None, states=["usual"])
     models, never, faster = page.demands(results)
     assert not models[2]
     assert never == ("what is shipped never slower than the usual", "1 slower: b", False)
