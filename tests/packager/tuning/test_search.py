@@ -16,9 +16,11 @@ from trtpack.options import Options
 from trtpack.report import BuildReport, EngineReport, TargetReport
 from trtpack.trial_log import open_log
 from trtpack.tuning import search as searching
+from trtpack.tuning.comparing import Interval
 from trtpack.tuning.measuring import HERE, Where
 from trtpack.tuning.search import Built, Search
 from trtpack.tuning.space import Setting
+from trtpack.tuning.trials import Trial, pareto
 
 SPACE = (
     Setting("freezing", False, (True,)),
@@ -107,6 +109,9 @@ def test_the_fastest_is_shipped_and_every_trial_told(tmp_path: Path) -> None:
     assert states["{'freezing': True}"] == "best"
     assert states["{'threads': 1}"] == "slower"
     assert told["ended"] == "8 trials, as was asked"
+    best = told["trials"][1]
+    assert best["latency_of_usual"] == pytest.approx(0.5, rel=0.1)
+    assert best["per_second_of_usual"] == pytest.approx(2, rel=0.1)
 
 
 def test_where_nothing_is_faster_the_settings_stay(tmp_path: Path) -> None:
@@ -166,6 +171,16 @@ def test_a_tuning_that_was_ended_goes_on(tmp_path: Path) -> None:
     assert again.made[:2] == [({}, 0), ({"freezing": True}, 0)]
     assert len(again.made) == 2 + 5
     assert told["flags"] == "--freezing"
+
+
+def test_the_best_are_told_by_throughput_too() -> None:
+    share = Interval(1.0, 1.0, 1.0)
+    usual = Trial(0, {}, "usual", memory_bytes=5, engine_bytes=5)
+    one = replace(usual, number=1, state="alike", of_usual=share, latency_of_usual=1.0)
+    more = replace(one, per_second_of_usual=1.5, memory_bytes=6)
+    assert pareto([usual, more]) == (0, 1)
+    assert pareto([usual, replace(more, per_second_of_usual=0.9)]) == (0,)
+    assert pareto([usual, replace(more, memory_bytes=5)]) == (1,)
 
 
 def test_memory_may_be_what_counts(tmp_path: Path) -> None:
