@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.partition_gain import page
-from tests.partition_gain.trial import ratio, trial, trial_on
+from tests.partition_gain.trial import described, drawn, prepared, ratio, trial
+from trtpack.options import Options
+from trtpack.planning import plan
+from trtpack.target import find_target
 
 PAGE = Path(__file__).parents[1] / "docs/benchmarks/partition.md"
 
@@ -48,24 +51,25 @@ def test_the_page_is_of_its_figures() -> None:
 
 
 @pytest.mark.slow
-def test_a_model_is_compiled_timed_and_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    result = trial("lennard_jones", 0, 0.2)
-    assert result["error"] < page.MAX_ERROR
-    assert len(result["forced"]) == 3
-    assert result["ms"]["by cost"] > 0
-    assert result["segments"]["all PyTorch"].startswith("p")
-
-
-@pytest.mark.slow
-def test_engines_are_built_as_a_build_builds_them(
+def test_a_model_is_built_as_a_build_builds_it_timed_and_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
-    result = trial_on("cpu", "lennard_jones", 0, 0.2, engine="inductor")
+    result = trial("lennard_jones", 0, 0.2)
     assert result["error"] < page.MAX_ERROR
-    assert result["segments"]["all PyTorch"].startswith("p")
+    assert len(result["forced"]) == 3
     assert min(result["ms"].values()) > 0
+    assert result["segments"] == {
+        "by cost": "E4 p3 E13",
+        "maximal": "p7 E13",
+        "all PyTorch": "p20",
+    }
+
+
+def test_what_pytorch_runs_beside_tensorrt_is_no_engine() -> None:
+    _, lowered = prepared("lennard_jones")
+    failed = dict.fromkeys(drawn(lowered.captured, 0), "forced")
+    made = plan(lowered, find_target("orin"), Options(("orin",)), failed=failed, min_block_size=1)
+    assert described(made).split().count("p3") == 1
+    assert described(made).startswith("E")

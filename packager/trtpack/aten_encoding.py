@@ -18,6 +18,7 @@ from trtpack_runtime.dims import Dim
 from trtpack_runtime.dtypes import by_torch
 from trtpack_runtime.errors import CompileError
 
+from .node_places import where
 from .schemas import every_node, lacking
 
 __all__ = ["DimOf", "encode", "literal", "needs_newer_torch", "operators"]
@@ -173,6 +174,8 @@ class _Encoder:
             return self._dim(known)
         if isinstance(value, tuple | list):
             return {"list": [self._value(item, user) for item in value]}
+        if isinstance(value, torch.SymFloat | torch.SymBool):
+            raise self._number(user)
         encoded = literal(value)
         if encoded is UNKNOWN:
             raise self._refused(user, f"argument {value!r} of type {type(value).__name__}")
@@ -203,11 +206,17 @@ class _Encoder:
             candidate = f"{name}_{n}"
         return candidate
 
-    def _refused(self, node: fx.Node, reason: str) -> CompileError:
-        return CompileError(
-            f"cannot store {node.format_node() or node.name}: {reason}",
-            hint="rewrite this part of the model with ordinary tensor operators",
-        )
+    def _number(self, node: fx.Node) -> CompileError:
+        reason = "it computes with a number that only the data tells"
+        return self._refused(node, reason, "keep it a tensor, without .item() or float()")
+
+    def _refused(
+        self,
+        node: fx.Node,
+        reason: str,
+        hint: str = "rewrite this part of the model with ordinary tensor operators",
+    ) -> CompileError:
+        return CompileError(f"cannot store {node.target} at {where(node)}: {reason}", hint=hint)
 
 
 class _Carriers(dict[str, str]):

@@ -203,15 +203,17 @@ def _jobs(item: Planned, assembly: Assembly) -> Iterator[Job]:
     store, ranges = assembly.stored.store, item.lowered.captured.ranges
     for segment in assembled.program.segments:
         network = assembled.networks.get(segment.name)
-        inputs, profile = signature(planned[segment.name].graph_module, ranges)
+        compiled = _is_compiled(planned[segment.name], item.target)
+        inputs, profile = None, None  # what runs operator by operator may take any sizes
+        if compiled or network is not None:
+            inputs, profile = signature(planned[segment.name].graph_module, ranges)
         names = (
             [c.data for c in network.constants.values()]
             if network is not None
             else constants_of(segment.graph)
         )
         digests = {name: store.digest(name) for name in names}
-        compiled = _is_compiled(planned[segment.name], item.target)
-        yield Job(segment, inputs, profile, network, digests, compiled)
+        yield Job(segment, inputs or (), profile, network, digests, compiled)
 
 
 def _is_compiled(segment: PlannedSegment, target: Target) -> bool:

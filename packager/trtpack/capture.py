@@ -18,6 +18,7 @@ from .errors import CaptureError
 from .options import SizeRange
 from .quantization.fake_quantizers import fixed_fake_quantizers
 from .quantization.weight_tensors import stored_weights
+from .quiet_export import quiet_export
 from .recurrent_shapes import recurrent_shapes
 from .strided_views import as_strided, as_strided_scatter
 from .user_code import user_frame
@@ -140,6 +141,7 @@ def _captures(module: torch.nn.Module | torch.export.ExportedProgram) -> Iterato
             batched_suppression(),
             fixed_fake_quantizers(module),
             stored_weights(),
+            quiet_export(),
         ):
             yield
     except CaptureError:

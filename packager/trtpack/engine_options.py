@@ -175,6 +175,8 @@ def _problems(options: Options, target: Target, alone: bool) -> Iterator[tuple[s
     rtx = kind_for(options, target) == "tensorrt-rtx"
     if rtx and target.rtx_capability is None:
         yield "--engine tensorrt-rtx", _rtx_problem(target), "choose a target that it serves"
+    if options.engine == "tensorrt" and target.engine_kind not in TENSORRT_KINDS:
+        yield "--engine tensorrt", "it has no TensorRT", "choose a target that has it"
     version = ".".join(map(str, target.tensorrt or ()))
     has = f"{target.stack or target.name} has {version}" if version else "its own is not known"
 

@@ -201,12 +201,12 @@ def cannot_build_here(
     if target.unsupported:
         return target.unsupported
     if kind in builders.BUILDERS:
-        why = builders.BUILDERS[kind].cannot_build(Site(facts, target.describe()))
+        why = lacking_here(kind, target, facts)
         return why and (
             f"not built on this host, {why}; left to the device, which builds it at its first run"
         )
     if by_device:
-        why = cannot_compile(Site(facts, target.describe()))
+        why = lacking_here(kind, target, facts)
         return why and (
             f"not compiled on this host, {why}; left to the device, which compiles it at its "
             "first run"
@@ -223,10 +223,21 @@ def cannot_build_here(
 def cannot_measure_here(kind: str, target: Target, facts: Mapping[str, Any]) -> str | None:
     """Why engines of a target cannot be built and run here, as a clause, or None: TensorRT-RTX
     builds for GPUs that are not there."""
-    why = cannot_build_here(kind, target, facts)
+    why = lacking_here(kind, target, facts)
     if why is None and target.sm is not None:
         return _not_on_gpu(target, facts)
     return why
+
+
+def lacking_here(kind: str, target: Target, facts: Mapping[str, Any]) -> str | None:
+    """What this host lacks to build the engine as the target's device would, as a clause, or
+    None."""
+    if target.unsupported:
+        return target.unsupported
+    site = Site(facts, target.describe())
+    if kind in builders.BUILDERS:
+        return builders.BUILDERS[kind].cannot_build(site)
+    return cannot_compile(site)
 
 
 def _not_on_gpu(target: Target, facts: Mapping[str, Any]) -> str | None:

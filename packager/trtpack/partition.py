@@ -209,9 +209,10 @@ class _Division:
         return choose(self.model, self.nodes, self.reads, able, self.wanted & able)
 
     def _cannot(self, groups: Mapping[fx.Node, int]) -> dict[fx.Node, Refusal]:
-        if not self.with_tensorrt:
-            return {}
-        return _cut_off(self.module, groups) or _untold(self.module, groups, self.target)
+        found = _cut_off(self.module, groups)
+        if found or not self.with_tensorrt:
+            return found
+        return _untold(self.module, groups, self.target)
 
     def _unpacked(self, nodes: Iterable[fx.Node]) -> list[fx.Node]:
         return [item for node in nodes for item in self.unpacked.get(node, ())]
@@ -266,8 +267,9 @@ def _groups_of_size(
     """As much as can be on engines, in segments of that many operators; ``refusals`` gains the
     rest."""
     groups = _large_enough(_groups(module, refusals), min_block_size, refusals, wanted)
-    while target.engine_kind != "inductor" and (
-        found := _cut_off(module, groups) or _untold(module, groups, target)
+    with_tensorrt = target.engine_kind != "inductor"
+    while found := (
+        _cut_off(module, groups) or (_untold(module, groups, target) if with_tensorrt else {})
     ):
         refusals |= found
         groups = _large_enough(_groups(module, refusals), min_block_size, refusals, wanted)
@@ -294,7 +296,7 @@ def _groups(module: fx.GraphModule, refusals: Mapping[fx.Node, Refusal]) -> dict
 
 
 def _cut_off(module: fx.GraphModule, groups: Mapping[fx.Node, int]) -> dict[fx.Node, Refusal]:
-    """Nodes of TensorRT segments that need a size which data outside of their segment tells."""
+    """Nodes on engines that need a size which data outside of their segment tells."""
     told_in: dict[sympy.Symbol, int | None] = {}
     found: dict[fx.Node, Refusal] = {}
     for node in module.graph.nodes:

@@ -73,6 +73,27 @@ def open_log(path: Path, of: Mapping[str, str]) -> Iterator[TrialLog]:
         yield log
 
 
+def check_log(path: Path, of: Mapping[str, str]) -> None:
+    """Refuses a log of something else as far as ``of`` tells, before there is more to tell.
+
+    Raises:
+        ConfigError: it is the log of something else, is no log or is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            line = file.readline()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}", hint="choose another --output"
+        ) from error
+    head = _read(path, line) if line.endswith(b"\n") else []
+    if head:
+        had = head[0].get("of")
+        _check(path, head[0], {**(had if isinstance(had, dict) else {}), **of})
+
+
 def _read(path: Path, content: bytes) -> list[dict[str, Any]]:
     lines = []
     for number, text in enumerate(content.splitlines(), 1):
@@ -93,6 +114,6 @@ def _check(path: Path, head: Mapping[str, Any], of: Mapping[str, str]) -> None:
     other = [name for name in sorted({*of, *had}) if of.get(name) != had.get(name)]
     if other:
         raise ConfigError(
-            f"{path} tells of trials with another {' and '.join(other)}",
+            f"{path} tells of trials that differ in {' and '.join(other)}",
             hint="remove it to begin anew, or choose another --output",
         )

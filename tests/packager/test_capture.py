@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -96,9 +98,24 @@ def test_operators_tensorrt_has_whole_stay_whole() -> None:
     assert operators == ["aten.linear.default", "aten.layer_norm.default", "aten.gelu.default"]
 
 
-def test_the_error_shows_the_users_line() -> None:
-    with pytest.raises(CaptureError) as caught:
+class Telling(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        print("here", file=sys.stderr)
+        return x + 1
+
+
+def test_what_the_model_prints_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    capture(Telling(), (torch.ones(3),))
+    assert "here" in capfd.readouterr().err
+
+
+def test_the_error_shows_the_users_line_and_nothing_is_printed(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(CaptureError) as caught, caplog.at_level("INFO", "trtpack"):
         capture(BranchOnData(), (torch.ones(3),))
+    assert capfd.readouterr() == ("", "")
+    assert "def forward(self" in caplog.text  # torch.export's graph
     assert "test_capture.py" in str(caught.value)
     assert "if x.sum() > 0" in str(caught.value)
     assert "\n" not in str(caught.value)

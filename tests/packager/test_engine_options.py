@@ -53,6 +53,7 @@ def check(target: str, *others: str, **options: Any) -> None:
         ("thor", {"dla_core": 0}, r"it has no DLA, .*work-with-dla\.html, 2026"),
         ("orin", {"engine": "tensorrt-rtx"}, r"not TensorRT-RTX 1\.7 .*\(source: "),
         ("h100", {"engine": "tensorrt-rtx"}, r"it serves SM 7\.5, .* is SM 9\.0 \(source: "),
+        ("cpu", {"engine": "tensorrt"}, "it has no TensorRT"),
         ("orin@jetpack-6.0", {"debug_tensors": ("*",)}, r"10\.0 has it"),
         ("orin@jetpack-6.0", {"locked": True}, r"10\.0 has it"),
         ("rtx-4090", {"locked": True}, "keeps no cache"),

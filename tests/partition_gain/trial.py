@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import random
 import statistics
@@ -20,76 +18,52 @@ import torch
 from tests.zoo import MODELS
 from trtpack.building import assemble_all, bench_for, look_around
 from trtpack.capture import Captured, capture
-from trtpack.convert import signature
+from trtpack.engine_options import TENSORRT_KINDS
 from trtpack.golden import copied
 from trtpack.livening import liven
 from trtpack.lowering import Lowered, lower
-from trtpack.options import EngineKind, Options
-from trtpack.packing import store_parameters, write_weights
-from trtpack.partition import Plan, partition
+from trtpack.options import Options
 from trtpack.partition_measuring import built_plan
-from trtpack.plan_timing import Call, callable_plan, in_turns
-from trtpack.planning import plan as plan_for
-from trtpack.program import Assembled, assemble
+from trtpack.plan_timing import in_turns
+from trtpack.planning import Planned, plan
 from trtpack.report import Progress
-from trtpack.segments import computes
+from trtpack.segments import PlannedSegment, computes
 from trtpack.target import find_target
-from trtpack.weights import WeightStore
-from trtpack_runtime import dims
-from trtpack_runtime.engines import _inductor_build
-from trtpack_runtime.safetensors import open_safetensors
 from trtpack_runtime.smoke import full_float32
 
 FORCED = 3
 LEAST = 5
 """The smallest segment of the plain partition."""
+WAYS = (("by cost", None), ("maximal", LEAST), ("all PyTorch", 10**9))
+"""The ways to divide, with the smallest segment of each."""
 
 Found = dict[str, Any]
 
 
-def trial(name: str, seed: int, seconds: float) -> Found:
-    """What a model's partitions take on this CPU: median milliseconds, ratios with intervals."""
-    torch.set_num_threads(1)
-    args, lowered = prepared(name)
-    captured = lowered.captured
-    forced = drawn(captured, seed)
-    plans = {
-        "by cost": divided(captured, forced, None),
-        "maximal": divided(captured, forced, LEAST),
-        "all PyTorch": divided(captured, forced, 10**9),
-    }
-    distinct = only_once(plans)
-    with tempfile.TemporaryDirectory(prefix="trtpack-gain-") as folder:
-        calls = ready(captured, distinct, args, Path(folder))
-        with torch.no_grad():
-            answers = {way: call() for way, call in calls.items()}
-        found = in_turns(calls, seconds, time.process_time)
-    return told(plans, forced, found, answers)
-
-
-def trial_on(
-    target: str,
-    name: str,
-    seed: int,
-    seconds: float,
-    level: int | None = None,
-    engine: EngineKind | None = None,
+def trial(
+    name: str, seed: int, seconds: float, target: str = "cpu", level: int | None = None
 ) -> Found:
-    """The same on another target that is at hand, with engines as ``trtpack build`` makes them.
+    """What a model's partitions take on this machine, with engines as ``trtpack build`` makes them:
+    median milliseconds, and ratios with intervals.
 
-    ``level`` is TensorRT's optimisation level, ``engine`` another kind than the target's own.
-    Products of float32 are not rounded, in PyTorch as on engines.
+    On a CPU one thread runs engines of AOTInductor, and its own time counts. Elsewhere engines are
+    the target's own, ``level`` is TensorRT's optimisation level, and products of float32 are not
+    rounded, in PyTorch as on engines.
     """
+    on_cpu = target == "cpu"
+    if on_cpu:
+        torch.set_num_threads(1)
+        options = Options((target,), engine="inductor", threads=1)
+    else:
+        options = Options((target,), optimization_level=level)
     args, lowered = prepared(name)
-    chosen = find_target(target, engine)
+    chosen = find_target(target, options.engine)
     forced = drawn(lowered.captured, seed)
-    options = Options((target,), engine=engine, optimization_level=level)
     failed = dict.fromkeys(forced, "forced")
-    planned = {
-        way: plan_for(lowered, chosen, options, failed=failed, min_block_size=least)
-        for way, least in (("by cost", None), ("maximal", LEAST), ("all PyTorch", 10**9))
+    plans = {
+        way: plan(lowered, chosen, options, failed=failed, min_block_size=least)
+        for way, least in WAYS
     }
-    plans = {way: one.plan for way, one in planned.items()}
     inputs = [arg for arg in copied((args, {}))[0] if isinstance(arg, torch.Tensor)]
     with tempfile.TemporaryDirectory(prefix="trtpack-gain-") as folder, full_float32():
         bench = bench_for(name, options, look_around(options, [chosen]), Path(folder))
@@ -97,11 +71,11 @@ def trial_on(
         for number, way in enumerate(only_once(plans)):
             place = Path(folder, str(number))
             place.mkdir()
-            assembly = assemble_all([lowered.captured], [planned[way]], place)
-            calls[way] = built_plan(planned[way], assembly, inputs, bench, Progress())
+            assembly = assemble_all([lowered.captured], [plans[way]], place)
+            calls[way] = built_plan(plans[way], assembly, inputs, bench, Progress())
         with torch.no_grad():
             answers = {way: [value.cpu() for value in call()] for way, call in calls.items()}
-        found = in_turns(calls, seconds)
+        found = in_turns(calls, seconds, time.process_time if on_cpu else time.perf_counter)
     return told(plans, forced, found, answers)
 
 
@@ -114,14 +88,14 @@ def prepared(name: str) -> tuple[tuple[Any, ...], Lowered]:
         return args, lower(capture(model, copied((args, {}))[0]))
 
 
-def only_once(plans: Mapping[str, Plan]) -> dict[str, Plan]:
+def only_once(plans: Mapping[str, Planned]) -> dict[str, Planned]:
     """The plans without those that are the one by cost."""
     own = plans["by cost"]
     return {way: plan for way, plan in plans.items() if plan is own or not alike(plan, own)}
 
 
 def told(
-    plans: Mapping[str, Plan],
+    plans: Mapping[str, Planned],
     forced: Sequence[str],
     found: Mapping[str, Sequence[float]],
     answers: Mapping[str, Sequence[Any]],
@@ -140,17 +114,28 @@ def told(
     }
 
 
-def alike(one: Plan, other: Plan) -> bool:
+def alike(one: Planned, other: Planned) -> bool:
     """Whether two plans run the same operators in the same segments."""
     return segments_of(one) == segments_of(other)
 
 
-def segments_of(plan: Plan) -> list[tuple[bool, list[str]]]:
+def segments_of(one: Planned) -> list[tuple[bool, list[str]]]:
     """Each segment: whether it is an engine, and its nodes."""
     return [
-        (s.compiled, [n.name for n in s.graph_module.graph.nodes if n.op == "call_function"])
-        for s in plan.segments
+        (
+            is_engine(one, segment),
+            [n.name for n in segment.graph_module.graph.nodes if n.op == "call_function"],
+        )
+        for segment in one.plan.segments
     ]
+
+
+def is_engine(one: Planned, segment: PlannedSegment) -> bool:
+    """Whether one of the target's engines runs a segment; beside TensorRT's, what PyTorch runs may
+    be compiled too."""
+    if one.target.engine_kind in TENSORRT_KINDS:
+        return segment.kind == "tensorrt"
+    return segment.compiled
 
 
 def drawn(captured: Captured, seed: int) -> list[str]:
@@ -159,84 +144,18 @@ def drawn(captured: Captured, seed: int) -> list[str]:
     return random.Random(seed).sample(nodes, min(FORCED, len(nodes)))
 
 
-def divided(captured: Captured, forced: Sequence[str], least: int | None) -> Plan:
-    """The partition by cost, or with ``least`` the maximal one."""
-    return partition(
-        captured.graph_module,
-        find_target("cpu"),
-        refused=dict.fromkeys(forced, "forced"),
-        min_block_size=least,
-        divided=True,
-        ranges=captured.ranges,
+def described(one: Planned) -> str:
+    """``E12 p1 E30``: the operators of each segment, on an engine or in PyTorch."""
+    return " ".join(
+        f"{'E' if is_engine(one, segment) else 'p'}{segment.operators.total()}"
+        for segment in one.plan.segments
     )
 
 
-def described(plan: Plan) -> str:
-    """``E12 p1 E30``: the operators of each segment, on an engine or in PyTorch."""
-    return " ".join(f"{'E' if s.compiled else 'p'}{s.operators.total()}" for s in plan.segments)
-
-
-def predicted(plan: Plan) -> float | None:
+def predicted(one: Planned) -> float | None:
     """The milliseconds a plan was chosen by."""
-    return None if plan.prediction is None else plan.prediction.us / 1e3
-
-
-def ready(
-    captured: Captured, plans: Mapping[str, Plan], args: tuple[Any, ...], folder: Path
-) -> dict[str, Call]:
-    """Every plan compiled and loaded; segments that are the same are compiled once."""
-    store = WeightStore()
-    names = store_parameters(captured, store)
-    programs = {way: assemble(captured, plan, {}, store, "forward") for way, plan in plans.items()}
-    written = write_weights(store, names, folder)
-    stored = {n: v.tensor() for n, v in open_safetensors(written.path).items()}
-    inputs = [arg for arg in copied((args, {}))[0] if isinstance(arg, torch.Tensor)]
-    known: dict[str, tuple[str, Path, Mapping[str, Any]]] = {}
-    calls = {}
-    for way, plan in plans.items():
-        built = compiled(captured, plan, programs[way], written.path, folder, known)
-        cpu = torch.device("cpu")
-        calls[way] = callable_plan(captured, programs[way], stored, built, inputs, cpu)
-    return calls
-
-
-def compiled(
-    captured: Captured,
-    plan: Plan,
-    assembled: Assembled,
-    weights: Path,
-    folder: Path,
-    known: dict[str, tuple[str, Path, Mapping[str, Any]]],
-) -> dict[str, tuple[str, Path, Mapping[str, Any]]]:
-    """The engines of a plan, compiled in this process: one after the other they share headers and
-    kernels that are compiled already."""
-    found = {}
-    graphs = {s.name: s for s in plan.segments}
-    for segment in assembled.program.segments:
-        if not graphs[segment.name].compiled:
-            continue
-        inputs, profile = signature(graphs[segment.name].graph_module, captured.ranges)
-        assert profile is None, "sizes are fixed here"
-        key = hashlib.sha256(json.dumps(segment.graph, sort_keys=True).encode()).hexdigest()
-        if key not in known:
-            output = folder / f"{key[:16]}.pt2"
-            request = {
-                "graph": segment.graph,
-                "weights": [str(weights)],
-                "inputs": [
-                    {"name": t.name, "dtype": t.dtype, "shape": [dims.to_json(d) for d in t.shape]}
-                    for t in inputs
-                ],
-                "profile": {},
-                "imports": [],
-                "output": str(output),
-                "device": "cpu",
-                "config": {},
-            }
-            record = _inductor_build._build(request, folder)
-            known[key] = ("inductor", output, record)
-        found[segment.name] = known[key]
-    return found
+    prediction = one.plan.prediction
+    return None if prediction is None else prediction.us / 1e3
 
 
 def ratio(other: Sequence[float], own: Sequence[float]) -> list[float]:

@@ -14,6 +14,8 @@ from torch import nn
 
 from tests.runtime.graphs import dim_of, exported, stored
 from trtpack import aten_encoding
+from trtpack.capture import capture
+from trtpack.lowering import lower
 from trtpack.schemas import lacking
 from trtpack_runtime import aten
 from trtpack_runtime.errors import BundleError, CompileError
@@ -186,6 +188,19 @@ def test_python_calls_are_not_stored() -> None:
     graph_module = torch.fx.symbolic_trace(nn.Sequential(nn.ReLU()))
     with pytest.raises(CompileError, match="call_module node is no operator"):
         aten_encoding.encode(graph_module, ["x"])
+
+
+class Numbered(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * x.sum().item()
+
+
+def test_a_number_of_the_data_is_refused_with_the_line_that_computes_with_it() -> None:
+    told = r"cannot store aten.mul.Tensor at test_aten.py:\d+: it computes with a number that only"
+    lowered = lower(capture(Numbered(), (torch.ones(2),))).captured
+    with pytest.raises(CompileError, match=told) as raised:
+        aten_encoding.encode(lowered.graph_module, ["x"])
+    assert ".item()" in raised.value.hint
 
 
 def test_torch_2_3_has_what_a_cnn_needs() -> None:

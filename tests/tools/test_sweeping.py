@@ -145,6 +145,7 @@ def test_the_command_prints_a_table_and_what_to_build(tmp_path: Path) -> None:
     assert told.code == 0, told.err
     assert "x0:0  p50 ms" in told.out
     assert "<- knee" in told.out
+    assert ("; none larger was measured" in told.out) == ("knee: 4," in told.out)
     assert "--input 'x0=1" in told.out
 
 

@@ -18,9 +18,14 @@ def line(name: str, found: Mapping[str, Any]) -> str:
     return f"{name:24} {found['usual_ms']:9.3f} ms usual, {_share(found)}, {_flags(found)}"
 
 
+def is_tuned(found: Mapping[str, Any]) -> bool:
+    """Whether other settings were tried than the usual ones."""
+    return "failed" not in found and len(found["states"]) > 1
+
+
 def demands(results: Results) -> list[tuple[str, str, bool]]:
     """What is demanded, what was found, whether it holds."""
-    ran = {name: found for name, found in results.items() if "failed" not in found}
+    ran = {name: found for name, found in results.items() if is_tuned(found)}
     slower = [name for name, found in ran.items() if _is_slower(found)]
     named = f": {', '.join(slower)}" if slower else ""
     faster = sum(found["shipped"] > 0 for found in ran.values())
@@ -65,10 +70,17 @@ def _is_slower(found: Mapping[str, Any]) -> bool:
 
 
 def _share(found: Mapping[str, Any]) -> str:
-    final = found["final"]
-    if final is None:
-        return "1 (nothing beat it)"
-    of = final["of_usual"]
+    if found["shipped"]:
+        return _interval(found["final"]["of_usual"])
+    if found["final"] is not None:
+        return f"1 (what had won took {_interval(found['final']['of_usual'])})"
+    if not is_tuned(found):
+        return "1 (nothing else was tried)"
+    nearest = found.get("nearest")
+    return f"1 (the nearest {_interval(nearest)})" if nearest else "1 (nothing beat it)"
+
+
+def _interval(of: Mapping[str, float]) -> str:
     return f"{of['middle']:.3f} ({of['low']:.3f} to {of['high']:.3f})"
 
 

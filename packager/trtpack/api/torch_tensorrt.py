@@ -44,6 +44,8 @@ def translated(name: str, value: Any) -> Fields:
     if name in _NOT_NEEDED:
         warnings.warn(f"{name} is not needed: {_NOT_NEEDED[name]}", SettingWarning, stacklevel=6)
         return {}
+    if name in _SWITCHES and not isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r}, wanted True or False", hint=f"correct {name}")
     try:
         return _SAME[name](value)
     except (TypeError, ValueError) as error:
@@ -157,6 +159,22 @@ _SAME: Mapping[str, Callable[[Any], Fields]] = {
     "make_refittable": lambda value: {"engine_weights": "refittable"} if value else {},
     "immutable_weights": lambda value: {} if value else {"engine_weights": "refittable"},
 }
+
+_SWITCHES = frozenset(
+    {
+        "truncate_double",
+        "truncate_long_and_double",
+        "disable_tf32",
+        "use_explicit_typing",
+        "use_strong_types",
+        "use_fp32_acc",
+        "enable_autocast",
+        "strip_engine_weights",
+        "make_refittable",
+        "immutable_weights",
+    }
+)
+"""Those that are true or false; what they come to would take any value for one of the two."""
 
 _NOT_NEEDED: Mapping[str, str] = {
     "ir": "there is one way, torch.export",

@@ -14,6 +14,7 @@ from typing import Any
 from torch import fx
 
 from trtpack.errors import ConfigError
+from trtpack.options import Options
 from trtpack_runtime.errors import TrtpackError
 from trtpack_runtime.starting import DegradedWarning
 
@@ -41,7 +42,7 @@ def compiled(
     module: fx.GraphModule,
     example_inputs: Sequence[Any],
     *,
-    options: Mapping[str, Any] | None = None,
+    options: Options | Mapping[str, Any] | None = None,
     mode: str | None = None,
 ) -> Callable[..., Any]:
     """Compiles a graph of Dynamo's for this machine; ``options`` are fields of ``trtpack.Options``.

@@ -7,9 +7,12 @@ PyTorch. No engine is built.
 
 from __future__ import annotations
 
+import linecache
+import logging
+import re
 import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +20,7 @@ import torch
 from torch import fx
 
 from trtpack.engine_options import TENSORRT_KINDS, kind_for
+from trtpack.options import Options
 from trtpack.segments import PlannedSegment
 
 from .graphs import Graph, computes, device_of, gives_gradients, line_of, traced
@@ -25,6 +29,13 @@ from .settings import options_of
 
 _SHOWN = 4
 """So many operators of a segment are named."""
+
+_BREAKS = "torch._dynamo.symbolic_convert.__graph_breaks"
+"""Dynamo's log of breaks. It alone tells every one: a graph knows why it ended, but where nothing
+was computed before a break, or a function is left to Python whole, no graph ended."""
+_BREAK = re.compile(r"in user code at (?P<file>.+):(?P<line>\d+)\nGraph Break Reason: (?P<why>.*)")
+_SKIPPED = re.compile(r"frame skipped: (\w+) \((.+) line (\d+)\)")
+_EXPLAINED = re.compile(r"^ *Explanation: (.+?)\.?(?: Message: None)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ class Explanation:
 def explain(
     model: Callable[..., Any],
     *inputs: Any,
-    options: Mapping[str, Any] | None = None,
+    options: Options | Mapping[str, Any] | None = None,
     dynamic: bool | None = None,
     **named_inputs: Any,
 ) -> Explanation:
@@ -94,25 +105,23 @@ def explain(
     runs once, and afterwards Dynamo has forgotten what it compiled before.
 
     Raises:
-        ConfigError: options that are unknown or contradict each other.
+        ConfigError: options that are unknown, contradict each other or that the target cannot have.
     """
     settings = options_of(options)
+    workshop(settings, torch.cuda.is_available(), True)  # what is wrong is told before it runs
     graphs: list[Explained] = []
-    breaks: list[Break] = []
+    breaks: dict[Break, None] = {}
     shops: list[Workshop] = []
 
     def record(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         shops.append(workshop(settings, device_of(example_inputs).type == "cuda", True))
         if computes(module):
             graphs.append(_explained(module, example_inputs, shops[-1]))
-        reason: Any = getattr(module, "compile_subgraph_reason", None)
-        if reason is not None and reason.graph_break:
-            breaks.append(Break(_where(reason.user_stack), _reason(reason.reason)))
         return module.forward
 
     torch.compiler.reset()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _breaks_told(breaks.setdefault):
             torch.compile(model, backend=record, dynamic=dynamic)(*inputs, **named_inputs)
     finally:
         torch.compiler.reset()
@@ -161,19 +170,57 @@ def _segment(part: Part) -> str:
     return f"{part.name}: {part.kind}, {count}: {names}{more}"
 
 
-def _where(stack: Sequence[traceback.FrameSummary]) -> str:
-    """``file.py:12`` and the code there, of the frame that Dynamo left the graph at."""
-    if not stack:
-        return ""
-    frame = stack[-1]
-    code = f" ({frame.line})" if frame.line else ""
-    return f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}{code}"
+@contextmanager
+def _breaks_told(tell: Callable[[Break], object]) -> Iterator[None]:
+    """Within the block every break that Dynamo logs is told, and printed nowhere."""
+    log, teller = logging.getLogger(_BREAKS), _Teller(tell)
+    before = log.level, log.propagate
+    log.addHandler(teller)
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(teller)
+        log.setLevel(before[0])
+        log.propagate = before[1]
+
+
+class _Teller(logging.Handler):
+    def __init__(self, tell: Callable[[Break], object]) -> None:
+        super().__init__(logging.DEBUG)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        found = _BREAK.search(text)
+        if found is not None:
+            reason = text[found.start("why") :].partition("\nUser code traceback:")[0]
+            self._tell(Break(_where(found["file"], int(found["line"])), _reason(reason)))
+
+
+def _where(file: str, line: int) -> str:
+    """``file.py:12`` and the code there."""
+    code = linecache.getline(file, line).strip()
+    return _at(file, line) + (f" ({code})" if code else "")
+
+
+def _at(file: str, line: int | str) -> str:
+    return f"{file.rsplit('/', 1)[-1]}:{line}"
 
 
 def _reason(text: str) -> str:
-    """Dynamo's reason in words, where that is a name of its own."""
-    first = _first_line(text)
-    return "it branches on a tensor's value" if first.startswith("generic_jump") else first
+    """What Dynamo explains of a break, in a line."""
+    skipped = _SKIPPED.search(text)
+    whole = (
+        f"; {skipped[1]} ({_at(skipped[2], skipped[3])}) runs in Python whole" if skipped else ""
+    )
+    head, _, rest = text.partition("\n\n")
+    told = rest if rest and head.endswith(":") else text
+    if _first_line(told).startswith(("Data-dependent branching", "generic_jump")):
+        return f"it branches on a tensor's value{whole}"
+    explained = _EXPLAINED.search(told)
+    return f"{explained[1] if explained else _first_line(told)}{whole}"
 
 
 def _first_line(text: str) -> str:

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+import torch
+
 from trtpack.api.settings import settled
 from trtpack.errors import ConfigError
 from trtpack.options import Options
+from trtpack.spelling import nearest
 from trtpack.target import AUTO
 
 # fmt: off
@@ -37,17 +40,20 @@ _INSTEAD = {
 _CALIBRATED = ("int8", "fp8", "auto")
 
 
-def options_of(given: Mapping[str, Any] | None) -> Options:
-    """The options of a dictionary as ``api.settings.settled`` takes it; ``"target"`` does for
-    ``"targets"``, and this machine is the target where none is given.
+def options_of(given: Options | Mapping[str, Any] | None) -> Options:
+    """The options of a dictionary as ``api.settings.settled`` takes it, where ``"target"`` does for
+    ``"targets"``, or ``Options`` as they are; this machine is the target where none is given.
 
     Raises:
-        ConfigError: an unknown key, with the nearest; a wrong value; two that contradict each
-            other; or one that only a bundle has.
+        ConfigError: an unknown key or operator, with the nearest; a wrong value; two that
+            contradict each other; or one that only a bundle has.
     """
-    said = dict(given or {})
-    target = said.pop("target", None)
-    made = settled(said, target=target, otherwise=AUTO)
+    if isinstance(given, Options):
+        made = settled(given, otherwise=AUTO)
+    else:
+        said = dict(given or {})
+        target = said.pop("target", None)
+        made = settled(said, target=target, otherwise=AUTO)
     usual = Options(targets=made.targets)
     for field in fields(Options):
         if field.name not in OFFERED and getattr(made, field.name) != getattr(usual, field.name):
@@ -65,4 +71,23 @@ def options_of(given: Mapping[str, Any] | None) -> Options:
             f"torch.compile builds for one target, not for {len(made.targets)}",
             hint="leave the targets away to build for this machine",
         )
+    for name in ("torch_ops", "trt_ops"):
+        if not made.converters:  # which may bring operators
+            _check_operators(name, getattr(made, name))
     return made
+
+
+def _check_operators(setting: str, operators: tuple[str, ...]) -> None:
+    """Refuses what no library has registered; of several graphs, some may lack any other."""
+    if not operators:
+        return
+    known = {name.replace("::", ".") for name in torch._C._dispatch_get_all_op_names()}
+    known |= {f"{name}.default" for name in known if name.count(".") == 1}
+    known |= {".".join(name.split(".")[:2]) for name in known}
+    for operator in operators:
+        if operator not in known:
+            near = nearest(operator, known)
+            raise ConfigError(
+                f"{setting} names {operator}, and PyTorch knows no such operator",
+                hint=f"did you mean {near}?" if near else "write it as aten.add or aten.add.Tensor",
+            )

@@ -17,7 +17,7 @@ def tuning_part(report: BuildReport, table: Table, wrapped: Wrapped) -> list[str
     told = report.tuning
     if told is None:
         return []
-    head = ("trial", "of the usual time", "ms", "memory", "engines", "", "settings")
+    head = ("trial", "of the usual time", "ms", "calls/s", "memory", "engines", "", "settings")
     rows = [head, *(_row(trial, told) for trial in told["trials"])]
     resumed = f", {told['resumed']} of them before" if told["resumed"] else ""
     title = f"Tuning for {told['optimize']} on {told['device']}: {told['ended']}{resumed}"
@@ -28,18 +28,19 @@ def tuning_part(report: BuildReport, table: Table, wrapped: Wrapped) -> list[str
 def _row(trial: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[str, ...]:
     from .text import size_text
 
-    flags = " ".join(f"{name}={value}" for name, value in trial["settings"].items())
     again = f" (built again, {trial['rebuild']})" if trial["rebuild"] else ""
     why = f": {trial['why']}" if trial["why"] else ""
     share, latency, memory = trial["of_usual"], trial["latency_ms"], trial["memory_bytes"]
+    rate = trial["per_second"]
     return (
         f"{trial['number']}{'*' * (trial['number'] in told['pareto'])}",
         "-" if share is None else interval_text(share),
         "-" if latency is None else f"{latency:.3g}",
+        "-" if rate is None else f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}",
         "-" if memory is None else size_text(memory),
         "-" if trial["engine_bytes"] is None else size_text(trial["engine_bytes"]),
         trial["state"],
-        f"{flags or 'as they are'}{again}{why}",
+        f"{trial['flags'] or 'as they are'}{again}{why}",
     )
 
 
@@ -49,7 +50,7 @@ def interval_text(share: Mapping[str, float]) -> str:
 
 
 def _end(told: Mapping[str, Any]) -> Iterator[str]:
-    yield "* no other trial is as good in time, memory and size of engines, and better in one"
+    yield "* no other trial is as good in latency, throughput, memory and size, and better in one"
     final, best = told["final"], told["best"]
     if final is None:
         yield "Shipped with the settings as they are: nothing was measured to beat them."

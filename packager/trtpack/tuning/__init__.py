@@ -29,7 +29,7 @@ from trtpack_runtime.bundle import Bundle, open_bundle
 from trtpack_runtime.device import facts
 
 from ..engine_options import kind_for
-from ..engines import cannot_build_here
+from ..engines import cannot_build_here, lacking_here
 from ..errors import ConfigError
 from ..options import Options
 from ..remote import finishing
@@ -39,7 +39,7 @@ from ..remote.measuring import Stay, staying
 from ..remote.ssh import UnreachableError
 from ..report import BuildReport, Progress, Step
 from ..target import Target, find_target
-from ..trial_log import open_log
+from ..trial_log import check_log, open_log
 from .measuring import HERE, Say, Where
 from .search import Built, Search
 from .space import applied, space
@@ -129,7 +129,7 @@ class _Tuning:
     folder: Path
     step: Step
     numbers: Iterator[int] = field(default_factory=count)
-    began: float = field(default_factory=time.monotonic)
+    began: float | None = None  # on the first connection, which may have been waited for
     resumed: int | None = None
     lost: int = 0
     _noted: int = 0  # trials that are in the log by now
@@ -156,10 +156,13 @@ class _Tuning:
         """All that is left to do, on one connection."""
         target, folder, say = self.target, self.folder, self.step.detail
         with _place(self.options, target, self.here, say) as place:
+            self.began = time.monotonic() if self.began is None else self.began
+            of = {"target": target.name, "machine": _machine(place.facts, target)}
+            of["settings"] = _digest(_plain(self.given))
+            check_log(folder / "trials.jsonl", of)
             say("build with the usual settings")
             usual = self._make({}, 0, place)
-            of = {**_content(usual.bundle, target), "machine": _machine(place.facts, target)}
-            of["settings"] = _digest(_plain(self.given))
+            of |= _content(usual.bundle, target)
             with open_log(folder / "trials.jsonl", of) as log:
                 if self.resumed is None:
                     self.resumed = len(log.lines)
@@ -172,8 +175,7 @@ class _Tuning:
                     say,
                     place.where,
                 )
-                if self.lost:
-                    search.spent_s = time.monotonic() - self.began
+                search.spent_s = time.monotonic() - self.began
                 try:
                     told = search.run(usual)
                 finally:
@@ -291,13 +293,13 @@ def _check(options: Options, target: Target, here: Mapping[str, Any]) -> None:
     if options.on is not None:
         _check_device_kind(options, kind, target, here)
         return
-    why = cannot_build_here(kind, target, here)
+    why = lacking_here(kind, target, here)
     if why is None and kind == "tensorrt-rtx" and not here["gpus"]:
-        why = "this machine has no NVIDIA GPU"
+        why = "there is no NVIDIA GPU"
     if why is not None:
         raise ConfigError(
             f"--tune measures engines for {target.name} on this machine: {why}",
-            hint="tune on a machine like the target, or leave --tune away",
+            hint="tune on a machine like the target, or on the device with --on ssh://user@host",
         )
 
 
@@ -331,7 +333,6 @@ def _content(path: Path, target: Target) -> dict[str, str]:
     variant = bundle.manifest.variants[target.name]
     networks = [name for name in bundle.entries if name.startswith("networks/")]
     return {
-        "target": target.name,
         "model": _digest(_sha256(bundle, [*variant.programs.values(), *networks])),
         "weights": _digest(_sha256(bundle, bundle.manifest.weights.members)),
     }

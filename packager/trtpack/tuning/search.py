@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ PATIENCE = 10
 REBUILDS = 2
 """How often the best is built again where a build measures and so depends on chance."""
 FINAL_LOOKS = (16, 32)
+_OF_ENGINES = ("of_usual", "latency_of_usual", "per_second_of_usual", "memory_bytes")
+"""What trials of the same engines have alike."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,14 @@ class Search:
     log: TrialLog
     say: Say
     where: Where = HERE
-    spent_s: float = 0.0  # of the budget, before
+    spent_s: float = 0.0  # of the budget, when it begins
     now: Callable[[], float] = time.monotonic
     trials: list[Trial] = field(default_factory=list)
     shipped: Built | None = None
 
     def run(self, usual: Built) -> dict[str, Any]:
         """Searches; ``shipped`` is then what is best, the answer what there is to tell."""
-        begin = self.now() - self.spent_s
+        self.begin = self.now() - self.spent_s
         with ExitStack() as stack:
             self._stack = stack
             self.usual, self.shipped = self._loaded(usual), usual
@@ -74,7 +77,7 @@ class Search:
                 self._first(usual)
             self.builds = {0: usual}
             self._load_best()
-            ended = self._trials(begin)
+            ended = self._trials()
             self._rebuild()
             final = self._confirm()
         shipped = self.best_trial if self.shipped is not usual else 0
@@ -120,7 +123,7 @@ class Search:
         self.shipped = self.builds[trial.number] = self.make(trial.settings, 0)
         self.best = self._loaded(self.shipped)
 
-    def _trials(self, begin: float) -> str:
+    def _trials(self) -> str:
         """Tries until nothing is left to try or to win; answers why it ended."""
         options = self.options
         while True:
@@ -128,7 +131,7 @@ class Search:
             if options.trials is not None and count >= options.trials:
                 return f"{count} trials, as was asked"
             if options.budget_minutes is not None:
-                if self.now() - begin >= options.budget_minutes * 60:
+                if self._left_s() <= self._rebuilds_s():
                     return f"{options.budget_minutes:g} minutes, as was asked"
             elif options.trials is None and self._since_best() >= PATIENCE:
                 return f"the last {PATIENCE} trials won nothing"
@@ -137,6 +140,18 @@ class Search:
             if settings is None:
                 return "every combination was tried"
             self._try(settings)
+
+    def _left_s(self) -> float:
+        """What is left of the budget; without end where there is none."""
+        budget = self.options.budget_minutes
+        return math.inf if budget is None else self.begin + budget * 60 - self.now()
+
+    def _rebuilds_s(self) -> float:
+        """What building the best again will take of the budget, by what trials took; nothing is
+        kept for the usual settings."""
+        measured = (t for t in self.trials if t.state not in (FAILED, "same"))
+        took = [t.build_seconds + t.measure_seconds for t in measured]
+        return self._rebuilds_left() * median(took) if self.best_trial else 0.0
 
     def _since_best(self) -> int:
         last = max(self.best_trial, len(self.space))
@@ -162,7 +177,7 @@ class Search:
             )
             if (same := self._same(built)) is not None:
                 self._drop(built)
-                figures = {n: getattr(same, n) for n in ("of_usual", "memory_bytes")}
+                figures = {n: getattr(same, n) for n in _OF_ENGINES}
                 figures["engine_bytes"] = built.engine_bytes
                 why = f"its engines are those of trial {same.number}"
                 self._note(replace(trial, state="same", why=why, **figures))
@@ -197,7 +212,15 @@ class Search:
             self.options.optimize,
             WORTH,
         )
-        trial = replace(trial, state=state, of_usual=of_usual, of_best=of_best, rounds=rounds)
+        trial = replace(
+            trial,
+            state=state,
+            of_usual=of_usual,
+            of_best=of_best,
+            rounds=rounds,
+            latency_of_usual=_share(candidate.ms, self.usual.ms),
+            per_second_of_usual=_share(candidate.per_second, self.usual.per_second),
+        )
         trial = self._figures(trial, built, candidate, begin)
         if not better:
             candidate.close()
@@ -245,16 +268,20 @@ class Search:
     def _rebuild(self) -> None:
         """The best built again where builds are measured, which chance has a part in."""
         settings = self.trials[self.best_trial].settings
+        while (left := self._rebuilds_left(settings)) and self._left_s() > 0:
+            self._try(settings, REBUILDS + 1 - left)
+
+    def _rebuilds_left(self, settings: Mapping[str, Any] | None = None) -> int:
+        """How often settings, the best ones where none are given, are still to be built again."""
+        chosen = self.trials[self.best_trial].settings if settings is None else settings
         measured = any(
             engine.kind == "tensorrt"
             for target in self.builds[0].report.targets
             for engine in target.engines
-        ) or settings.get("max_autotune")
-        done = sum(bool(t.rebuild) and t.settings == settings for t in self.trials)
+        ) or chosen.get("max_autotune")
         if not measured or self.options.optimize == "memory":
-            return
-        for number in range(done + 1, REBUILDS + 1):
-            self._try(settings, number)
+            return 0
+        return REBUILDS - sum(bool(t.rebuild) and t.settings == chosen for t in self.trials)
 
     def _confirm(self) -> dict[str, Any] | None:
         """The best against the usual once more; what is not faster then is not shipped."""
@@ -281,3 +308,10 @@ class Search:
 
     def _drop(self, built: Built) -> None:
         built.bundle.unlink(missing_ok=True)
+
+
+def _share(values: Sequence[float], usual: Sequence[float]) -> float:
+    """The median of a new candidate's figures to the usual one's of the same rounds, which are its
+    last ones."""
+    own = usual[len(usual) - len(values) :]
+    return median(mine / its for mine, its in zip(values, own, strict=True))

@@ -42,7 +42,8 @@ class Setting:
 
 
 def space(options: Options, target: Target, cpus: int) -> tuple[Setting, ...]:
-    """What may be changed for a target, on a machine of so many CPUs."""
+    """What may be changed for a target, on a machine of so many CPUs; they are tried alone in this
+    order."""
     unset = {field.name: field.default for field in fields(Options)}
     found = []
     for name, values in _values(options, target, cpus):
@@ -65,11 +66,11 @@ def _values(options: Options, target: Target, cpus: int) -> Iterator[tuple[str, 
             yield "max_autotune", (True,)
             yield "freezing", (True,)
     if kind in TENSORRT_KINDS:
+        yield "cuda_graphs", (True,)  # its engine is there already
         yield "optimization_level", (4, 5, 2)
         usual = workspace_bytes(options, target)
         if usual is not None:
             yield "workspace_bytes", (usual // 8, usual * 3 // 2)
-        yield "cuda_graphs", (True,)
         yield "profiles", tuple(_profile_of_optimum(options))
         yield "min_block_size", (1, 5, 20)
     if options.budgets or options.metric is not None:

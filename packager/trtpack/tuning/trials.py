@@ -9,6 +9,7 @@ from typing import Any
 
 from ..options import OptimizeName
 from .comparing import Interval
+from .space import flags
 
 USUAL, BEST, FAILED = "usual", "best", "failed"
 """States: the settings as they were given; better than the best before; could not be built, or
@@ -22,8 +23,10 @@ class Trial:
 
     ``of_usual`` and ``of_best`` are its time as a share of that of the usual settings, and of the
     best before it. ``latency_ms`` and ``per_second`` were taken at another time than those of other
-    trials, so it is by the shares that trials are compared. ``content`` is a digest of its programs
-    and engines. ``rebuild`` counts how often these settings were built before.
+    trials, so it is by the shares that trials are compared; ``latency_of_usual`` and
+    ``per_second_of_usual`` are shares too, whichever of them ``of_usual`` is. ``content`` is a
+    digest of its programs and engines. ``rebuild`` counts how often these settings were built
+    before.
     """
 
     number: int
@@ -35,6 +38,8 @@ class Trial:
     rounds: int = 0
     latency_ms: float | None = None
     per_second: float | None = None
+    latency_of_usual: float | None = None
+    per_second_of_usual: float | None = None
     memory_bytes: int | None = None
     engine_bytes: int | None = None
     content: str | None = None
@@ -55,7 +60,7 @@ class Trial:
         for name in ("of_usual", "of_best"):
             if plain[name] is not None:
                 plain[name] = plain[name].to_json()
-        return {**plain, "settings": dict(self.settings)}
+        return {**plain, "settings": dict(self.settings), "flags": flags(self.settings)}
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> Trial:
@@ -64,7 +69,7 @@ class Trial:
         Raises:
             TypeError, KeyError: another release wrote it.
         """
-        made = cls(**line)
+        made = cls(**{name: value for name, value in line.items() if name != "flags"})
         return replace(
             made, of_usual=_interval(line["of_usual"]), of_best=_interval(line["of_best"])
         )
@@ -76,7 +81,7 @@ def _interval(found: Mapping[str, float] | None) -> Interval | None:
 
 def pareto(trials: Sequence[Trial]) -> tuple[int, ...]:
     """The numbers of those trials that no other is as good as in everything and better in one:
-    time, memory and size of the engines."""
+    latency, throughput, memory and size of the engines."""
     measured = {t.number: _figures(t) for t in trials if t.time is not None}
     return tuple(
         number
@@ -89,7 +94,15 @@ def pareto(trials: Sequence[Trial]) -> tuple[int, ...]:
 
 
 def _figures(trial: Trial) -> tuple[float, ...]:
-    return (trial.time or 0.0, trial.memory_bytes or 0, trial.engine_bytes or 0)
+    time = trial.time or 0.0
+    latency = time if trial.latency_of_usual is None else trial.latency_of_usual
+    rate = trial.per_second_of_usual
+    return (
+        latency,
+        time if rate is None else 1 / rate,
+        trial.memory_bytes or 0,
+        trial.engine_bytes or 0,
+    )
 
 
 def is_better(

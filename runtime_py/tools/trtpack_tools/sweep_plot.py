@@ -64,9 +64,9 @@ def draw(path: Path, title: str, label: str, points: Sequence[Point], advice: Ad
     last = knee.size == sizes[-1]
     parts[1].annotate(
         f"knee: {knee.size}",
-        (knee.size, knee.per_second),
+        (knee.size, 0),  # where the line is not
         textcoords="offset points",
-        xytext=(-8 if last else 8, -16),
+        xytext=(-6 if last else 6, 6),
         horizontalalignment="right" if last else "left",
         color=_KNEE,
     )

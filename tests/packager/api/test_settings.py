@@ -52,6 +52,7 @@ from trtpack.options import Options
         ({"enabled_precisions": {torch.int8}}, "int8, which needs scales", "calibrate="),
         ({"enabled_precisions": "f7"}, "there is no precision f7", "torch.float16"),
         ({"use_explicit_typing": False}, "networks are typed here", 'precision="mixed"'),
+        ({"truncate_double": "yes"}, "truncate_double is 'yes', wanted True or False", "correct"),
     ],
 )
 def test_what_cannot_be_is_refused(given: dict[str, Any], problem: str, hint: str) -> None:

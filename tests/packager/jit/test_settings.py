@@ -29,6 +29,9 @@ def test_settings_are_read_as_a_build_reads_them() -> None:
         3,
     )
     assert options_of({"target": "cpu", "torch_executed_ops": ["aten.add"]}).torch_ops
+    for known in ("aten.relu", "aten.relu.default", "aten.add.Tensor"):
+        assert options_of({"torch_ops": known}).torch_ops == (known,)
+    assert options_of(Options(min_block_size=3)) == options_of({"min_block_size": 3})
 
 
 @pytest.mark.parametrize(
@@ -36,6 +39,8 @@ def test_settings_are_read_as_a_build_reads_them() -> None:
     [
         ({"precison": "fp16"}, "'precison'", "did you mean precision"),
         ({"output": "b.tar"}, "output is for bundles", "trtpack.build"),
+        ({"torch_ops": ["aten.reluu"]}, "torch_ops names aten.reluu", "did you mean aten.relu?"),
+        ({"trt_ops": ["mine.nothing"]}, "knows no such operator", ""),
         ({"inputs": ["1x3"]}, "inputs is for bundles", "mark_dynamic"),
         ({"precision": "int8"}, "precision int8 is chosen with data", "quantized model"),
         ({"strict": True, "torch_ops": ["aten.add"]}, "strict wants every operator", "leave one"),

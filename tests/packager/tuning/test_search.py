@@ -16,9 +16,11 @@ from trtpack.options import Options
 from trtpack.report import BuildReport, EngineReport, TargetReport
 from trtpack.trial_log import open_log
 from trtpack.tuning import search as searching
+from trtpack.tuning.comparing import Interval
 from trtpack.tuning.measuring import HERE, Where
 from trtpack.tuning.search import Built, Search
 from trtpack.tuning.space import Setting
+from trtpack.tuning.trials import Trial, pareto
 
 SPACE = (
     Setting("freezing", False, (True,)),
@@ -107,6 +109,9 @@ def test_the_fastest_is_shipped_and_every_trial_told(tmp_path: Path) -> None:
     assert states["{'freezing': True}"] == "best"
     assert states["{'threads': 1}"] == "slower"
     assert told["ended"] == "8 trials, as was asked"
+    best = told["trials"][1]
+    assert best["latency_of_usual"] == pytest.approx(0.5, rel=0.1)
+    assert best["per_second_of_usual"] == pytest.approx(2, rel=0.1)
 
 
 def test_where_nothing_is_faster_the_settings_stay(tmp_path: Path) -> None:
@@ -168,6 +173,16 @@ def test_a_tuning_that_was_ended_goes_on(tmp_path: Path) -> None:
     assert told["flags"] == "--freezing"
 
 
+def test_the_best_are_told_by_throughput_too() -> None:
+    share = Interval(1.0, 1.0, 1.0)
+    usual = Trial(0, {}, "usual", memory_bytes=5, engine_bytes=5)
+    one = replace(usual, number=1, state="alike", of_usual=share, latency_of_usual=1.0)
+    more = replace(one, per_second_of_usual=1.5, memory_bytes=6)
+    assert pareto([usual, more]) == (0, 1)
+    assert pareto([usual, replace(more, per_second_of_usual=0.9)]) == (0,)
+    assert pareto([usual, replace(more, memory_bytes=5)]) == (1,)
+
+
 def test_memory_may_be_what_counts(tmp_path: Path) -> None:
     options = replace(OPTIONS, optimize="memory")
 
@@ -203,6 +218,43 @@ def test_engines_of_measured_tactics_are_built_again(tmp_path: Path) -> None:
     ]
     assert made.shipped is not None
     assert made.shipped.bundle.read_text() == "4 100"
+
+
+class Clock:
+    """Passes as builds and candidates take their time."""
+
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+def test_a_budget_is_kept_by_what_is_built_again_too(tmp_path: Path) -> None:
+    """A build takes 20 s: of two minutes, those for building the best twice again are kept."""
+    clock = Clock()
+
+    class Slow(Builds):
+        def __call__(self, settings: Mapping[str, Any], rebuild: int) -> Built:
+            clock.s += 20
+            return replace(super().__call__(settings, rebuild), report=report("tensorrt"))
+
+    builds = Slow(tmp_path, freezing_helps)
+    options = replace(OPTIONS, trials=None, budget_minutes=2)
+    usual = builds({}, 0)
+    with open_log(tmp_path / "trials.jsonl", {"model": "m"}) as log:
+        made = Search(builds, SPACE, options, "cpu", log, lambda text: None, spent_s=20, now=clock)
+        told = made.run(replace(usual, seconds=20))
+    assert [(t["flags"], t["rebuild"]) for t in told["trials"]] == [
+        ("", 0),
+        ("--freezing", 0),
+        ("--max-autotune", 0),
+        ("--threads 1", 0),
+        ("--freezing", 1),
+        ("--freezing", 2),
+    ]
+    assert told["ended"] == "2 minutes, as was asked"
+    assert clock.s <= 120
 
 
 def test_an_engine_that_is_there_already_is_not_measured_again(tmp_path: Path) -> None:

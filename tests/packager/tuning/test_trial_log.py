@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from trtpack.errors import ConfigError
-from trtpack.trial_log import open_log
+from trtpack.trial_log import check_log, open_log
 
 OF = {"model": "a", "machine": "m"}
 WRITER = """
@@ -69,11 +69,15 @@ def test_a_log_of_something_else_is_refused_and_stays(tmp_path: Path) -> None:
         log.append({"trial": 0})
     before = path.read_bytes()
     with (
-        pytest.raises(ConfigError, match="trials with another machine and model"),
+        pytest.raises(ConfigError, match="trials that differ in machine and model"),
         open_log(path, {"model": "b", "machine": "n"}),
     ):
         pass
+    check_log(path, {"machine": OF["machine"]})
+    with pytest.raises(ConfigError, match="trials that differ in machine"):
+        check_log(path, {"machine": "n"})
     assert path.read_bytes() == before
+    check_log(tmp_path / "none", {"machine": "n"})
 
 
 @pytest.mark.parametrize(

@@ -280,7 +280,9 @@ def _parts(
         return
     yield ""
     share = "the most" if advice.knee == advice.most else f"90 % of those of {advice.most}"
-    yield wrapped(f"knee: {advice.knee}, the smallest size with {share} items a second")
+    larger = any(point.bench is not None and point.size > advice.knee for point in points)
+    end = "" if larger else "; none larger was measured"
+    yield wrapped(f"knee: {advice.knee}, the smallest size with {share} items a second{end}")
     if max_latency_ms is not None:
         found = "no size" if advice.within is None else str(advice.within)
         yield wrapped(f"most within {max_latency_ms:g} ms a call: {found}")
