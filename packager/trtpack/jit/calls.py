@@ -133,8 +133,10 @@ class GraphCall:
         place = Place(self._device, weights)
         made = make(taken.captured, self._shop, place, samples, label)
         for segment, reason in made.failed.items():
+            first, _, rest = reason.partition("\n")
+            _LOG.info("%s: %s runs in PyTorch: %s\n%s", label, segment, first, rest)
             warnings.warn(
-                f"{label}: {segment} runs in PyTorch, slower than an engine: {reason}",
+                f"{label}: {segment} runs in PyTorch, slower than an engine: {first}",
                 DegradedWarning,
                 stacklevel=2,
             )

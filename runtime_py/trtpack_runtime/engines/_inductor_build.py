@@ -174,10 +174,11 @@ def _run_child(folder: Path, log: Log | None) -> tuple[list[str], int]:
     RUNNING.add(child)
     try:
         assert child.stdout is not None
-        for line in child.stdout:
-            lines.append(line.rstrip())
-            if log is not None:
-                log(lines[-1])
+        with child.stdout:
+            for line in child.stdout:
+                lines.append(line.rstrip())
+                if log is not None:
+                    log(lines[-1])
         return lines, child.wait()
     finally:
         RUNNING.discard(child)
