@@ -198,10 +198,6 @@ def test_targets_share_one_weight_store(
     [
         (None, ("cpu: 1 PyTorch segment, by engine kind inductor", "orin: 1 TensorRT segment")),
         (
-            "tensorrt",
-            ("cpu: 1 PyTorch segment, by engine kind inductor", "orin: 1 TensorRT segment"),
-        ),
-        (
             "reference",
             (
                 "cpu: 1 PyTorch segment, by engine kind reference",
