@@ -90,7 +90,7 @@ class _Files:
                 continue
             value = context.params.get(name)
             values = value if parameter.multiple else (value,)
-            flag = parameter.opts[0]
+            flag = max(parameter.opts, key=len)  # the long one
             if isinstance(parameter, click.Option) and parameter.is_flag:
                 found += [flag] if value else []
             else:

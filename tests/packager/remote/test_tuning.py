@@ -223,7 +223,7 @@ def test_engines_of_candidates_are_built_there_under_the_one_lease(
 
     monkeypatch.setattr(Stay, "start", started)
     monkeypatch.setattr(measuring, "cannot_smoke", lambda hello: None)
-    done = tuned(device, "h200", "--min-block-size", "1")
+    done = tuned(device, "h200", "--min-block-size", "1", "--cuda-graphs")
     assert done.exit_code == 0, done.output
     report = json.loads(Path("r.json").read_text())
     trials = report["tuning"]["trials"]
