@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,31 @@ def _exported() -> torch.export.ExportedProgram:
 
 def _as_of_a_gpu(file: bytes) -> bytes:
     """What the same program is as a file that was written where all of it was on a GPU."""
+
+    def change(name: str, content: bytes) -> bytes:
+        if name.endswith(".json"):
+            return json.dumps(_placed(json.loads(content))).encode()
+        return _storages_placed(content) if name.endswith("sample_inputs/model.pt") else content
+
+    return _rewritten(file, change)
+
+
+def _storages_placed(file: bytes) -> bytes:
+    def change(name: str, content: bytes) -> bytes:
+        if not name.endswith("data.pkl"):
+            return content
+        assert CPU in content
+        return content.replace(CPU, GPU)
+
+    return _rewritten(file, change)
+
+
+def _rewritten(file: bytes, change: Callable[[str, bytes], bytes]) -> bytes:
+    """An archive with the members that ``change`` makes of its own."""
     there = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(file)) as before, zipfile.ZipFile(there, "w") as after:
         for name in before.namelist():
-            content = before.read(name)
-            if name.endswith(".json"):
-                content = json.dumps(_placed(json.loads(content))).encode()
-            elif name.endswith("sample_inputs/model.pt"):
-                content = _storages_placed(content)
-            after.writestr(name, content)
+            after.writestr(name, change(name, before.read(name)))
     return there.getvalue()
 
 
@@ -64,18 +81,6 @@ def _placed(value: Any) -> Any:
     if value.get("type") == "cpu":
         return {"type": "cuda", "index": 0}
     return {k: _placed(v) for k, v in value.items()}
-
-
-def _storages_placed(file: bytes) -> bytes:
-    there = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(file)) as before, zipfile.ZipFile(there, "w") as after:
-        for name in before.namelist():
-            content = before.read(name)
-            if name.endswith("data.pkl"):
-                assert CPU in content
-                content = content.replace(CPU, GPU)
-            after.writestr(name, content)
-    return there.getvalue()
 
 
 def test_a_file_that_was_written_on_a_gpu_is_read_to_the_cpu(tmp_path: Path) -> None:
