@@ -23,8 +23,10 @@ from tests.acceptance.runtime.row import Row, Settings, at_most
 from tests.acceptance.table import Bar
 from tests.runtime.gpu_double import Gpu, gpu_of
 from tests.runtime.running import Trt, runner
+from trtpack_runtime.device import facts
 from trtpack_runtime.engines._execute import EngineRunner
 from trtpack_runtime.engines._graph import GraphRunner
+from trtpack_runtime.engines.tensorrt import can_build
 from trtpack_runtime.errors import DeviceError
 
 PAGE = Path(__file__).parents[1] / "docs/benchmarks/runtime.md"
@@ -45,7 +47,7 @@ def test_a_part_is_there(name: str) -> None:
     assert callable(part.rows)
 
 
-def test_the_script_says_what_it_can_do() -> None:
+def test_the_script_says_what_it_can_do(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "scripts/gpu_runtime_bench"
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -56,6 +58,11 @@ def test_the_script_says_what_it_can_do() -> None:
     refused = run("--device", "cpu", "--write")
     assert refused.returncode == 2
     assert "the page is of whole runs on a GPU" in refused.stderr
+    if can_build(facts()) is not None:
+        refused = run("--results", str(tmp_path / "out/runtime.json"))
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "there is no NVIDIA GPU" in refused.stderr or "TensorRT" in refused.stderr
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
