@@ -58,10 +58,11 @@ def test_the_script_says_what_it_can_do(tmp_path: Path) -> None:
     refused = run("--device", "cpu", "--write")
     assert refused.returncode == 2
     assert "the page is of whole runs on a GPU" in refused.stderr
-    if can_build(facts()) is not None:
+    why_not = can_build(facts())
+    if why_not is not None:  # else it would measure for minutes
         refused = run("--results", str(tmp_path / "out/runtime.json"))
         assert (refused.returncode, refused.stdout) == (1, "")
-        assert "there is no NVIDIA GPU" in refused.stderr or "TensorRT" in refused.stderr
+        assert refused.stderr == f"cannot measure here: {why_not}\n"
         assert not (tmp_path / "out").exists()
 
 

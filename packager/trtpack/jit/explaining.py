@@ -22,6 +22,7 @@ from torch import fx
 from trtpack.engine_options import TENSORRT_KINDS, kind_for
 from trtpack.options import Options
 from trtpack.segments import PlannedSegment
+from trtpack.spelling import first_of
 
 from .graphs import Graph, computes, device_of, gives_gradients, line_of, traced
 from .making import Workshop, planned, workshop
@@ -164,10 +165,9 @@ def _part(segment: PlannedSegment, shop: Workshop) -> Part:
 
 def _segment(part: Part) -> str:
     most = sorted(part.operators.items(), key=lambda item: -item[1])
-    names = ", ".join(f"{name.removeprefix('aten.')} x{count}" for name, count in most[:_SHOWN])
-    more = f" and {len(most) - _SHOWN} more" if len(most) > _SHOWN else ""
+    names = [f"{name.removeprefix('aten.')} x{count}" for name, count in most]
     count = _count(sum(part.operators.values()), "operator")
-    return f"{part.name}: {part.kind}, {count}: {names}{more}"
+    return f"{part.name}: {part.kind}, {count}: {first_of(names, _SHOWN)}"
 
 
 @contextmanager

@@ -20,18 +20,21 @@ def move_to_host(module: fx.GraphModule) -> None:
     module.to(_HOST)
     for part in module.modules():
         if isinstance(part, fx.GraphModule):
-            for node in part.graph.nodes:
-                _move(node)
-            part.recompile()
+            moved = [_move(node) for node in part.graph.nodes]
+            if any(moved):
+                part.recompile()
 
 
-def _move(node: fx.Node) -> None:
-    node.args, node.kwargs = pytree.tree_map_only(
-        torch.device, lambda _: _HOST, (node.args, node.kwargs)
-    )
+def _move(node: fx.Node) -> bool:
+    """Moves a node; whether it names another device, and so the graph's code did."""
     if "val" in node.meta:
         known = pytree.tree_map_only(FakeTensor, _known_on_host, node.meta["val"])
         node.meta = {**node.meta, "val": known}
+    given = (node.args, node.kwargs)
+    if all(leaf == _HOST for leaf in pytree.tree_leaves(given) if isinstance(leaf, torch.device)):
+        return False
+    node.args, node.kwargs = pytree.tree_map_only(torch.device, lambda _: _HOST, given)
+    return True
 
 
 def _known_on_host(value: FakeTensor) -> torch.Tensor:
