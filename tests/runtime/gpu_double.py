@@ -62,6 +62,8 @@ class Gpu(_streams.Streams):
         """A capture raises this as CUDA does."""
         self.recorded: list[tuple[int, str]] = []
         """Addresses that the allocator was told of, and the stream."""
+        self.copies: _streams.Memcpy | None = None
+        """The driver's copy, where a binding of CUDA is installed."""
         self._threads = threading.local()
         self._named: dict[str, Stream] = {}
         self._stream("the caller", 0)
@@ -73,6 +75,9 @@ class Gpu(_streams.Streams):
     def caller_on(self, name: str) -> None:
         """This thread goes on on a stream of its own."""
         self._threads.stream = self._stream(name)
+
+    def memcpy(self) -> _streams.Memcpy | None:
+        return self.copies
 
     def told(self) -> list[str]:
         """What engines did since the last time this was asked."""

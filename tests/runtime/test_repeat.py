@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +19,23 @@ from trtpack_runtime.repeat import Repeat
 T = torch.Tensor
 
 
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
+def copies(to: int, source: int, nbytes: int, stream: int) -> bool:
+    """The driver's copy."""
+    ctypes.memmove(to, source, nbytes)
+    return True
+
+
+def refuses(to: int, source: int, nbytes: int, stream: int) -> bool:
+    """A driver that does not copy."""
+    return False
+
+
+@pytest.fixture(params=[None, copies, refuses], ids=["no binding", "copies", "refuses"])
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Gpu:
     """The GPU; the caller is on the default stream."""
-    return gpu_of(monkeypatch)
+    made = gpu_of(monkeypatch)
+    made.copies = request.param
+    return made
 
 
 class Caller:
@@ -123,6 +137,26 @@ def test_outputs_that_move_are_copied(call: Caller) -> None:
     x = torch.rand(2, 3)
     kept = [torch.empty(2, 3) for _ in range(6)]
     assert [call(x, out) for out in kept][-2:] == [True] * 2
+
+
+def test_the_driver_copies_each_that_moves_on_the_callers_stream(call: Caller, gpu: Gpu) -> None:
+    told = []
+
+    def note(to: int, source: int, nbytes: int, stream: int) -> bool:
+        told.append((source, nbytes, stream))
+        return copies(to, source, nbytes, stream)
+
+    gpu.copies = note
+    gpu.caller_on("another stream")
+    for _ in range(5):
+        x = torch.rand(2, 3)
+        call(x)
+    assert told[-2] == (x.data_ptr(), 24, gpu.current(0))
+    assert [nbytes for _, nbytes, _ in told[-2:]] == [24, 24], "the input, then the answer"
+
+
+def test_an_input_that_is_not_contiguous_goes_the_long_way(call: Caller) -> None:
+    assert [call(torch.rand(3, 2).t()) for _ in range(5)] == [False] * 5
 
 
 def test_inputs_that_need_a_gradient_are_no_part_of_one(call: Caller) -> None:

@@ -7,6 +7,7 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -72,3 +73,41 @@ def test_a_stream_beside_the_default_one_is_made_once(
 def test_where_none_can_be_made_the_default_stream_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "cudart", lambda: SimpleNamespace())
     assert Streams(CUDA).aside() == 0
+
+
+@pytest.fixture
+def bindings(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """The bindings of CUDA that are installed, by name."""
+    found: dict[str, Any] = {}
+
+    def import_module(name: str) -> Any:
+        if name not in found:
+            raise ModuleNotFoundError(name)
+        return found[name]
+
+    monkeypatch.setattr(_streams, "import_module", import_module)
+    _streams._memcpy.cache_clear()
+    yield found
+    _streams._memcpy.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["cuda.bindings.driver", "cuda.cuda"])
+def test_the_drivers_copy_is_that_of_either_binding(name: str, bindings: dict[str, Any]) -> None:
+    told = []
+
+    def enqueue(*given: int) -> tuple[int]:
+        told.append(given)
+        return (0 if given[1] else 1,)
+
+    bindings[name] = SimpleNamespace(cuMemcpyDtoDAsync=enqueue)
+    memcpy = Streams(CUDA).memcpy()
+    assert memcpy is not None
+    assert [memcpy(1, 2, 8, 7), memcpy(1, 0, 8, 7), memcpy(0, 0, 0, 7)] == [True, False, True]
+    assert told == [(1, 2, 8, 7), (1, 0, 8, 7)], "nothing is not copied"
+
+
+def test_without_a_binding_there_is_none(bindings: dict[str, Any]) -> None:
+    assert Streams(CUDA).memcpy() is None
+    _streams._memcpy.cache_clear()
+    bindings["cuda.bindings.driver"] = SimpleNamespace()
+    assert Streams(CUDA).memcpy() is None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,9 +23,12 @@ from ._borders import Borders
 from ._contexts import Context
 from ._plans import Plan
 from ._range_check import Narrowing
-from ._streams import CAPTURES, Streams
+from ._streams import CAPTURES, Memcpy, Streams
 
 T = torch.Tensor
+
+FEW = 3
+"""Up to so many tensors the driver copies one by one sooner than PyTorch all by one launch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +39,8 @@ class Graph:
     then of these outputs; None where it has a place of its own. ``places`` are those of the inputs
     numbered ``moved``; ``results`` are its own places of the outputs numbered ``returned``, which
     are copied to the caller. ``narrowing`` goes before a replay where the engine takes fewer bits
-    than the caller gives. ``alike`` knows tensors it was called with, ``kept`` is what has to live
-    as long.
+    than the caller gives. ``alike`` knows tensors it was called with, ``memcpy`` is the driver's
+    copy, ``kept`` is what has to live as long.
     """
 
     replay: Callable[[], None]
@@ -51,6 +55,7 @@ class Graph:
     results: list[T]
     narrowing: Narrowing | None
     alike: Alike
+    memcpy: Memcpy | None
     kept: Any
 
     def takes(self, inputs: Sequence[T], outputs: Sequence[T] | None, borders: Borders) -> bool:
@@ -86,10 +91,42 @@ class Graph:
             for tensor, dtype, shape, at in expected
         )
 
+    def bring(self, inputs: Sequence[T], stream: int) -> None:
+        """Copies inputs that are elsewhere to its places; all are contiguous."""
+        if len(self.moved) > FEW or not self._by_driver(
+            [(place, inputs[i].data_ptr(), nbytes) for i, place, nbytes in self._places_at], stream
+        ):
+            copy(self.places, [inputs[i] for i in self.moved])
+
+    def give(self, outputs: Sequence[T], stream: int) -> None:
+        """Copies results of its own to the caller's outputs; all are contiguous."""
+        if len(self.returned) > FEW or not self._by_driver(
+            [(outputs[i].data_ptr(), at, nbytes) for i, at, nbytes in self._results_at], stream
+        ):
+            copy([outputs[i] for i in self.returned], self.results)
+
+    def _by_driver(self, copies: list[tuple[int, int, int]], stream: int) -> bool:
+        memcpy = self.memcpy
+        return memcpy is not None and all(memcpy(*copied, stream) for copied in copies)
+
+    @cached_property
+    def _places_at(self) -> list[tuple[int, int, int]]:
+        return _located(self.moved, self.places)
+
+    @cached_property
+    def _results_at(self) -> list[tuple[int, int, int]]:
+        return _located(self.returned, self.results)
+
     def memory(self) -> list[T]:
         """The tensors of its own, which the allocator has to know where they are used."""
         narrowing = [] if self.narrowing is None else self.narrowing.memory()
         return [*self.places, *self.results, *narrowing]
+
+
+def _located(numbers: Sequence[int], places: Sequence[T]) -> list[tuple[int, int, int]]:
+    """The number, the address and the bytes of each place."""
+    pairs = zip(numbers, places, strict=True)
+    return [(i, place.data_ptr(), place.nbytes) for i, place in pairs]
 
 
 def copy(places: list[T], tensors: list[T]) -> None:
@@ -172,6 +209,7 @@ def _captured(
         [results[i] for i in returned],
         narrowing,
         Alike(),
+        streams.memcpy() if numbers or returned else None,
         graph,
     )
 

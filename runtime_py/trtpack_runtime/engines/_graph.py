@@ -134,11 +134,13 @@ class GraphRunner(EngineRunner):
     def lasting(
         self, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor] | None
     ) -> Graph | None:
-        """This thread's latest graph, if it serves these tensors with copies only, no check of
-        their values and no other type; for ``again``."""
+        """This thread's latest graph, if it serves these contiguous tensors with copies only, no
+        check of their values and no other type; for ``again``."""
         lane = getattr(self._mine, "lane", None)
         graph = None if lane is None or lane.graphs is None else lane.graphs.last
         if graph is None or self.borders.narrowed or self.borders.widened:
+            return None
+        if not all(tensor.is_contiguous() for tensor in (*inputs, *(outputs or ()))):
             return None
         return graph if graph.takes(inputs, outputs, self.borders) else None
 
@@ -162,12 +164,12 @@ class GraphRunner(EngineRunner):
             if handle and self._capturing():
                 return None
             if graph.moved:
-                self._copy(graph.places, [inputs[i] for i in graph.moved])
+                graph.bring(inputs, handle)
             graph.replay()
             if outputs is None:
-                return [place.clone() for place in graph.results]
+                outputs = [self._empty(*planned) for planned in graph.plan.outputs]
             if graph.returned:
-                self._copy([outputs[i] for i in graph.returned], graph.results)
+                graph.give(outputs, handle)
             return list(outputs)
         finally:
             lane.give()

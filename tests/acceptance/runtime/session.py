@@ -31,7 +31,7 @@ CALLS = 12
 FLAT_PERCENT = 1.0
 EQUAL = 1e-6
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 begin = time.perf_counter()
 if {without!r}:
     sys.modules["torch"] = None
@@ -46,11 +46,12 @@ else:
     module = load({bundle!r}, device={device!r}, strict={device!r} == "cuda")
     answer = [y.cpu() for y in module(torch.from_numpy(x).to({device!r}))]
 seconds = time.perf_counter() - begin
+with open("/proc/self/status") as status:  # getrusage has the parent's memory in it
+    (peak,) = (int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
 free = 0
 if {device!r} == "cuda":
     from trtpack_runtime.session.cuda import Cuda, api
     free = Cuda(api(), 0).free_bytes()
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({{"s": seconds, "host": peak, "free": free}}))
 """
 
@@ -173,10 +174,17 @@ def processes(name: str, without: Mapping[str, float], beside: Mapping[str, floa
         figures[f"{who}, host MB"] = found["host"] / 1e6
         figures[f"{who}, GPU MB"] = found["gpu"] / 1e6
     bars = tuple(
-        Bar(f"{name} without PyTorch takes less {what}", f"{without[key]:.4g} to {beside[key]:.4g}",
-            without[key] <= beside[key])
-        for key, what in (("s", "time"), ("host", "memory of the host"), ("gpu", "GPU memory"))
-    )  # fmt: skip
+        Bar(
+            f"{name} without PyTorch takes less {what}",
+            f"{without[key] * scale:.3g} to {beside[key] * scale:.3g} {unit}",
+            without[key] < beside[key],
+        )
+        for key, what, scale, unit in (
+            ("s", "time", 1, "s"),
+            ("host", "memory of the host", 1e-6, "MB"),
+            ("gpu", "GPU memory", 1e-6, "MB"),
+        )
+    )
     return Row(name, figures, bars, ("Until the first answer, imports included.",))
 
 
