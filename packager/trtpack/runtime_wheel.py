@@ -2,7 +2,8 @@
 """Wheels of what is installed here, for a device that has no network at its first install.
 
 The bundle gets ``trtpack-runtime`` and ``click``, the one thing it needs that devices lack; both
-are Python only. The same files give the same bytes.
+are Python only. The same files give the same bytes. Of the runtime's modules only what runs is in
+its wheel, and the commands' help: a device has no room for the rest.
 
 Source: PyPA specifications, "Binary distribution format" and "Recording installed projects".
 """
@@ -20,12 +21,16 @@ from pathlib import Path
 from trtpack_runtime.archive_writer import Member
 
 from .errors import ConfigError
+from .slim_source import slim
 
 FOLDER = "runtime"
 """Where the wheels are in a bundle."""
 
 _CARRIED = {"trtpack-runtime": "trtpack_runtime", "click": "click"}
 """Distribution -> its package."""
+
+_HELP = "cli"
+"""The folder of the runtime's modules whose docstrings are the commands' help."""
 
 _KEPT = ("METADATA", "entry_points.txt", "licenses/")
 _BEGINNING = (1980, 1, 1, 0, 0, 0)
@@ -71,7 +76,15 @@ def _code(name: str, package: str) -> dict[str, bytes]:
             f"cannot put {name} into the bundle: {why}",
             hint="install it from a wheel that is Python only, or build without --with-runtime",
         )
-    return {f"{package}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in paths}
+    names = {path.relative_to(root).as_posix(): path for path in paths}
+    return {f"{package}/{name}": _content(package, name, path) for name, path in names.items()}
+
+
+def _content(package: str, name: str, path: Path) -> bytes:
+    """A file of the package; of a module of the runtime what a device needs."""
+    data = path.read_bytes()
+    ours = package == _CARRIED["trtpack-runtime"] and path.suffix == ".py"
+    return data if not ours or name.startswith(f"{_HELP}/") else slim(data.decode()).encode()
 
 
 def _about(found: metadata.Distribution, folder: str) -> dict[str, bytes]:
@@ -94,12 +107,11 @@ def _packed(files: Mapping[str, bytes], record: str) -> bytes:
     lines = [f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in sorted(files.items())]
     listed = {**dict(sorted(files.items())), record: "".join([*lines, f"{record},,\n"]).encode()}
     target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(target, "w") as archive:
         for name, data in listed.items():  # a wheel's own record comes last
             info = zipfile.ZipInfo(name, _BEGINNING)
             info.external_attr = 0o644 << 16
-            info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, data)
+            archive.writestr(info, data, zipfile.ZIP_DEFLATED, compresslevel=9)
     return target.getvalue()
 
 

@@ -35,10 +35,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
+from importlib import resources
 from typing import Any
-
-_PROOFS = Path(__file__).with_name("proved.json")
 
 FLOATS = frozenset({"FLOAT", "HALF", "BF16"})
 INTS = frozenset({"INT32", "INT64"})
@@ -129,7 +127,8 @@ class Kind:
 @cache
 def proofs() -> dict[str, dict[str, dict[str, Any]]]:
     """Layer kind -> TensorRT -> ``{"types": [...], "cases": n}``: what ran and agreed."""
-    found: dict[str, dict[str, dict[str, Any]]] = json.loads(_PROOFS.read_text())
+    file = resources.files(__package__).joinpath("proved.json")  # may lie in a wheel
+    found: dict[str, dict[str, dict[str, Any]]] = json.loads(file.read_text())
     return found
 
 

@@ -21,7 +21,7 @@ from trtpack.errors import ConfigError
 from trtpack.options import InputSpec, Options
 from trtpack.pipeline import build
 from trtpack.runtime_wheel import runtime_members, wheel
-from trtpack_runtime import __version__, contents
+from trtpack_runtime import __version__, contents, layers
 from trtpack_runtime.archive_writer import Member
 from trtpack_runtime.bundle import open_bundle, write_bundle
 from trtpack_runtime.errors import InternalError
@@ -105,6 +105,37 @@ def test_the_runtime_runs_from_the_wheels_themselves(bundle: Path, tmp_path: Pat
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "sound" in done.stdout
+
+
+def test_the_wheels_commands_say_what_the_installed_ones_say(bundle: Path, tmp_path: Path) -> None:
+    """Their help is their docstrings, and is all there."""
+    path = os.pathsep.join(map(str, unpacked(bundle, tmp_path)))
+    for command in ("run", "resolve", "doctor"):
+        told = [
+            subprocess.run(
+                [sys.executable, *first, "-m", "trtpack_runtime", command, "--help"],
+                capture_output=True,
+                text=True,
+                check=True,
+                env={**clean(), **more},
+            ).stdout
+            for first, more in (([], {}), (["-S"], {"PYTHONPATH": path}))
+        ]
+        assert told[0] == told[1]
+
+
+def test_a_wheel_has_the_data_that_its_code_reads(bundle: Path, tmp_path: Path) -> None:
+    path = os.pathsep.join(map(str, unpacked(bundle, tmp_path)))
+    code = "from trtpack_runtime.layers import proofs; print(len(proofs()))"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**clean(), "PYTHONPATH": path},
+    )
+    assert int(done.stdout) == len(layers.proofs()) > 0
 
 
 @pytest.mark.slow

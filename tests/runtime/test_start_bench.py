@@ -15,8 +15,18 @@ from tests.acceptance.runtime.row import Settings
 def test_the_import_is_held_against_bare_python() -> None:
     assert start.imported({"python": 20.0, "import": 79.0}).bars[0].holds
     assert not start.imported({"python": 20.0, "import": 81.0}).bars[0].holds
-    assert start.installed(399_999).bars[0].holds
-    assert not start.installed(400_001).bars[0].holds
+
+
+def test_the_wheel_that_a_bundle_brings_is_held_against_the_limit() -> None:
+    assert start.installed(399_999, 10**6).bars[0].holds
+    assert not start.installed(400_001, 10**6).bars[0].holds
+
+
+def test_this_runtime_is_within_the_limit(tmp_path: Path) -> None:
+    others = {"import", *(f"{start.MODEL}, {way} start" for way in ("full", "fast"))}
+    (row,) = start.rows(Settings("cpu", tmp_path, frozenset(others)))
+    assert row.bars[0].holds, row.figures
+    assert float(row.figures["unpacked, kB"]) > float(row.figures["wheel, kB"]) > 100
 
 
 def test_a_start_is_the_median_of_warm_processes() -> None:
