@@ -136,6 +136,14 @@ def test_a_part_for_a_terminal() -> None:
     ]
 
 
+def test_rows_of_other_figures_have_a_table_of_their_own_and_long_ones_are_turned() -> None:
+    memory = Row("memory", {"calls": 20, "host, %": 0.5, "GPU, %": 0.25})
+    assert page.tables(whole(fast(), memory, fast("two"))) == [
+        [["", "call, µs"], ["one", "12.35"], ["two", "12.35"]],
+        [["", "memory"], ["calls", "20"], ["host, %", "0.5"], ["GPU, %", "0.25"]],
+    ]
+
+
 def test_the_page_tells_what_was_measured_and_what_was_not() -> None:
     kept = Results({"GPU": "H200"}, {"overhead": whole(Row("one", {"n": 1}, notes=("Left: x.",)))})
     lines = page.markdown(kept, ("overhead", "resnet")).splitlines()

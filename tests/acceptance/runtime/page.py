@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tests.acceptance.runtime.results import Part, Results
-from tests.acceptance.runtime.row import Figure
+from tests.acceptance.runtime.row import Figure, Row
 from tests.acceptance.table import Bar
 
 HEAD = [
@@ -16,12 +16,28 @@ HEAD = [
 ]
 
 
-def cells(part: Part) -> list[list[str]]:
-    """A part's rows as cells, the head first; a figure that a row lacks is left empty."""
-    columns = list(dict.fromkeys(name for row in part.rows.values() for name in row.figures))
-    head = ["", *columns]
-    rows = part.rows.values()
-    return [head] + [[r.name, *(_cell(r.figures.get(c, "")) for c in columns)] for r in rows]
+def tables(part: Part) -> list[list[list[str]]]:
+    """A part's rows as tables of cells, the head first; a figure that a row lacks is left empty.
+
+    Rows that have a figure in common share a table. Where a table has more figures than rows, each
+    figure is a line.
+    """
+    found: list[list[Row]] = []
+    for row in part.rows.values():
+        names = row.figures.keys()
+        alike = [rows for rows in found if any(names & other.figures.keys() for other in rows)]
+        if alike:
+            alike[0].append(row)
+        elif names:
+            found.append([row])
+    return [_cells(rows) for rows in found]
+
+
+def _cells(rows: Sequence[Row]) -> list[list[str]]:
+    figures = list(dict.fromkeys(name for row in rows for name in row.figures))
+    lines = [["", *figures]]
+    lines += [[row.name, *(_cell(row.figures.get(f, "")) for f in figures)] for row in rows]
+    return lines if len(figures) <= len(rows) else [list(line) for line in zip(*lines, strict=True)]
 
 
 def bars(part: Part) -> list[Bar]:
@@ -32,9 +48,9 @@ def bars(part: Part) -> list[Bar]:
 def text(part: Part) -> str:
     """A part for a terminal."""
     lines = [part.title]
-    table = cells(part)
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in table]
+    for table in tables(part):
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in table]
     lines += [f"{'ok  ' if b.holds else 'FAIL'}  {b.text}: {b.found}" for b in bars(part)]
     lines += _notes(part)
     if part.error:
@@ -52,7 +68,9 @@ def markdown(results: Results, names: Sequence[str]) -> str:
         if part is None or not part.rows:
             lines += ["", f"## {name}", "", "Not measured yet."]
             continue
-        lines += ["", f"## {part.title}", "", *_table(cells(part))]
+        lines += ["", f"## {part.title}"]
+        for table in tables(part):
+            lines += ["", *_table(table)]
         found = [[b.text, b.found, "yes" if b.holds else "no"] for b in bars(part)]
         if found:
             lines += ["", *_table([["demand", "found", "holds"], *found])]
