@@ -85,7 +85,7 @@ class InputCheck:
 def _facts(given: Sequence[Any]) -> list[Any] | None:
     """What is checked of every input; None where one is no tensor."""
     try:
-        return [(x.shape, x.dtype, x.device, x.requires_grad) for x in given]
+        return [(x.shape, x.dtype, x.device, x.layout, x.requires_grad) for x in given]
     except AttributeError:
         return None
 

@@ -111,6 +111,7 @@ def test_what_was_right_once_does_not_let_wrong_ones_pass() -> None:
         (good[0].double(), good[1], "wanted float32, got float64"),
         (good[0], good[1].int(), "wanted int64, got int32"),
         (good[0].to("meta"), good[1], "it is on meta"),
+        (good[0].to_sparse(), good[1], "wanted a dense tensor, got torch.sparse_coo"),
     ):
         for _ in range(2):
             with pytest.raises(InputMismatchError, match=said):
