@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from . import dims
 from .errors import InputMismatchError
@@ -68,6 +69,22 @@ def check_sizes(spec: TensorSpec, shape: Sequence[int], sizes: Shapes) -> None:
                     f"{where} {same}, which is {wanted}",
                     hint="make the sizes of the inputs agree",
                 )
+
+
+def check_state(name: str, shape: Sequence[int], given: Any, *kinds: Any) -> None:
+    """InputMismatchError where a slot of this shape is to be put to what has another, or is of none
+    of these classes."""
+    if not isinstance(given, kinds):
+        wanted = kinds[0].__name__
+        raise InputMismatchError(
+            f"state {name}: wanted a {wanted}, got {type(given).__name__}",
+            hint=f"convert it to a {wanted}",
+        )
+    if tuple(given.shape) != tuple(shape):
+        raise InputMismatchError(
+            f"state {name}: wanted the shape {list(shape)}, got {list(given.shape)}",
+            hint="give it the shape it has after reset()",
+        )
 
 
 def shape_text(spec: TensorSpec) -> str:

@@ -264,6 +264,7 @@ class BundleModule(LoadedModule):
 
         Raises:
             ConfigError: the bundle has no such slot.
+            InputMismatchError: a value that is no tensor of the slot's shape.
         """
         if unknown := sorted(states.keys() - self._state.values.keys()):
             named = ", ".join(self.states) or "none"

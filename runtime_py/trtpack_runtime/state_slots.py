@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from .input_shapes import check_state
+
 Move = Callable[[torch.Tensor], torch.Tensor]
 OnReplaced = Callable[[str, torch.Tensor], None]
 
@@ -57,7 +59,13 @@ class StateSlots:
                     self.replace(name, value.clone())
 
     def reset(self, given: Mapping[str, torch.Tensor]) -> None:
-        """Puts every slot back to its first value, or to a given one."""
+        """Puts every slot back to its first value, or to a given one.
+
+        Raises:
+            InputMismatchError: what is given is no tensor, or of another shape than the first one.
+        """
+        for name, value in given.items():
+            check_state(name, self._initial[name].shape, value, torch.Tensor)
         with self.lock, torch.no_grad():
             names = list(self._initial)
             types = [value.dtype for value in self.tensors(names)]

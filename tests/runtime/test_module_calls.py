@@ -285,6 +285,22 @@ def test_two_methods_share_the_state(counter: BundleModule) -> None:
     assert torch.equal(counter.decode(x), torch.full((2, 4), 4.0))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (torch.ones(4), r"state total: wanted the shape \[2, 4\], got \[4\]"),
+        (1.0, "state total: wanted a Tensor, got float"),
+    ],
+)
+def test_state_is_put_to_a_tensor_of_its_shape_only(
+    counter: BundleModule, wrong: Any, said: str
+) -> None:
+    before = counter(torch.ones(2, 4))
+    with pytest.raises(InputMismatchError, match=said):
+        counter.reset({"total": wrong})
+    assert torch.equal(counter.states["total"], before), "what is refused changes nothing"
+
+
 def test_an_answer_is_no_part_of_the_state(counter: BundleModule) -> None:
     x = torch.ones(2, 4)
     first = counter(x)

@@ -27,7 +27,7 @@ from .proof import proved
 from .route import Route
 from .staging import SessionFuture
 from .start import Opened, Options, opened
-from .stored import Constant, as_held, first_states, place_constants
+from .stored import Constant, first_states, place_constants, state_value
 from .work import Work, check_shapes
 
 Graphs = Literal["auto", "on", "off"]
@@ -324,6 +324,7 @@ class Session:
 
         Raises:
             ConfigError: the session has no such slot.
+            InputMismatchError: a value that is no array of the slot's shape.
         """
         with self._lock:
             work = self._ready()
@@ -333,8 +334,7 @@ class Session:
                     hint="name slots of the methods it runs",
                 )
             given = {
-                name: as_held(value, work.states[name].dtype, f"the state {name}")
-                for name, value in states.items()
+                name: state_value(name, value, work.states[name]) for name, value in states.items()
             }
             work.cuda.use()
             for name, state in work.states.items():

@@ -26,6 +26,12 @@ class State:
         self.shape: Shape = first.shape
 
     @property
+    def first_shape(self) -> Shape:
+        """The shape of its first value."""
+        shape: Shape = self._first.shape
+        return shape
+
+    @property
     def block(self) -> Block:
         """Where its value lies."""
         return self._places[self._turn].of(1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bundle import Bundle
 from ..errors import BundleError
+from ..input_shapes import check_state
 from ..safetensors import TensorView
 from .arrays import Shape, numpy_dtype, stored_array
 from .cuda import Cuda
@@ -58,6 +59,19 @@ def first_states(bundle: Bundle, routes: Mapping[str, Route], cuda: Cuda) -> dic
                 first = _first_value(bundle, stored[slot.name], held, f"the state {slot.name}")
                 states[slot.name] = State(cuda, held, first)
     return states
+
+
+def state_value(name: str, given: Any, state: State) -> numpy.ndarray[Any, Any]:
+    """What a caller gives for a slot, in the type that it has on the GPU.
+
+    Raises:
+        InputMismatchError: it is no array, or of another shape than the slot's first value.
+        BundleError: as ``as_held``.
+    """
+    import numpy
+
+    check_state(name, state.first_shape, given, numpy.ndarray, numpy.generic)
+    return as_held(given, state.dtype, f"the state {name}")
 
 
 def stored(bundle: Bundle, name: str) -> TensorView:

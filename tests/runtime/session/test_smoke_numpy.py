@@ -14,7 +14,12 @@ from tests.runtime.session.conftest import Lab
 from tests.runtime.session.nets import COUNT, DOUBLE, NETS, some
 from tests.runtime.session.trt_double import Net
 from trtpack_runtime.bundle import Member, open_bundle
-from trtpack_runtime.errors import BundleError, ConfigError, SmokeFailure
+from trtpack_runtime.errors import (
+    BundleError,
+    ConfigError,
+    InputMismatchError,
+    SmokeFailure,
+)
 from trtpack_runtime.rewrite import rewrite
 from trtpack_runtime.safetensors import Encoded
 from trtpack_runtime.session import smoke_numpy
@@ -114,6 +119,13 @@ def test_state_is_put_where_it_is_asked_for(lab: Lab) -> None:
     assert session.run([ZERO])["y"].tolist() == [2, 2, 2]
     session.reset({"s": numpy.float64(ZERO + 4)})
     assert session.run([ZERO])["y"].tolist() == [4, 4, 4]
+    for wrong, said in (
+        (ZERO[:2], r"state s: wanted the shape \[3\], got \[2\]"),
+        ([1.0, 2.0, 3.0], "state s: wanted a ndarray, got list"),
+    ):
+        with pytest.raises(InputMismatchError, match=said):
+            session.reset({"s": wrong})
+    assert session.run([ZERO])["y"].tolist() == [5, 5, 5], "what is refused changes nothing"
     session.reset()
     assert session.run([ZERO])["y"].tolist() == [0, 0, 0]
 
