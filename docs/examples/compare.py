@@ -19,7 +19,7 @@ NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX", "inductor": "AO
 def told(bundle: trtpack.Bundle) -> str:
     """``orin: 12 operators in TensorRT, 1 in PyTorch, 3 segments``."""
     (target,) = bundle.report.targets
-    kinds = {engine.segment: engine.kind for engine in target.engines}
+    kinds = {engine.segment: engine.kind for engine in target.engines if not engine.failed}
     counts: Counter[str] = Counter()
     for segment in target.segments:
         counts[NAMES.get(kinds.get(segment.name, ""), "PyTorch")] += segment.count

@@ -131,8 +131,8 @@ def build_engines(
     *,
     search: bool,
 ) -> Engines:
-    """Builds or defers every segment's engine. What PyTorch runs between engines of TensorRT stays
-    uncompiled, with a warning, where the compiler fails on it.
+    """Builds or defers every segment's engine. What AOTInductor fails on stays uncompiled; where it
+    is all that a target has, not with ``strict``.
 
     A segment that TensorRT fails on does not end the build: the nodes of the layers that are to
     blame are answered, and the other segments are built. Without ``search`` the failure is raised.
@@ -150,8 +150,9 @@ def build_engines(
         except BuildCancelled:
             raise
         except EngineBuildError as error:
-            if job.network is None and _has_layers(item.target, bench):
-                engines[name] = _uncompiled(name, item.target, error)
+            optional = _has_layers(item.target, bench) or not bench.options.strict
+            if job.network is None and optional:
+                engines[name] = _uncompiled(name, error)
                 continue
             if isinstance(error, BuildKilled):
                 raise
@@ -173,12 +174,10 @@ def _has_layers(target: Target, bench: Bench) -> bool:
     return kind_for(bench.options, target) in TENSORRT_KINDS
 
 
-def _uncompiled(segment: str, target: Target, error: EngineBuildError) -> BuiltEngine:
-    """What PyTorch runs in any case, and could not be compiled."""
-    why = str(error).splitlines()[0]
-    _LOG.warning("%s: PyTorch runs %s uncompiled, slower: %s", target.name, segment, why)
+def _uncompiled(segment: str, error: EngineBuildError) -> BuiltEngine:
+    """What could not be compiled, and PyTorch runs as it is."""
     _LOG.info("%s", error)
-    return BuiltEngine(segment, "inductor", failed=why)
+    return BuiltEngine(segment, "inductor", failed=str(error).splitlines()[0])
 
 
 def _blamed(

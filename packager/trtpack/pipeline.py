@@ -34,7 +34,7 @@ from .capture import Captured, capture
 from .converters import load_module
 from .early import early_start
 from .engine_options import TENSORRT_KINDS, check_debug_tensors, check_engine_options
-from .engines import Bench
+from .engines import Bench, BuiltEngine
 from .golden import record_golden, try_out
 from .lowering import lower, own_graph
 from .methods import Prepared, check_methods, options_of_methods
@@ -266,6 +266,7 @@ def _finish(
         for one in planned:
             name = one.target.name
             engines = build_engines(one, assembly, bench, progress, search=search)
+            _warn_of_uncompiled(name, engines.built)
             built[name] = {**built.get(name, {}), **engines.built}
             refused |= {(name, segment): nodes for segment, nodes in engines.refused.items()}
         if not refused:
@@ -284,6 +285,12 @@ def _finish(
     report = replace(_report(methods, planned, made), on=on)
     bundle.replace(options.output)
     return report
+
+
+def _warn_of_uncompiled(target: str, engines: Mapping[str, BuiltEngine]) -> None:
+    for name, made in engines.items():
+        if made.failed is not None:
+            _LOG.warning("%s: PyTorch runs %s uncompiled, slower: %s", target, name, made.failed)
 
 
 def _report(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from trtpack.options import Options
 from trtpack.pipeline import build
 from trtpack.report import BuildReport, Progress
 from trtpack_runtime.bundle import open_bundle
-from trtpack_runtime.errors import CompileError, ConfigError
+from trtpack_runtime.errors import CompileError, ConfigError, EngineBuildError
 from trtpack_runtime.manifest import Limits
 
 
@@ -398,3 +399,30 @@ def test_the_cpu_target_is_one_compiled_segment(tmp_path: Path) -> None:
     assert not loaded.degraded
     with torch.no_grad():
         torch.testing.assert_close(loaded(*args)["logits"], model(*args)["logits"])
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_cpu_target_that_cannot_be_compiled_runs_in_pytorch(
+    strict: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise EngineBuildError("AOTInductor failed: Loud: no\n  its last line", hint="")
+
+    monkeypatch.setattr("trtpack_runtime.engines._inductor_build.build_in_child", refuse)
+    model, args = small()
+    path = tmp_path / "bundle.tar"
+    if strict:
+        with pytest.raises(EngineBuildError, match="its last line"):
+            made((model, args), path, ("cpu",), cache=False, strict=True)
+        return
+    report = made((model, args), path, ("cpu",), cache=False)
+    assert "cpu  forward_0  uncompiled, PyTorch runs it: AOTInductor failed" in report.to_text()
+    assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
+        "cpu: PyTorch runs forward_0 uncompiled, slower: AOTInductor failed: Loud: no"
+    ]
+    with torch.no_grad():
+        wanted, got = model(*args), trtpack_runtime.load(path)(*args)
+    torch.testing.assert_close(got["logits"], wanted["logits"])

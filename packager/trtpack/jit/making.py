@@ -265,7 +265,7 @@ class _Loading:
 
     def _engine(self, segment: Segment, built: BuiltEngine) -> Runner:
         if built.path is None:
-            raise EngineBuildError(str(built.deferred))
+            raise EngineBuildError(str(built.failed or built.deferred))
         blob = built.path if built.kind == "inductor" else memoryview(built.path.read_bytes())
         context = replace(self._context(segment), record=built.record or {}, trust=True)
         return engine(built.kind).load(blob, context)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import trtpack
-from trtpack.jit import calls, making
+from trtpack.jit import calls
+from trtpack_runtime.engines import _inductor_build
 from trtpack_runtime.errors import EngineBuildError
 from trtpack_runtime.starting import DegradedWarning
 
@@ -127,22 +129,23 @@ def test_what_gives_gradients_runs_in_pytorch() -> None:
 
 
 def test_a_failed_engine_leaves_its_segment_to_pytorch_with_one_warning(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails(*_: object, **__: object) -> None:
         raise EngineBuildError("the compiler said no\n  its last line", hint="ask again")
 
-    monkeypatch.setattr(making, "build_engines", fails)
+    monkeypatch.setattr(_inductor_build, "build_in_child", fails)
     model, eager = twins(nn.Linear(4, 4))
     x = torch.randn(3, 4)
-    module = compiled(model, engine="inductor")
+    module = compiled(model, engine="inductor", cache=False)
     with pytest.warns(DegradedWarning, match="the compiler said no$") as told:
         same(module(x), eager(x))
     same(module(x), eager(x))
     assert len(told) == 1
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
     torch.compiler.reset()
     with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match="its last line; ask again"):
-        compiled(model, engine="inductor", strict=True)(x)
+        compiled(model, engine="inductor", cache=False, strict=True)(x)
 
 
 def test_a_graph_that_cannot_be_compiled_runs_in_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
