@@ -113,10 +113,14 @@ def build_engine(
     Raises:
         EngineBuildError: the builder refused the segment or died.
         DeviceError: this machine's GPU cannot do it.
+        ConfigError: a build of another process imports the script that builds.
     """
+    from trtpack_runtime.engines._inductor_build import refuse_within_child
+
     kind = _kind_of(job, target, bench.options)
     if kind is None:
         return None
+    refuse_within_child()
     made = BuiltEngine(job.segment.name, kind)
     if job.network is not None:
         from trtpack_runtime.engines._estimate import least_bytes

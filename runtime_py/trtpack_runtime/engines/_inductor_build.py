@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtpack_runtime import dims, mapping
 from trtpack_runtime.dtypes import DTYPES
-from trtpack_runtime.errors import BuildCancelled, EngineBuildError, TrtpackError
+from trtpack_runtime.errors import BuildCancelled, ConfigError, EngineBuildError, TrtpackError
 from trtpack_runtime.network import Profile, Tensor
 from trtpack_runtime.safetensors import TensorView, open_safetensors
 
@@ -137,6 +137,22 @@ def build_in_child(
         raise kind(result["error"] + _tail(lines), hint=result["hint"])
     record: dict[str, Any] = result["record"]
     return record
+
+
+def refuse_within_child() -> None:
+    """Ends a build that an operator's module begins as the child of another imports it, which would
+    begin that again.
+
+    Raises:
+        ConfigError: this process is such a child.
+    """
+    spec = sys.modules["__main__"].__spec__
+    if spec is not None and spec.name == __name__:
+        raise ConfigError(
+            "the module of an operator builds as it is imported, without if __name__ == "
+            '"__main__":',
+            hint="build below that line",
+        )
 
 
 def _write_probes(folder: Path) -> None:
