@@ -6,8 +6,8 @@ also stands for the engine's and the method's own."""
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -28,13 +28,24 @@ class _Replaying(Protocol):
     ) -> list[T] | None: ...
 
 
+class _Known(NamedTuple):
+    """A call: what says whether tensors are like its own, how many there are, the numbers of those
+    whose addresses matter (None: all), these addresses, and its graph."""
+
+    check: Callable[..., bool]
+    total: int
+    fixed: list[int] | None
+    addresses: tuple[int, ...]
+    graph: weakref.ref[Any]
+
+
 class Repeat:
     """Knows the tensors of the last call that a graph was replayed for, and does it again."""
 
     def __init__(self, runner: _Replaying) -> None:
         self._runner = runner
         self._fresh, self._given = Alike(), Alike()  # without ``out`` and with it
-        self._known: tuple[Any, tuple[int | None, ...], weakref.ref[Any]] | None = None
+        self._known: _Known | None = None
 
     def __call__(self, inputs: Sequence[Any], out: Sequence[T] | None) -> list[T] | None:
         """The outputs, in ``out`` where that is given; None where this is another call, of which
@@ -42,15 +53,12 @@ class Repeat:
         known = self._known
         if known is None:
             return None
-        check, addresses, known_graph = known
+        check, total, fixed, addresses, known_graph = known
         tensors = inputs if out is None else [*inputs, *out]
-        if len(tensors) != len(addresses) or not check(*tensors):
+        if len(tensors) != total or not check(*tensors):
             return None
-        now = tuple(map(_address, tensors))
-        if now != addresses and any(
-            before is not None and before != there
-            for before, there in zip(addresses, now, strict=True)
-        ):
+        stay = tensors if fixed is None else [tensors[i] for i in fixed]
+        if tuple(map(_address, stay)) != addresses:
             return None
         graph = known_graph()
         return None if graph is None else self._runner.again(graph, inputs, out)
@@ -65,7 +73,11 @@ class Repeat:
         alike = self._fresh if out is None else self._given
         alike.learn(tensors)
         if alike.check(*tensors):
-            self._known = (alike.check, graph.at, weakref.ref(graph))
+            fixed = [number for number, at in enumerate(graph.at) if at is not None]
+            addresses = tuple(at for at in graph.at if at is not None)
+            numbers = None if len(fixed) == len(tensors) else fixed
+            known = (alike.check, len(tensors), numbers, addresses, weakref.ref(graph))
+            self._known = _Known(*known)
 
 
 def repeat_of(plan: CallPlan) -> Repeat | None:

@@ -93,17 +93,8 @@ def bindings(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", ["cuda.bindings.driver", "cuda.cuda"])
 def test_the_drivers_copy_is_that_of_either_binding(name: str, bindings: dict[str, Any]) -> None:
-    told = []
-
-    def enqueue(*given: int) -> tuple[int]:
-        told.append(given)
-        return (0 if given[1] else 1,)
-
-    bindings[name] = SimpleNamespace(cuMemcpyDtoDAsync=enqueue)
-    memcpy = Streams(CUDA).memcpy()
-    assert memcpy is not None
-    assert [memcpy(1, 2, 8, 7), memcpy(1, 0, 8, 7), memcpy(0, 0, 0, 7)] == [True, False, True]
-    assert told == [(1, 2, 8, 7), (1, 0, 8, 7)], "nothing is not copied"
+    bindings[name] = SimpleNamespace(cuMemcpyDtoDAsync=max)
+    assert Streams(CUDA).memcpy() is max
 
 
 def test_without_a_binding_there_is_none(bindings: dict[str, Any]) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,8 +26,8 @@ from ._streams import CAPTURES, Memcpy, Streams
 
 T = torch.Tensor
 
-FEW = 3
-"""Up to so many tensors the driver copies one by one sooner than PyTorch all by one launch."""
+Move = Callable[[Sequence[T], int], None]
+"""Copies what is elsewhere among a call's contiguous inputs, or outputs, on a stream."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +38,9 @@ class Graph:
     then of these outputs; None where it has a place of its own. ``places`` are those of the inputs
     numbered ``moved``; ``results`` are its own places of the outputs numbered ``returned``, which
     are copied to the caller. ``narrowing`` goes before a replay where the engine takes fewer bits
-    than the caller gives. ``alike`` knows tensors it was called with, ``memcpy`` is the driver's
-    copy, ``kept`` is what has to live as long.
+    than the caller gives. ``alike`` knows tensors it was called with, ``bring`` copies inputs to
+    its places and ``give`` results to the caller's outputs where there are such, ``kept`` is what
+    has to live as long.
     """
 
     replay: Callable[[], None]
@@ -55,7 +55,8 @@ class Graph:
     results: list[T]
     narrowing: Narrowing | None
     alike: Alike
-    memcpy: Memcpy | None
+    bring: Move | None
+    give: Move | None
     kept: Any
 
     def takes(self, inputs: Sequence[T], outputs: Sequence[T] | None, borders: Borders) -> bool:
@@ -91,42 +92,10 @@ class Graph:
             for tensor, dtype, shape, at in expected
         )
 
-    def bring(self, inputs: Sequence[T], stream: int) -> None:
-        """Copies inputs that are elsewhere to its places; all are contiguous."""
-        if len(self.moved) > FEW or not self._by_driver(
-            [(place, inputs[i].data_ptr(), nbytes) for i, place, nbytes in self._places_at], stream
-        ):
-            copy(self.places, [inputs[i] for i in self.moved])
-
-    def give(self, outputs: Sequence[T], stream: int) -> None:
-        """Copies results of its own to the caller's outputs; all are contiguous."""
-        if len(self.returned) > FEW or not self._by_driver(
-            [(outputs[i].data_ptr(), at, nbytes) for i, at, nbytes in self._results_at], stream
-        ):
-            copy([outputs[i] for i in self.returned], self.results)
-
-    def _by_driver(self, copies: list[tuple[int, int, int]], stream: int) -> bool:
-        memcpy = self.memcpy
-        return memcpy is not None and all(memcpy(*copied, stream) for copied in copies)
-
-    @cached_property
-    def _places_at(self) -> list[tuple[int, int, int]]:
-        return _located(self.moved, self.places)
-
-    @cached_property
-    def _results_at(self) -> list[tuple[int, int, int]]:
-        return _located(self.returned, self.results)
-
     def memory(self) -> list[T]:
         """The tensors of its own, which the allocator has to know where they are used."""
         narrowing = [] if self.narrowing is None else self.narrowing.memory()
         return [*self.places, *self.results, *narrowing]
-
-
-def _located(numbers: Sequence[int], places: Sequence[T]) -> list[tuple[int, int, int]]:
-    """The number, the address and the bytes of each place."""
-    pairs = zip(numbers, places, strict=True)
-    return [(i, place.data_ptr(), place.nbytes) for i, place in pairs]
 
 
 def copy(places: list[T], tensors: list[T]) -> None:
@@ -137,6 +106,33 @@ def copy(places: list[T], tensors: list[T]) -> None:
         places[0].copy_(tensors[0])
     elif places:
         torch._foreach_copy_(places, tensors)
+
+
+def _moves(
+    places: list[T], numbers: Sequence[int], memcpy: Memcpy | None, *, inward: bool
+) -> Move | None:
+    """Copies the tensors of these numbers to the places, or from them: one by the driver, which is
+    the quicker then, several by PyTorch. None where there are none."""
+    if not places:
+        return None
+
+    def several(tensors: Sequence[T], stream: int) -> None:
+        others = [tensors[i] for i in numbers]
+        copy(*((places, others) if inward else (others, places)))
+
+    if memcpy is None or len(places) > 1 or not places[0].nbytes:
+        return several
+    number, here, nbytes = numbers[0], places[0].data_ptr(), places[0].nbytes
+
+    def bring(tensors: Sequence[T], stream: int) -> None:
+        if memcpy(here, tensors[number].data_ptr(), nbytes, stream)[0]:
+            several(tensors, stream)
+
+    def give(tensors: Sequence[T], stream: int) -> None:
+        if memcpy(tensors[number].data_ptr(), here, nbytes, stream)[0]:
+            several(tensors, stream)
+
+    return bring if inward else give
 
 
 def captured(
@@ -196,6 +192,8 @@ def _captured(
     at = [None if i in numbers else tensor.data_ptr() for i, tensor in enumerate(given)]
     for i, output in enumerate(outputs or ()):
         at.append(None if i in returned else output.data_ptr())
+    memcpy = streams.memcpy() if numbers or returned else None
+    moving, own = [places[i] for i in numbers], [results[i] for i in returned]
     return Graph(
         graph.replay,
         context,
@@ -204,12 +202,13 @@ def _captured(
         tuple(tuple(tensor.shape) for tensor in given),
         tuple(at),
         numbers,
-        [places[i] for i in numbers],
+        moving,
         returned,
-        [results[i] for i in returned],
+        own,
         narrowing,
         Alike(),
-        streams.memcpy() if numbers or returned else None,
+        _moves(moving, numbers, memcpy, inward=True),
+        _moves(own, returned, memcpy, inward=False),
         graph,
     )
 

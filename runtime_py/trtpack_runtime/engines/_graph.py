@@ -163,14 +163,16 @@ class GraphRunner(EngineRunner):
                 return None
             if handle and self._capturing():
                 return None
-            if graph.moved:
+            if graph.bring is not None:
                 graph.bring(inputs, handle)
             graph.replay()
             if outputs is None:
-                outputs = [self._empty(*planned) for planned in graph.plan.outputs]
-            if graph.returned:
-                graph.give(outputs, handle)
-            return list(outputs)
+                answers = [self._empty(*planned) for planned in graph.plan.outputs]
+            else:
+                answers = list(outputs)
+            if graph.give is not None:
+                graph.give(answers, handle)
+            return answers
         finally:
             lane.give()
             if self._lanes.waiting:

@@ -27,8 +27,9 @@ CAPTURES = threading.Lock()
 another one is under way."""
 
 Empty = Callable[[Shape, Shape, torch.dtype], torch.Tensor]
-Memcpy = Callable[[int, int, int, int], bool]
-"""Copies so many bytes within the GPU: to, from, how many, on which stream; whether it could."""
+Memcpy = Callable[[int, int, int, int], tuple[Any, ...]]
+"""Copies bytes within the GPU: to, from, how many, on which stream. It answers an error code,
+which is 0 where all went well."""
 
 
 class Streams:
@@ -96,8 +97,8 @@ class Streams:
         return replay
 
     def memcpy(self) -> Memcpy | None:
-        """The driver's own copy, which takes half of PyTorch's time; None where no binding of CUDA
-        is installed. It takes some 50 ms the first time."""
+        """The driver's own copy, which for one tensor is quicker than PyTorch's; None where no
+        binding of CUDA is installed. Its import takes some 50 ms."""
         return _memcpy()
 
     def event(self) -> Any:
@@ -145,12 +146,10 @@ def _memcpy() -> Memcpy | None:
     """That of ``cuda.bindings`` (cuda-bindings 12 and 13), or of cuda-python 11 and 12."""
     for name in ("cuda.bindings.driver", "cuda.cuda"):
         try:
-            enqueue = import_module(name).cuMemcpyDtoDAsync
+            found: Memcpy = import_module(name).cuMemcpyDtoDAsync
         except (ImportError, OSError, RuntimeError, AttributeError):
             continue
-        return lambda to, source, nbytes, stream: (
-            not nbytes or not enqueue(to, source, nbytes, stream)[0]
-        )
+        return found
     return None
 
 
