@@ -11,7 +11,7 @@ from typing import Any, Literal
 from . import checked_json, contents, safetensors
 from .archive import Archive, digest_of
 from .archive_writer import Member, write_archive
-from .errors import BundleError, InternalError
+from .errors import BundleError, ConfigError, InternalError
 from .manifest import Manifest
 from .mapping import FilePart
 from .phases import phase
@@ -168,7 +168,10 @@ def open_bundle(
 
     Raises:
         BundleError: no such file, or one that is damaged, incomplete, altered or of a newer format.
+        ConfigError: another value of ``verify``.
     """
+    if verify not in ("lazy", "full"):
+        raise ConfigError(f"unknown verify={verify!r}", hint="give lazy or full")
     file = Path(path)
     archive = Archive(file)
     try:

@@ -14,6 +14,7 @@ from .bundle import open_bundle
 from .choosing import chosen
 from .errors import ConfigError
 from .finish import Stores
+from .method_call import CallOptions, check_option
 from .module import BundleModule
 from .phases import LoadTimes, phase
 from .placement import default_device, facts_for, usable
@@ -21,6 +22,8 @@ from .progress import OnProgress
 from .starting import DegradedWarning, Start, told
 
 __all__ = ["DegradedWarning", "load"]
+
+_COUNTS = ("contexts", "graphs")
 
 
 def load(
@@ -73,14 +76,19 @@ def load(
             raises (strict).
         warm_up: call every method once; the state stays as it was.
         check_memory: refuse what surely does not fit into the memory that is free.
-        options: further ones, which go to the engines as they are.
+        options: ``contexts``, how many threads run an engine at a time (4), and ``graphs``, for how
+            many sets of shapes CUDA graphs are kept (8).
 
     Raises:
         BundleError: a damaged bundle, an operator that is missing, or (strict) no variant fits.
-        ConfigError: no such variant, module or device.
+        ConfigError: no such variant, module, device or option.
         DeviceError: a device that PyTorch cannot use here, or with too little memory.
         EngineBuildError: (strict) an engine could not be built, or its build was cancelled.
     """
+    asked = {**(options or {}), "cuda_graphs": cuda_graphs, "inputs": inputs, "outputs": outputs}
+    _check(options or {})
+    check_option("start", start, ("full", "fast"))
+    CallOptions.of(asked)
     times = LoadTimes()
     with times.measuring():
         wanted = None if device is None else usable(device)
@@ -109,19 +117,23 @@ def load(
             rebuild=rebuild,
             warm_up=warm_up,
             check_memory=check_memory,
-            options={
-                **(options or {}),
-                "cuda_graphs": cuda_graphs,
-                "inputs": inputs,
-                "outputs": outputs,
-                "strict": strict,
-            },
+            options={**asked, "cuda_graphs": cuda_graphs, "strict": strict},
             on_progress=on_progress,
         )
         module = plan.fast() if start == "fast" else plan.full()
     module.startup.times = times
     told(module)
     return module
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if name not in _COUNTS:
+            raise ConfigError(
+                f"unknown option {name!r} in options", hint=f"give {' or '.join(_COUNTS)}"
+            )
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f"the option {name} is {value!r}", hint="give a number, 1 at least")
 
 
 def _import(name: str) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import is_
 from typing import Any, Literal, get_args
@@ -28,6 +28,9 @@ from .whole_graph import WholeGraphs, whole_graphs
 OutputPolicy = Literal["fresh", "reused"]
 """Whether a call's outputs are the caller's own, or memory that the next call writes to again."""
 
+GraphPolicy = Literal["off", "on", "auto"]
+"""Whether calls become CUDA graphs; ``on`` warns where they cannot."""
+
 _KEPT_OUTPUTS = 8
 """For how many shapes of inputs ``reused`` outputs are kept."""
 
@@ -38,7 +41,7 @@ class CallOptions:
 
     inputs: InputPolicy = "refuse"
     outputs: OutputPolicy = "fresh"
-    cuda_graphs: Literal["off", "on", "auto"] = "off"
+    cuda_graphs: GraphPolicy = "off"
     graphs: int = 8
 
     @classmethod
@@ -56,14 +59,20 @@ class CallOptions:
         return cls()._with(**given)
 
     def _with(self, **given: Any) -> CallOptions:
-        allowed = {"inputs": InputPolicy, "outputs": OutputPolicy}
-        for name, policy in allowed.items():
-            if name in given and given[name] not in get_args(policy):
-                words = " or ".join(map(repr, get_args(policy)))
-                raise ConfigError(
-                    f"unknown value {given[name]!r} of the option {name}", hint=f"give {words}"
-                )
+        for name, allowed in _ALLOWED.items():
+            if name in given:
+                check_option(name, given[name], get_args(allowed))
         return replace(self, **given)
+
+
+_ALLOWED = {"inputs": InputPolicy, "outputs": OutputPolicy, "cuda_graphs": GraphPolicy}
+
+
+def check_option(name: str, value: object, allowed: Collection[str]) -> None:
+    """ConfigError where an option of a load has another value than these."""
+    if value not in allowed:
+        words = " or ".join(map(repr, allowed))
+        raise ConfigError(f"unknown value {value!r} of the option {name}", hint=f"give {words}")
 
 
 class MethodCall:

@@ -223,6 +223,22 @@ def test_a_module_that_has_to_be_imported_is_named(tmp_path: Path) -> None:
     assert load(path, imports=["colorsys"]).variant == "cpu"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"start": "Fast"}, "unknown value 'Fast' of the option start"),
+        ({"verify": "all"}, "unknown verify='all'"),
+        ({"cuda_graphs": "Off"}, "unknown value 'Off' of the option cuda_graphs"),
+        ({"inputs": "cast"}, "unknown value 'cast' of the option inputs"),
+        ({"options": {"graph": 4}}, "unknown option 'graph' in options"),
+        ({"options": {"contexts": 0}}, "the option contexts is 0"),
+    ],
+)
+def test_an_option_has_one_of_its_values(bundle: Path, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(bundle, **wrong)
+
+
 def test_a_newer_pytorch_is_asked_for(tmp_path: Path) -> None:
     path = handmade.write(tmp_path / "b.tar", changes={"requires": ["format:1", "torch>=99.1"]})
     with pytest.raises(BundleError, match=r"needs PyTorch 99\.1 or newer"):
