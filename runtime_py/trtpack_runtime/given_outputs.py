@@ -57,9 +57,9 @@ class OutputCheck:
                 self._alike.learn(both)
                 self._learnt = len(both)
         taken = {tensor.untyped_storage().data_ptr() for tensor in inputs if tensor.numel()}
-        for spec, tensor in zip(self._wanted, out, strict=True):
+        for number, (spec, tensor) in enumerate(zip(self._wanted, out, strict=True), len(inputs)):
             memory = tensor.untyped_storage().data_ptr()
-            if tensor.numel() and memory in taken:
+            if memory in taken and any(_overlap(tensor, other) for other in both[:number]):
                 raise _mismatch(
                     f"output {spec.name}: it lies in the memory of an input or of another output"
                 )
@@ -74,6 +74,7 @@ class OutputCheck:
             raise _mismatch(f"wanted {len(self._wanted)} outputs ({names}), got {len(out)}")
         shapes = {n: tuple(x.shape) for n, x in zip(self._inputs, inputs, strict=True)}
         for spec, tensor in zip(self._wanted, out, strict=True):
+            _check_memory(spec.name, tensor)
             dtype = getattr(torch, DTYPES[spec.dtype].torch)
             if tensor.dtype != dtype or tensor.device != self._device:
                 raise _mismatch(
@@ -85,6 +86,33 @@ class OutputCheck:
                 for size in spec.shape
             ]
             check_shape(spec.name, shape, tensor)
+
+
+def _check_memory(name: str, tensor: object) -> None:
+    """InputMismatchError for what is no dense tensor with memory for each of its elements."""
+    if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided:
+        raise _mismatch(f"output {name}: wanted a dense tensor, got {_kind(tensor)}")
+    if any(size > 1 and not step for size, step in zip(tensor.shape, tensor.stride(), strict=True)):
+        raise _mismatch(f"output {name}: elements of it share their memory")
+
+
+def _kind(value: object) -> str:
+    return str(value.layout) if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def _overlap(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether memory of one, from its first to its last element, is the other's too."""
+    (begin, end), (first, last) = _span(one), _span(other)
+    return begin < last and first < end
+
+
+def _span(tensor: torch.Tensor) -> tuple[int, int]:
+    begin = tensor.data_ptr()
+    if not tensor.numel():
+        return begin, begin
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    size = 1 + sum((size - 1) * step for size, step in steps)
+    return begin, begin + size * tensor.element_size()
 
 
 def check_shape(name: str, shape: Sequence[int | None], tensor: torch.Tensor) -> None:

@@ -251,6 +251,16 @@ def test_given_outputs_may_be_views(module: BundleModule) -> None:
     assert not room.t()[2:].any()
 
 
+def test_given_outputs_may_share_a_buffer_with_inputs(module: BundleModule) -> None:
+    room = torch.zeros(8, 4)
+    x, y, out = room[:2].normal_(), room[2:4].normal_(), room[4:6]
+    module.run("forward", [x, y], out=[out])
+    torch.testing.assert_close(out, chains.doubled(x, y, times=3))
+    for begin in (1, 3):
+        with pytest.raises(InputMismatchError, match="in the memory of an input"):
+            module.run("forward", [x, y], out=[room[begin : begin + 2]])
+
+
 def test_given_outputs_that_do_not_fit_are_refused(module: BundleModule) -> None:
     x, y = some()
     for out, said in (
@@ -259,6 +269,9 @@ def test_given_outputs_that_do_not_fit_are_refused(module: BundleModule) -> None
         ([torch.empty(2, 4).half()], "output y: wanted torch.float32 on cpu, got torch.float16"),
         ([torch.empty(2, 4, device="meta")], "on cpu, got torch.float32 on meta"),
         ([x], "output y: it lies in the memory of an input or of another output"),
+        ([None], "output y: wanted a dense tensor, got NoneType"),
+        ([torch.empty(2, 4).to_sparse()], "wanted a dense tensor, got torch.sparse_coo"),
+        ([torch.empty(4).expand(2, 4)], "output y: elements of it share their memory"),
     ):
         with pytest.raises(InputMismatchError, match=said):
             module.run("forward", [x, y], out=out)
