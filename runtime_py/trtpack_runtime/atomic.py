@@ -38,6 +38,30 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
+def check_writable(path: Path, option: str) -> None:
+    """Refuses a path that could not be written at the end, before any work starts.
+
+    Raises:
+        ConfigError: it is a folder, its folder does not exist, or it may not be written.
+    """
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder", hint=f"give {option} the name of a file in it")
+    if path.exists() and not path.is_file():
+        raise ConfigError(
+            f"{path} is a device or a pipe, which a file cannot replace",
+            hint=f"give {option} the name of a file",
+        )
+    if not folder.is_dir():
+        raise ConfigError(
+            f"there is no folder {folder}", hint=f"create it, or choose another {option}"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"folder {folder} is not writable", hint=f"choose another folder for {option}"
+        )
+
+
 def cannot_write(path: Path, error: OSError) -> ConfigError:
     """What to tell a user when the disk refused ``path``."""
     reason = (error.strerror or str(error)).lower()

@@ -121,7 +121,7 @@ def test_inputs_from_files_give_outputs_and_labels(
             "input scale: wanted 1 dim",
         ),
         (["--output", "out.txt"], 2, "cannot write outputs to out.txt"),
-        (["--output", "nowhere/out.npz"], 2, "cannot write nowhere/out.npz"),
+        (["--output", "nowhere/out.npz"], 2, "there is no folder"),
         (["--target", "cpuu"], 2, "no variant 'cpuu'"),
         (["--target", "orin", "--strict"], 5, "no variant fits this machine: orin: needs"),
         (["--method", "encode"], 2, "no method 'encode'"),

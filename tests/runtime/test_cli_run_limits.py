@@ -85,6 +85,26 @@ def test_a_limit_without_its_measurement(tmp_path: Path, trtpack: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("limit", ["--max-latency-ms", "--max-memory-mb"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_limit_is_a_finite_number(bundle: Path, trtpack: Any, limit: str, value: str) -> None:
+    code, _, err = trtpack("run", bundle, limit, value)
+    assert (code, err.splitlines()[0]) == (
+        2,
+        f"error: invalid value for '{limit}': '{value}' is no finite number",
+    )
+
+
+@pytest.mark.parametrize(("option", "name"), [("--junit", "r.xml"), ("--output", "y.npz")])
+def test_a_file_that_cannot_be_written_is_refused_before_the_run(
+    bundle: Path, tmp_path: Path, trtpack: Any, option: str, name: str
+) -> None:
+    folder = tmp_path / "none"
+    code, out, err = trtpack("run", bundle, *FEW, option, folder / name)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: there is no folder {folder}\n")
+
+
 def test_runs_are_compared(bundle: Path, tmp_path: Path, trtpack: Any) -> None:
     code, out, _ = trtpack("run", bundle, *FEW, "--json", "--method", "forward")
     assert code == 0

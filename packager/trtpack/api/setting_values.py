@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import typing
 from collections.abc import Callable, Mapping
@@ -112,6 +113,8 @@ def _as(kind: Any, value: Any) -> tuple[bool, Any]:
 def _check_bounds(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
+    if not math.isfinite(value):
+        raise ConfigError(f"{name} is {value}, wanted a finite number", hint=f"correct {name}")
     low, high = BOUNDS.get(name, (None, None))
     if name in ABOVE_ZERO and value <= 0:
         raise ConfigError(f"{name} is {value}, wanted more than 0", hint=f"correct {name}")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from trtpack_runtime.atomic import check_writable
+from trtpack_runtime.cli.finite import FiniteRange
 from trtpack_runtime.cli.sections import SectionedCommand
 
 from ..errors import ConfigError
@@ -192,13 +193,13 @@ def model_options(command: Command) -> Command:
 @click.option(
     "--max-latency-ms",
     metavar="MS",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="trtpack run is to fail where a call takes longer on the device (99 of 100 calls).",
 )
 @click.option(
     "--max-memory-mb",
     metavar="MB",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="trtpack run is to fail where more memory is taken.",
 )
 @click.option(
@@ -319,30 +320,6 @@ def options_of(
             f"there is no file {options.tactics}", hint="check the path after --tactics"
         )
     return options
-
-
-def check_writable(path: Path, option: str) -> None:
-    """Refuses a path that could not be written at the end, before any work starts.
-
-    Raises:
-        ConfigError: it is a folder, its folder does not exist, or it may not be written.
-    """
-    folder = path.absolute().parent
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder", hint=f"give {option} the name of a file in it")
-    if path.exists() and not path.is_file():
-        raise ConfigError(
-            f"{path} is a device or a pipe, which a file cannot replace",
-            hint=f"give {option} the name of a file",
-        )
-    if not folder.is_dir():
-        raise ConfigError(
-            f"there is no folder {folder}", hint=f"create it, or choose another {option}"
-        )
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"folder {folder} is not writable", hint=f"choose another folder for {option}"
-        )
 
 
 def _targets(names: tuple[str, ...], engine: str | None) -> tuple[str, ...]:

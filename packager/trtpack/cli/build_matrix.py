@@ -9,13 +9,12 @@ from typing import Any
 
 import click
 
-from trtpack_runtime.atomic import cannot_write, replaced
+from trtpack_runtime.atomic import cannot_write, check_writable, replaced
 from trtpack_runtime.errors import CompileError
 
 from ..farm import MatrixReport, Settings, build_matrix
 from ..matrix import Cell, plan_cells, read_matrix
 from ..options import Options
-from .build import check_writable
 from .logs import logging_to
 from .matrix import CommandFlags
 from .matrix_view import view_for

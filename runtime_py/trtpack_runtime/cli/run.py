@@ -18,6 +18,7 @@ from ..manifest import Limits
 from . import run_text
 from .device_options import device_option, lease_timeout, ssh_option
 from .failures import DEGRADED
+from .finite import FiniteRange
 from .loading_options import device_flag, import_flag, no_build_flag, target_flag, trust_flag
 from .run_steps import Settings, run_steps
 from .run_subject import Subject
@@ -130,7 +131,7 @@ _measuring, _judging, _report = map(_in, ("Measuring", "Judging", "Report"))
     "--budget",
     "budget_s",
     metavar="SECONDS",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=20.0,
     show_default=True,
     help="Stop timing a method after so long.",
@@ -138,7 +139,7 @@ _measuring, _judging, _report = map(_in, ("Measuring", "Judging", "Report"))
 @_judging(
     "--max-latency-ms",
     metavar="MS",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="Fail where a call takes longer.  [default: what the bundle says]",
 )
 @_judging(
@@ -152,7 +153,7 @@ _measuring, _judging, _report = map(_in, ("Measuring", "Judging", "Report"))
 @_judging(
     "--max-memory-mb",
     metavar="MB",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="Fail where more memory is taken, of the GPU where one runs the model, else main memory."
     "  [default: what the bundle says]",
 )
@@ -266,10 +267,7 @@ def run(
         tolerance=tolerance,
         verbose=verbose,
     )
-    from ..sample_files import check_output_path
-
-    if output is not None:
-        check_output_path(output)
+    _check_places(output, junit)
     torch = None if no_torch else _torch()
     for option, given in (
         ("--threads", threads),
@@ -327,6 +325,18 @@ def run(
         raise failure
     if report.failed:
         click.get_current_context().exit(DEGRADED)
+
+
+def _check_places(output: Path | None, junit: Path | None) -> None:
+    """Refuses files that could not be written at the end, before any work starts."""
+    from ..atomic import check_writable
+    from ..sample_files import check_output_path
+
+    if output is not None:
+        check_output_path(output)
+        check_writable(output, "--output")
+    if junit is not None and not (junit.is_char_device() or junit.is_fifo()):
+        check_writable(junit, "--junit")
 
 
 def _torch() -> Any:

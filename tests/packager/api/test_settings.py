@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -28,6 +29,7 @@ from trtpack.options import Options
         ({"dtype": "float8"}, "dtype is 'float8', wanted 'float32'", "correct dtype"),
         ({"optimization_level": 7}, "optimization_level is 7, wanted at most 5", "correct"),
         ({"max_latency_ms": 0}, "max_latency_ms is 0, wanted more than 0", "correct"),
+        ({"max_latency_ms": math.nan}, "max_latency_ms is nan, wanted a finite", "correct"),
         ({"workspace_bytes": "4 cups"}, "bad size '4 cups'", "512M"),
         ({"pins": ["head"]}, "bad pin 'head'", "head"),
         ({"strict": True, "torch_ops": "aten.add"}, "strict wants every operator", "leave one"),
