@@ -159,10 +159,10 @@ class Pool:
         try:
             for args in zip(*iterables, strict=False):
                 if len(futures) == self._at_once:
-                    yield futures.popleft().result(timeout)
+                    yield _result(futures, timeout)
                 futures.append(self.submit(*args))
             while futures:
-                yield futures.popleft().result(timeout)
+                yield _result(futures, timeout)
         finally:
             for future in futures:
                 future.cancel()
@@ -190,6 +190,13 @@ class Pool:
         """Finishes everything; after an error, only what runs already."""
         self._line.close(cancel=error is not None)
         self._line.join()
+
+
+def _result(futures: deque[Future[Any]], timeout: float | None) -> Any:
+    """The first one's result; it stays among them where that takes too long."""
+    result = futures[0].result(timeout)
+    futures.popleft()
+    return result
 
 
 @dataclass(eq=False)

@@ -202,6 +202,16 @@ def test_map_answers_in_order_and_reads_no_further_than_there_is_room() -> None:
         assert list(answers) == [str(n) for n in range(1, 50)]
 
 
+def test_map_cancels_the_request_that_took_too_long(gate: threading.Event) -> None:
+    ran: list[int] = []
+    with pool_of(workers=1) as pool:
+        held(pool, gate)
+        with pytest.raises(TimeoutError):
+            next(pool.map([(ran.append, 1)], timeout=0.0))
+        gate.set()
+    assert ran == []
+
+
 def test_map_stops_where_a_request_fails_or_the_caller_does(gate: threading.Event) -> None:
     ran: list[int] = []
 
