@@ -76,19 +76,22 @@ def inputs_of_files(
             raise ConfigError(f"there is no input file {path}", hint="check the path after --input")
         if path.suffix.lower() in IMAGE_SUFFIXES:
             target = _only(name, wanted, path)
-            found[target.name] = image_as(
-                image_numbers(path, target, metadata.get("preprocess")), target
-            )
-            continue
-        tensors = tensors_of(path)
-        if name is not None or (len(tensors) == 1 and not set(tensors) <= set(names)):
-            target = _only(name, wanted, path)
-            tensors = {target.name: _one(tensors, target.name, path)}
+            numbers = image_numbers(path, target, metadata.get("preprocess"))
+            tensors = {target.name: image_as(numbers, target)}
+        else:
+            tensors = tensors_of(path)
+            if name is not None or (len(tensors) == 1 and not set(tensors) <= set(names)):
+                target = _only(name, wanted, path)
+                tensors = {target.name: _one(tensors, target.name, path)}
         unknown = sorted(set(tensors) - set(names))
         if unknown:
             raise InputMismatchError(
                 f"{path} holds {unknown[0]!r}, the inputs are {', '.join(names)}",
                 hint="name its tensors after the inputs, or give --input NAME=FILE",
+            )
+        if twice := sorted(set(tensors) & set(found)):
+            raise ConfigError(
+                f"input {twice[0]!r} is given twice", hint="leave one --input of it out"
             )
         found.update(tensors)
     return found

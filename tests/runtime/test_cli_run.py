@@ -120,6 +120,7 @@ def test_inputs_from_files_give_outputs_and_labels(
             2,
             "input scale: wanted 1 dim",
         ),
+        (["--input", "x.safetensors", "--input", "x=x.safetensors"], 2, "'x' is given twice"),
         (["--output", "out.txt"], 2, "cannot write outputs to out.txt"),
         (["--output", "nowhere/out.npz"], 2, "there is no folder"),
         (["--target", "cpuu"], 2, "no variant 'cpuu'"),
