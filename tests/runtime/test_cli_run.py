@@ -156,6 +156,9 @@ def test_without_torch_it_says_what_to_install(bundle: Path) -> None:
     guard = (
         "import sys; sys.modules['torch'] = None\n"
         "from trtpack_runtime.cli import main\n"
+        "from trtpack_runtime.session import start\n"
+        "here = start.facts()\n"
+        "start.facts = lambda: {**here, 'torch': None}\n"
         f"main(['run', {str(bundle)!r}])"
     )
     done = subprocess.run(

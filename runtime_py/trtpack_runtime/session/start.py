@@ -6,6 +6,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from ..bundle import Bundle, open_bundle
 from ..choosing import chosen
 from ..device import facts
 from ..device_builds import DeviceBuilds
-from ..errors import ConfigError, DeviceError
+from ..errors import BundleError, ConfigError, DeviceError
 from ..finish import Finished, Stores, Workshop
 from ..memory_plan import MemoryPlan
 from ..phases import LoadTimes, phase
@@ -81,15 +82,7 @@ def opened(path: Any, options: Options) -> Opened:
         stores = Stores()
         with phase("resolve"):
             here = _facts(options.device)
-            choice = chosen(
-                bundle,
-                here,
-                stores,
-                target=options.target,
-                trust=options.trust,
-                build=options.build,
-            )
-            choice = _without_torch(bundle, choice, options)
+            choice = _without_torch(bundle, _chosen(bundle, here, stores, options), options)
             cuda = Cuda(api(), options.device)  # TensorRT loads engines for the GPU that it took
 
         plan = MemoryPlan(())
@@ -121,6 +114,21 @@ def _facts(device: int) -> dict[str, Any]:
     here = {**facts(), "torch": None}
     here["gpus"] = sorted(here["gpus"], key=lambda gpu: gpu["index"] != device)
     return here
+
+
+def _chosen(bundle: Bundle, here: dict[str, Any], stores: Stores, options: Options) -> Choice:
+    """The variant that fits best; where only PyTorch makes one fit, the one that fits with it."""
+    wanted = partial(chosen, target=options.target, trust=options.trust, build=options.build)
+    try:
+        return wanted(bundle, here, stores)
+    except BundleError:
+        torch = facts()["torch"]
+        if torch is None:
+            raise
+        choice = wanted(bundle, {**here, "torch": torch}, stores)
+        if choice.degraded:
+            raise
+        return choice
 
 
 def _without_torch(bundle: Bundle, choice: Choice, options: Options) -> Choice:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy
 import pytest
 
+from tests.runtime import handmade
 from tests.runtime.session.bundles import FACTS, Made
 from tests.runtime.session.conftest import Lab
 from tests.runtime.session.cuda_double import Error
@@ -64,6 +65,20 @@ def test_a_machine_that_no_variant_fits(lab: Lab, monkeypatch: pytest.MonkeyPatc
 def test_a_wrong_option(lab: Lab, options: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         lab.session(NETS, DOUBLE, **options)
+
+
+def test_a_variant_that_only_pytorch_runs_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = handmade.write(tmp_path / "b.tar")
+    here = {**FACTS, "torch": "2.5", "gpus": []}
+    monkeypatch.setattr(start, "facts", lambda: here)
+    with pytest.raises(DeviceError, match="segment forward_0 of cpu needs PyTorch") as caught:
+        Session(path)
+    assert "trtpack_runtime.load" in caught.value.hint
+    monkeypatch.setattr(start, "facts", lambda: {**here, "torch": None})
+    with pytest.raises(BundleError, match="cpu: PyTorch is not installed"):
+        Session(path)
 
 
 def test_the_binding_of_cuda_11_will_do(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
