@@ -20,7 +20,7 @@ from .builders import Outcome, Site
 from .engine_store import engine_key
 from .engines.inductor import known_flags
 from .errors import BundleError, EngineBuildError
-from .manifest import Manifest
+from .manifest import Manifest, TensorSpec
 from .mapping import FilePart
 from .network import Profile, Tensor
 
@@ -89,6 +89,25 @@ class Source:
     def operators(self) -> int:
         """How many nodes it has."""
         return len(self.graph["nodes"])
+
+
+def taken_inputs(record: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
+    """What a compiled segment takes, by its engine's record; none where an older packager wrote it.
+
+    Raises:
+        BundleError: it is malformed.
+    """
+    try:
+        profile = record.get("profile", {})
+        return tuple(
+            TensorSpec(t.name, t.dtype, t.shape, *map(_shape, profile.get(t.name, ())))
+            for t in map(_tensor, record.get("inputs", ()))
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(
+            f"malformed record of a compiled segment: {type(error).__name__}: {error}",
+            hint="build the bundle again",
+        ) from error
 
 
 def _tensor(value: Mapping[str, Any]) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 
 from .errors import ConfigError, InputMismatchError
 from .execution import LoadedSegment
+from .input_check import InputCheck
+from .manifest import TensorSpec
 from .tracing import Origin, call, is_traced
 
 
@@ -19,8 +21,16 @@ class EngineModule(torch.nn.Module):
     It has no parameters: the engine has weights of its own, and moves with its bundle only.
     """
 
-    def __init__(self, segment: LoadedSegment, origin: Origin, device: torch.device) -> None:
+    def __init__(
+        self,
+        segment: LoadedSegment,
+        origin: Origin,
+        device: torch.device,
+        taken: Sequence[TensorSpec] = (),
+    ) -> None:
+        """``taken`` is what an engine takes that does not look at its inputs itself."""
         super().__init__()
+        self._check = InputCheck(taken, device) if taken else None
         self._segment, self._origin, self._device = segment, origin, device
         self.eval()
 
@@ -57,6 +67,8 @@ class EngineModule(torch.nn.Module):
 
     def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Runs the engine whether a program is traced or not."""
+        if self._check is not None:
+            inputs = self._check(inputs)
         with torch.no_grad():
             return self._segment.run([tensor.detach() for tensor in inputs])
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import torch
 
+from . import compiling
 from . import program as program_json
 from .bundle import Bundle
 from .engine_module import EngineModule, refuse_copies
 from .errors import BundleError, ConfigError, TrtpackError
-from .execution import Placed, Segments
+from .execution import LoadedSegment, Placed, Segments
 from .finish import Finished
 from .input_check import InputPolicy
+from .manifest import TensorSpec
 from .method_call import CallOptions, MethodCall, OutputPolicy
 from .module_weights import destination, keep_state, register_state, register_weights
 from .picking import Picked, pick
@@ -235,8 +237,18 @@ class LoadedModule(torch.nn.Module):
         for segments in loaded.segments.methods.values():
             for segment in segments:
                 origin = self._origin(SEGMENT + segment.name, loaded.device)
-                engines._modules[segment.name] = EngineModule(segment, origin, loaded.device)
+                engines._modules[segment.name] = EngineModule(
+                    segment, origin, loaded.device, self._taken(segment)
+                )
         attach(cast("BundleModule", self))
+
+    def _taken(self, segment: LoadedSegment) -> Sequence[TensorSpec]:
+        """What a compiled segment takes, which its library does not look at."""
+        if segment.kind != compiling.KIND:
+            return ()
+        refs = self._bundle.manifest.variants[self._choice.variant].engines
+        built = self._own.get(segment.name) or refs[segment.name]
+        return compiling.taken_inputs(built.record)
 
     def _origin(self, part: str, device: torch.device) -> Origin:
         path = self._bundle.path.absolute()

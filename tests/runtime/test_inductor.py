@@ -20,7 +20,7 @@ from tests.runtime.command import trtpack
 from trtpack_runtime import ledger, load
 from trtpack_runtime.engines import LoadContext, inductor
 from trtpack_runtime.engines import _inductor_build as inductor_build
-from trtpack_runtime.errors import BundleError, EngineBuildError
+from trtpack_runtime.errors import BundleError, EngineBuildError, InputMismatchError
 from trtpack_runtime.loading import DegradedWarning
 from trtpack_runtime.network import Profile, Tensor
 from trtpack_runtime.safetensors import open_safetensors, write_safetensors
@@ -179,6 +179,24 @@ def test_a_trusted_engine_runs_and_keeps_state(bundle: Path) -> None:
         module.to("meta")
     assert module.device.type == "cpu"
     assert module.smoke().passed
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (torch.ones(3, 4).double(), "input x: wanted float32, got float64"),
+        (torch.ones(3, 2), "input x: dimension 1 is 2, wanted 4"),
+        (torch.ones(9, 4), "input x: dimension 0 is 9, wanted 1 to 8"),
+        (torch.ones(3, 4, device="meta"), "input x: it is on meta, the bundle on cpu"),
+    ],
+)
+def test_a_compiled_segment_alone_refuses_what_it_would_misread(
+    bundle: Path, wrong: torch.Tensor, said: str
+) -> None:
+    engine = load(bundle, trust=True, strict=True).engine("forward_0")
+    assert len(engine(torch.ones(3, 4), SCALE, CALLS)) == 3
+    with pytest.raises(InputMismatchError, match=said):
+        engine(wrong, SCALE, CALLS)
 
 
 def test_what_this_machine_built_is_trusted(bundle: Path) -> None:

@@ -136,7 +136,7 @@ def build_in_child(
         kind = UncompilableError if result.get("lasting") else EngineBuildError
         raise kind(result["error"] + _tail(lines), hint=result["hint"])
     record: dict[str, Any] = result["record"]
-    return record
+    return record | {"inputs": request["inputs"], "profile": request["profile"]}
 
 
 def refuse_within_child() -> None:
