@@ -13,6 +13,9 @@ from typing import BinaryIO
 
 from .errors import ConfigError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a disk without room says, or one that gives its user no more."""
+
 
 @contextmanager
 def replaced(path: Path) -> Iterator[BinaryIO]:
@@ -66,7 +69,7 @@ def cannot_write(path: Path, error: OSError) -> ConfigError:
     """What to tell a user when the disk refused ``path``."""
     reason = (error.strerror or str(error)).lower()
     hint = "choose another place for it"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         hint = f"free space on the disk of {path.parent}, or choose another place"
     elif error.errno == errno.ENOENT:
         reason = f"there is no folder {path.parent}"

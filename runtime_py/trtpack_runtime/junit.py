@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from .atomic import cannot_write
+
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -67,8 +69,11 @@ def to_xml(suite: str, cases: Sequence[Case], properties: Mapping[str, str] | No
 def write(
     path: Path, suite: str, cases: Sequence[Case], properties: Mapping[str, str] | None = None
 ) -> None:
-    """Writes the report."""
-    path.write_bytes(to_xml(suite, cases, properties))
+    """Writes the report; ConfigError if the disk refuses."""
+    try:
+        path.write_bytes(to_xml(suite, cases, properties))
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def _text(value: str) -> str:

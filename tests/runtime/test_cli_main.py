@@ -146,6 +146,11 @@ def test_the_system_refusing_a_file(ending_with: Callable[..., tuple[object, lis
     assert (code, lines[0]) == (2, "error: cannot use /etc/shadow: permission denied")
 
 
+def test_a_full_disk_is_no_bug(ending_with: Callable[..., tuple[object, list[str]]]) -> None:
+    code, lines = ending_with(OSError(errno.ENOSPC, "No space left on device"))
+    assert (code, lines[0]) == (2, "error: cannot write the output: no space left on its disk")
+
+
 def test_running_out_of_memory(ending_with: Callable[..., tuple[object, list[str]]]) -> None:
     assert ending_with(MemoryError())[0] == 6
 

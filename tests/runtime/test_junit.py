@@ -6,10 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from tests.runtime.junit_shape import check_shape
 from tests.runtime.run_reports import report
 from trtpack_runtime import junit
 from trtpack_runtime.cli.run_cases import cases, properties
+from trtpack_runtime.errors import ConfigError
 from trtpack_runtime.limits import LimitCheck
 
 
@@ -34,6 +37,12 @@ def test_failures_are_counted_and_told(tmp_path: Path) -> None:
     assert suite.findtext("testcase[3]/system-out") == "p50 3.1 ms"
     assert suite.find("testcase[4]/skipped[@message='not measured']") is not None
     assert suite.find("properties/property[@name='device'][@value='Orin']") is not None
+
+
+def test_a_disk_that_refuses_is_told_with_the_place(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "report.xml"
+    with pytest.raises(ConfigError, match=f"cannot write {path}: there is no folder"):
+        junit.write(path, "trtpack run", [])
 
 
 def test_a_run_has_a_case_for_everything_that_is_judged() -> None:

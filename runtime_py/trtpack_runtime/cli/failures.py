@@ -13,6 +13,7 @@ import traceback
 import click
 
 from .. import __version__
+from ..atomic import FULL
 from ..errors import ConfigError, DeviceError, InternalError, TrtpackError
 
 DEGRADED = 8
@@ -56,6 +57,10 @@ def _known(error: Exception) -> TrtpackError | None:
         where = os.fsdecode(error.filename) if not isinstance(error.filename, int) else "a file"
         return ConfigError(
             f"cannot use {where}: {error.strerror.lower()}", hint="check the path and the disk"
+        )
+    if isinstance(error, OSError) and error.errno in FULL:
+        return ConfigError(
+            "cannot write the output: no space left on its disk", hint="free space there"
         )
     if isinstance(error, MemoryError):
         return DeviceError("out of memory", hint="free memory on this machine")
