@@ -335,7 +335,7 @@ def _check_places(output: Path | None, junit: Path | None) -> None:
     if output is not None:
         check_output_path(output)
         check_writable(output, "--output")
-    if junit is not None and not (junit.is_char_device() or junit.is_fifo()):
+    if junit is not None and (junit.is_dir() or not junit.exists()):  # else it is written in place
         check_writable(junit, "--junit")
 
 
