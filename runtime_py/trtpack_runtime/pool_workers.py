@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConfigError
+from .errors import ConfigError, InputMismatchError
 
 if TYPE_CHECKING:
     import torch
@@ -111,8 +111,18 @@ class SessionWorker:
         self._resets = bool(session.states)
 
     def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], arrival: Any) -> Any:
-        """The session's outputs by name."""
-        return self._answer(*args, **kwargs)
+        """The session's outputs by name.
+
+        Raises:
+            InputMismatchError: another request than one mapping or sequence of inputs.
+        """
+        if len(args) != 1 or kwargs:
+            raise InputMismatchError(
+                f"wanted a session's inputs as one argument, got {len(args)}, "
+                f"and {len(kwargs)} by name",
+                hint="give them as Session.run takes them",
+            )
+        return self._answer(*args)
 
     def close(self) -> None:
         """Gives back the session's memory."""

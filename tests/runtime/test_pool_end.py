@@ -183,7 +183,7 @@ def test_a_session_runs_the_method_that_was_asked_for() -> None:
 
     with Pool(Two(), method="decode") as pool:  # type: ignore[arg-type]  # stands for a session
         assert pool.submit([1]).result(SECONDS) == {"method": "decode", "inputs": [1]}
-        with pytest.raises(TypeError):
+        with pytest.raises(InputMismatchError):
             pool.submit([1], copy=False).result(SECONDS)
 
 

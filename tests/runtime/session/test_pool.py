@@ -30,6 +30,14 @@ def test_requests_are_answered_by_twins(lab: Lab, monkeypatch: pytest.MonkeyPatc
     assert lab.cuda.leaked() == []
 
 
+def test_a_request_is_one_set_of_inputs(lab: Lab) -> None:
+    with Pool(lab.session(NETS, CHAIN), workers=1) as pool:
+        for wrong in (pool.submit(), pool.submit(some(), some()), pool.submit(x=some())):
+            with pytest.raises(InputMismatchError, match="wanted a session's inputs as one"):
+                wrong.result(timeout=60)
+        assert pool.submit([some()]).result(timeout=60)["sum"].shape == (2, 3)
+
+
 def test_each_worker_has_state_of_its_own(lab: Lab) -> None:
     zero = numpy.zeros(3, "f4")
     session = lab.session(NETS, COUNT, states={"s": zero})
