@@ -29,7 +29,7 @@ from trtpack_runtime.bundle import Bundle, open_bundle
 from trtpack_runtime.device import facts
 
 from ..engine_options import kind_for
-from ..engines import cannot_build_here, lacking_here
+from ..engines import cannot_build_here, cannot_measure_here
 from ..errors import ConfigError
 from ..options import Options
 from ..remote import finishing
@@ -293,9 +293,7 @@ def _check(options: Options, target: Target, here: Mapping[str, Any]) -> None:
     if options.on is not None:
         _check_device_kind(options, kind, target, here)
         return
-    why = lacking_here(kind, target, here)
-    if why is None and kind == "tensorrt-rtx" and not here["gpus"]:
-        why = "there is no NVIDIA GPU"
+    why = cannot_measure_here(kind, target, here)
     if why is not None:
         raise ConfigError(
             f"--tune measures engines for {target.name} on this machine: {why}",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.packager.machines import without_gpu
+from tests.packager.machines import facts, without_gpu
 from trtpack import tuning
 from trtpack.errors import ConfigError
 from trtpack.options import Options
@@ -127,12 +127,13 @@ def test_packed_weights_are_inside_and_new_ones_drop_the_engine(
 def test_what_cannot_be_measured_here_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "facts", lambda: without_gpu(torch=torch.__version__))
     model = torch.nn.Linear(2, 2), (torch.zeros(1, 2),)
-    for target, told in (
-        ("orin", "--tune measures engines for orin on this machine: there is no NVIDIA GPU"),
-        ("rtx-4090", "there is no NVIDIA GPU"),
+    for target, here, told in (
+        ("orin", without_gpu(), "for orin on this machine: there is no NVIDIA GPU"),
+        ("rtx-4090", without_gpu(tensorrt_rtx="1.2"), "there is no NVIDIA GPU"),
+        ("rtx-4090", facts(tensorrt_rtx="1.2"), r"NVIDIA H200 is SM 9\.0, not 8\.9"),
     ):
+        monkeypatch.setattr(tuning, "facts", lambda here=here: here)
         options = Options(targets=(target,), output=tmp_path / "b.tar", tune=True)
         with pytest.raises(ConfigError, match=told):
             build(model, options)
