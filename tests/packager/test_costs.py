@@ -189,6 +189,23 @@ def test_work_is_that_of_the_optimum_sizes() -> None:
     assert sorted(work.reads.values()) == [32 * 4, 4 * 16 * 4, 16 * 32 * 4]
 
 
+@pytest.mark.parametrize(
+    ("called", "nature", "flops"),
+    [
+        (lambda x: nn.functional.conv2d(x, x), "product", 2 * (2 * 2) * (2 * 8 * 8)),
+        (lambda x: torch.ops.prims.convert_element_type.default(x, torch.half), "pointwise", 256),
+    ],
+)
+def test_work_of_one_tensor(called: Any, nature: str, flops: int) -> None:
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return called(x)
+
+    captured = capture(Model(), (torch.zeros(2, 2, 8, 8),))
+    (work,) = works(captured.graph_module, {}).values()
+    assert (work.nature, work.flops) == (nature, flops)
+
+
 def test_every_target_has_rates() -> None:
     for name in ("cpu", "orin", "t4", "h100", "gh200"):
         machine = machine_of(find_target(name))

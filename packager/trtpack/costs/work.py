@@ -32,6 +32,7 @@ _REDUCTIONS = frozenset(
     )
 )
 _MATRIX = frozenset(("mm", "bmm", "matmul", "addmm", "baddbmm", "addbmm", "linear", "einsum"))
+_CONVOLUTIONS = ("convolution", "conv1d", "conv2d", "conv3d", "conv_transpose")
 _ATTENTION = "scaled_dot_product_attention"
 _RECURRENT = frozenset(("lstm", "gru", "rnn_tanh", "rnn_relu"))
 _VIEWS = frozenset(("reshape", "flatten", "alias", "_reshape_alias"))
@@ -126,7 +127,7 @@ def _nature(node: fx.Node) -> Nature:
         return "other"
     if op.is_view or name in _VIEWS:
         return "view"
-    if name in _MATRIX or name.startswith("conv") or name == _ATTENTION or name in _RECURRENT:
+    if name in _MATRIX or _convolved(node) or name == _ATTENTION or name in _RECURRENT:
         return "product"
     if torch.Tag.pointwise in op.tags or name in _POINTWISE:
         return "pointwise"
@@ -139,11 +140,12 @@ def _flops(node: fx.Node, nature: Nature, sizes: _Sizes) -> float:
     """Operations; a multiplication and an addition are two."""
     name, tensors = _name(node), [n.meta["val"] for n in _sources(node)]
     out = sum(map(sizes.count, _leaves(node.meta["val"])))
+    if convolved := _convolved(node):
+        source, weight = convolved
+        transposed = "transpose" in name or (name == "convolution" and node.args[6] is True)
+        each = sizes.count(source) if transposed else out
+        return 2.0 * math.prod(sizes.shape(weight)[1:]) * each
     if nature == "product" and len(tensors) > 1:
-        if name.startswith("conv"):
-            weight = sizes.shape(tensors[1])
-            transposed = "transpose" in name or (name == "convolution" and node.args[6] is True)
-            return 2.0 * math.prod(weight[1:]) * (sizes.count(tensors[0]) if transposed else out)
         if name == _ATTENTION:
             query, keys = sizes.shape(tensors[0]), sizes.shape(tensors[1])
             return 4.0 * math.prod(query) * keys[-2]
@@ -157,10 +159,20 @@ def _flops(node: fx.Node, nature: Nature, sizes: _Sizes) -> float:
 
 
 def _is_light(node: fx.Node, sizes: _Sizes) -> bool:
-    if not _name(node).startswith("conv"):
+    if not (convolved := _convolved(node)):
         return False
-    source, weight = (sizes.count(n.meta["val"]) for n in _sources(node)[:2])
+    source, weight = map(sizes.count, convolved)
     return 3 * weight < source + sizes.count(node.meta["val"])
+
+
+def _convolved(node: fx.Node) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """What a convolution reads, and its weight, which may be the same; None of all else."""
+    if not _name(node).startswith(_CONVOLUTIONS):
+        return None
+    match node.args:
+        case (fx.Node() as source, fx.Node() as weight, *_):
+            return source.meta["val"], weight.meta["val"]
+    return None
 
 
 def _name(node: fx.Node) -> str:
