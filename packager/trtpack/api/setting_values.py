@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..inputs import parse_input, parse_profile, parse_size
 from ..options import Options
 from ..precision.names import parse_pin
-from .operators import operator_name
+from .operators import items, operator_name
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Options))
 _HINTS = typing.get_type_hints(Options)
@@ -62,17 +62,8 @@ def read_setting(name: str, value: Any) -> Any:
     """
     hint = _HINTS[name]
     if typing.get_origin(hint) is tuple:
-        return tuple(_one(name, item, typing.get_args(hint)[0]) for item in _items(value))
+        return tuple(_one(name, item, typing.get_args(hint)[0]) for item in items(value))
     return _one(name, value, hint)
-
-
-def _items(value: Any) -> tuple[Any, ...]:
-    """One or more as a tuple, of a set in the order of their names."""
-    if isinstance(value, set | frozenset):
-        return tuple(sorted(value, key=str))
-    if isinstance(value, list | tuple):
-        return tuple(value)
-    return (value,)
 
 
 def _one(name: str, value: Any, hint: Any) -> Any:

@@ -16,7 +16,7 @@ from ..options import InputArgument, Options
 from ..spelling import nearest
 from .setting_values import FIELDS, read_setting
 from .torch_tensorrt import NAMES as THEIRS
-from .torch_tensorrt import translated
+from .torch_tensorrt import joined, translated
 
 
 def settled(
@@ -40,6 +40,11 @@ def settled(
         ConfigError: an unknown setting, with the nearest that there is; a value that it does not
             take; two settings that contradict each other; or no target.
     """
+    if not isinstance(options, Options | Mapping | None):
+        raise ConfigError(
+            f"the options are {options!r}, wanted trtpack.Options or a mapping",
+            hint='write options={"precision": "fp16"}, for example',
+        )
     said = dict(options) if isinstance(options, Mapping) else {}
     for name, value in (settings or {}).items():
         if name in said:
@@ -92,7 +97,7 @@ def _fields(said: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of ``Options`` that settings of any name come to."""
     found: dict[str, Any] = {}
     origin: dict[str, str] = {}
-    for name, value in said.items():
+    for name, value in joined(said).items():
         for field, read in _read(name, value):
             if field == "pins" and field in found:
                 found[field] = (*found[field], *read)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..options import Pin, PinName
-from .operators import operator_name
+from .operators import items, operator_name
 
 Fields = Mapping[str, Any]
 
@@ -26,6 +26,28 @@ _TYPES = {
     **dict.fromkeys(("float8_e4m3fn", "f8", "fp8"), "fp8"),
 }
 _PRODUCTS = r"aten\.(linear|matmul|addmm|mm|bmm|baddbmm)"
+
+
+def joined(said: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Settings without those that another of Torch-TensorRT's takes the place of.
+
+    Stripped engines are refittable ones. One setting has its autocast on, another says the type;
+    neither this nor what is excluded means anything where it is off.
+    """
+    left = dict(said)
+    if left.get("strip_engine_weights") is True:
+        _drop(left, "make_refittable", True)
+        _drop(left, "immutable_weights", False)
+    if left.get("enable_autocast") is False:
+        return {name: left[name] for name in left if not str(name).startswith("autocast_")}
+    if left.get("autocast_low_precision_type") is not None:
+        _drop(left, "enable_autocast", True)
+    return left
+
+
+def _drop(settings: dict[Any, Any], name: str, value: bool) -> None:
+    if settings.get(name) is value:
+        del settings[name]
 
 
 class SettingWarning(FutureWarning):
@@ -100,7 +122,7 @@ def _typing(explicit: bool) -> Fields:
 
 
 def _dry_run(value: Any) -> Fields:
-    if not isinstance(value, bool):
+    if isinstance(value, str | Path):
         return {"dry_run": True, "report": value}
     return {"dry_run": value}
 
@@ -125,8 +147,12 @@ def _autocast_type(value: Any) -> Fields:
     return {"precision": kinds[kind]}
 
 
-def _excluded_operators(value: Iterable[Any]) -> Fields:
-    return {"pins": _pins((re.escape(str(operator_name(op))) for op in value), "fp32")}
+def _excluded_nodes(value: Any) -> Fields:
+    return {"pins": _pins(map(str, items(value)), "fp32")}
+
+
+def _excluded_operators(value: Any) -> Fields:
+    return {"pins": _pins((re.escape(str(operator_name(op))) for op in items(value)), "fp32")}
 
 
 def _pins(patterns: Iterable[str], precision: PinName) -> tuple[Pin, ...]:
@@ -135,7 +161,7 @@ def _pins(patterns: Iterable[str], precision: PinName) -> tuple[Pin, ...]:
 
 _SAME: Mapping[str, Callable[[Any], Fields]] = {
     "enabled_precisions": _precisions,
-    "torch_executed_ops": lambda value: {"torch_ops": tuple(value)},
+    "torch_executed_ops": lambda value: {"torch_ops": value},
     "require_full_compilation": lambda value: {"require_full": value},
     "truncate_double": lambda value: {"strict_dtypes": not value},
     "truncate_long_and_double": lambda value: {"strict_dtypes": not value},
@@ -149,7 +175,7 @@ _SAME: Mapping[str, Callable[[Any], Fields]] = {
     "use_fp32_acc": _wide_sums,
     "enable_autocast": _autocast,
     "autocast_low_precision_type": _autocast_type,
-    "autocast_excluded_nodes": lambda value: {"pins": _pins(value, "fp32")},
+    "autocast_excluded_nodes": _excluded_nodes,
     "autocast_excluded_ops": _excluded_operators,
     "dryrun": _dry_run,
     "timing_cache_path": _timing_cache,

@@ -54,6 +54,7 @@ from trtpack.options import Options
         ({"enabled_precisions": {torch.int8}}, "int8, which needs scales", "calibrate="),
         ({"enabled_precisions": "f7"}, "there is no precision f7", "torch.float16"),
         ({"use_explicit_typing": False}, "networks are typed here", 'precision="mixed"'),
+        ({"dryrun": None}, "dry_run is None, wanted bool", "correct dry_run"),
         ({"truncate_double": "yes"}, "truncate_double is 'yes', wanted True or False", "correct"),
     ],
 )
@@ -71,6 +72,18 @@ def test_a_setting_is_given_once() -> None:
         settled({"inputs": "1x3"}, target="cpu", inputs=(trtpack.Input((1,)),))
     with pytest.raises(ConfigError, match="no target is given"):
         settled(None)
+    with pytest.raises(ConfigError, match=r"options are <class .*, wanted trtpack\.Options or"):
+        settled(Options, target="cpu")  # type: ignore[arg-type]
+
+
+def test_several_of_theirs_that_go_together() -> None:
+    refittable = {"immutable_weights": False, "make_refittable": True}
+    stripped = settled({**refittable, "strip_engine_weights": True}, target="cpu")
+    assert stripped == Options(("cpu",), engine_weights="stripped")
+    idle = {"autocast_low_precision_type": torch.float16, "autocast_excluded_nodes": {"head"}}
+    assert settled({**idle, "enable_autocast": False}, target="cpu") == Options(("cpu",))
+    (pin,) = settled({"autocast_excluded_nodes": "head.*"}, target="cpu").pins
+    assert str(pin) == "head.*=fp32"
 
 
 def test_settings_change_options_that_are_given() -> None:
