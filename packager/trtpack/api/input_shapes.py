@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -46,8 +47,11 @@ def Input(
         high: values that are drawn are below it.
 
     Raises:
-        ConfigError: shapes that do not fit together, or an unknown type.
+        ConfigError: shapes that do not fit together, an unknown type, or a range of no values.
     """
+    for given in (shape, min_shape, opt_shape, max_shape):
+        if not isinstance(given, Sequence | None):
+            raise ConfigError(f"a shape is {given!r}, wanted sizes", hint=_HINT)
     if shape is not None and min_shape is opt_shape is max_shape is None:
         sizes = tuple(_dimension(size) for size in shape)
     elif shape is not None or min_shape is None or opt_shape is None or max_shape is None:
@@ -56,13 +60,23 @@ def Input(
         raise ConfigError("min_shape, opt_shape and max_shape differ in length", hint=_HINT)
     else:
         sizes = tuple(map(_dimension, zip(min_shape, opt_shape, max_shape, strict=True)))
+    _check_range(low, high)
     return InputSpec(name, sizes, _dtype(dtype), low, high)
+
+
+def _check_range(low: float | None, high: float | None) -> None:
+    if low is high is None:
+        return
+    if low is None or high is None or not -math.inf < low < high < math.inf:
+        raise ConfigError(
+            f"values are to lie from {low} to below {high}", hint="give low, and a larger high"
+        )
 
 
 def _dimension(size: Dimension) -> int | DynamicDim:
     if isinstance(size, DynamicDim):
         return size
-    sizes = (size,) * 3 if isinstance(size, int) else tuple(size)
+    sizes = tuple(size) if isinstance(size, Sequence) else (size,) * 3
     whole = all(isinstance(s, int) and not isinstance(s, bool) and s >= 1 for s in sizes)
     if len(sizes) != 3 or not whole or list(sizes) != sorted(sizes):
         raise ConfigError(

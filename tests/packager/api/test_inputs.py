@@ -52,6 +52,10 @@ def test_an_input_says_what_its_text_does(given: trtpack.InputSpec, text: str) -
         ({"min_shape": (4,), "opt_shape": (1,), "max_shape": (8,)}, r"a dimension is \(4, 1, 8\)"),
         ({"shape": (0, 3)}, "a dimension is 0"),
         ({"shape": (1,), "dtype": "float3"}, "unknown type 'float3'"),
+        ({"shape": 3}, "a shape is 3, wanted sizes"),
+        ({"shape": (1.5, 3)}, r"a dimension is 1\.5"),
+        ({"shape": (1,), "low": 3, "high": 1}, "values are to lie from 3 to below 1"),
+        ({"shape": (1,), "low": 3}, "values are to lie from 3 to below None"),
     ],
 )
 def test_shapes_that_cannot_be_are_refused(shapes: dict[str, Any], problem: str) -> None:
