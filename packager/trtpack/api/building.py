@@ -15,7 +15,7 @@ from ..report import Progress
 from ..target import AUTO
 from .arguments import called_with
 from .bundle import Bundle, check_load, write_report
-from .settings import settled
+from .settings import check_files, settled
 from .users_module import as_it_was
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def build(
 
     called, arguments = called_with(model, inputs, kwargs, dynamic_shapes)
     chosen = settled(options, settings, target=target, inputs=arguments)
+    check_files(chosen)
     with as_it_was(called):
         report = build_bundle(called, chosen, progress)
     if chosen.report is not None:

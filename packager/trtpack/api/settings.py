@@ -11,6 +11,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from trtpack_runtime.atomic import check_writable
+
 from ..errors import ConfigError
 from ..options import InputArgument, Options
 from ..spelling import nearest
@@ -91,6 +93,18 @@ def check_together(options: Options) -> None:
             "--locked uses known tactics only, and without the cache none are known",
             hint="add --tactics, or build with the cache",
         )
+
+
+def check_files(options: Options) -> None:
+    """Refuses files that could not be written at the end, before any work starts.
+
+    Raises:
+        ConfigError: it names the file.
+    """
+    if not options.dry_run:
+        check_writable(options.output, "--output")
+    if options.report is not None:
+        check_writable(options.report, "--report")
 
 
 def _fields(said: Mapping[str, Any]) -> dict[str, Any]:

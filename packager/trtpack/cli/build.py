@@ -240,14 +240,11 @@ def run_build(
     Raises:
         TrtpackError: what is wrong, before any file is written.
     """
-    from ..api.settings import check_together
+    from ..api.settings import check_files, check_together
 
     options = options_of(**arguments)
     check_together(options)
-    if not options.dry_run:
-        check_writable(options.output, "--output")
-    if options.report is not None:
-        check_writable(options.report, "--report")
+    check_files(options)
 
     from ..early import early_start
     from .logs import logging_to

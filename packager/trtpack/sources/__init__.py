@@ -19,7 +19,7 @@ from .arguments import call_text, exported_ranges, settle_inputs
 from .example_code import code_of_call, code_of_specs
 from .examples import BoundInputs, Call, spread
 from .exported import from_program, load_exported
-from .factory import call_of, from_result, functions_in, load_file, load_package, raised
+from .factory import call_of, described, from_result, functions_in, load_file, load_package, raised
 from .loaded import Loaded
 from .methods import FORWARD, Method, of_method, seen_as, specs_in
 from .timm_models import load_timm
@@ -35,6 +35,7 @@ args and kwargs, or its methods by name."""
 
 _Whole = (str, torch.export.ExportedProgram)
 """What is no module yet."""
+_GIVEN = "give a torch.nn.Module, an exported program, or what stands for MODEL as text"
 _FORMS = (
     "write file.py:factory, package.module:factory, FILE.pt2, torchvision:NAME, timm:NAME or hf:DIR"
 )
@@ -217,6 +218,8 @@ def _load(model: Model, dtype: str | None) -> Loaded:
         return from_program(model, "program")
     if not isinstance(model, str):
         named = model[0] if isinstance(model, tuple) and model else model
+        if not isinstance(named, nn.Module):
+            raise SourceError(f"the model is {described(named)}", hint=_GIVEN)
         return from_result(model, type(named).__name__.lower(), "the given model")
     kind, colon, rest = model.partition(":")
     if colon and kind in ("torchvision", "timm", "hf"):

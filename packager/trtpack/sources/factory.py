@@ -151,7 +151,7 @@ def from_result(result: Any, name: str, origin: str) -> Loaded:
     parts = result if isinstance(result, tuple) else (result,)
     module, *rest = parts if parts else (None,)
     if not isinstance(module, nn.Module) or len(rest) > 3:
-        raise SourceError(f"{origin} returned {_described(result)}", hint=_RETURNS)
+        raise SourceError(f"{origin} returned {described(result)}", hint=_RETURNS)
     _check_module(module, origin)
     if not rest:
         return Loaded(name, module)
@@ -198,7 +198,7 @@ def _call(module: ModuleType, factory: str, origin: str, name: str) -> Loaded:
         return from_result(found, name, f"{origin}:{factory}")
     if not callable(found):
         raise SourceError(
-            f"{factory} in {origin} is {_described(found)}, not a factory", hint=_RETURNS
+            f"{factory} in {origin} is {described(found)}, not a factory", hint=_RETURNS
         )
     try:
         inspect.signature(found).bind()
@@ -295,7 +295,8 @@ def _user_frame(error: BaseException) -> tuple[str, str]:
     return f"{frames[-1].filename}:{frames[-1].lineno}", (frames[-1].line or "").strip()
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
+    """What a value is that should be another: ``the class Linear``, ``an int``."""
     if value is None:
         return "None"
     if isinstance(value, type):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -15,7 +16,7 @@ from torch import nn
 
 import trtpack
 from trtpack.cli.build import build as command
-from trtpack.errors import ConfigError
+from trtpack.errors import ConfigError, SourceError
 
 FACTORY = """
 import torch
@@ -71,6 +72,27 @@ def test_what_loading_does_not_take_is_refused_before_anything_is_built(model: n
     with pytest.raises(ConfigError, match="loading has no setting 'devise'") as caught:
         trtpack.compile(model, X, load={"devise": "cpu"})
     assert caught.value.hint == "did you mean device?"
+
+
+@pytest.mark.parametrize("setting", ["output", "report"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_built(
+    setting: str, tmp_path: Path
+) -> None:
+    class Untouched(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("it was run")
+
+    for place, problem in ((tmp_path, "is a folder"), (tmp_path / "no" / "f", "is no folder")):
+        with pytest.raises(ConfigError, match=problem):
+            trtpack.build(Untouched(), X, target="cpu", **{setting: place})
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(nn.Linear, "the class Linear"), (torch.relu, "a builtin"), (None, "None")]
+)
+def test_what_is_no_model_is_called_by_its_kind(given: Any, name: str) -> None:
+    with pytest.raises(SourceError, match=f"the model is {name}"):
+        trtpack.compile(given, X)
 
 
 def test_the_command_writes_the_same_bundle(tmp_path: Path) -> None:
