@@ -48,12 +48,11 @@ def options_of(given: Options | Mapping[str, Any] | None) -> Options:
         ConfigError: an unknown key or operator, with the nearest; a wrong value; two that
             contradict each other; or one that only a bundle has.
     """
-    if isinstance(given, Options):
-        made = settled(given, otherwise=AUTO)
-    else:
-        said = dict(given or {})
-        target = said.pop("target", None)
-        made = settled(said, target=target, otherwise=AUTO)
+    target = None
+    if isinstance(given, Mapping):
+        given = dict(given)
+        target = given.pop("target", None)
+    made = settled(given, target=target, otherwise=AUTO)
     usual = Options(targets=made.targets)
     for field in fields(Options):
         if field.name not in OFFERED and getattr(made, field.name) != getattr(usual, field.name):

@@ -44,10 +44,11 @@ def test_settings_are_read_as_a_build_reads_them() -> None:
         ({"inputs": ["1x3"]}, "inputs is for bundles", "mark_dynamic"),
         ({"precision": "int8"}, "precision int8 is chosen with data", "quantized model"),
         ({"strict": True, "torch_ops": ["aten.add"]}, "strict wants every operator", "leave one"),
+        (5, "the options are 5, wanted trtpack.Options or a mapping", "write options="),
         ({"target": ["cpu", "orin"]}, "one target, not for 2", "this machine"),
     ],
 )
-def test_bad_options_are_refused(given: dict[str, Any], message: str, hint: str) -> None:
+def test_bad_options_are_refused(given: Any, message: str, hint: str) -> None:
     with pytest.raises(ConfigError, match=message) as refused:
         options_of(given)
     assert hint in refused.value.hint
