@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtpack_runtime.atomic import cannot_write, replaced
+from trtpack_runtime.errors import BundleError
 
 from ..errors import ConfigError
 from ..report import BuildReport
@@ -47,8 +48,11 @@ class Bundle:
 
         Raises:
             ConfigError: the disk refuses, or a dry run wrote no bundle.
+            BundleError: the file is not there any more.
         """
         self._check_written()
+        if not self.path.is_file():
+            raise BundleError(f"the bundle is not at {self.path} any more", hint="build it again")
         place = Path(path)
         try:
             with self.path.open("rb") as source, replaced(place) as file:

@@ -41,7 +41,7 @@ def Input(
             batch, are the same.
         opt_shape: see there.
         max_shape: see there.
-        dtype: its type; what the model takes where it is not said.
+        dtype: its type; that of the model's own example input where it is not said, else float32.
         name: a parameter of ``forward``; None for the next position.
         low: the least value that is drawn.
         high: values that are drawn are below it.

@@ -17,6 +17,7 @@ from torch import nn
 import trtpack
 from trtpack.cli.build import build as command
 from trtpack.errors import ConfigError, SourceError
+from trtpack_runtime.errors import BundleError
 
 FACTORY = """
 import torch
@@ -66,6 +67,13 @@ def test_a_dry_run_has_no_file(model: nn.Module) -> None:
     assert bundle.report.targets
     with pytest.raises(ConfigError, match="a dry run wrote no bundle"):
         bundle.load()
+
+
+def test_a_bundle_that_is_gone_cannot_be_saved(model: nn.Module, tmp_path: Path) -> None:
+    bundle = trtpack.build(model, X, target="orin", output=tmp_path / "bundle.tar")
+    bundle.path.unlink()
+    with pytest.raises(BundleError, match=r"the bundle is not at .*bundle\.tar any more"):
+        bundle.save(tmp_path / "copy.tar")
 
 
 def test_what_loading_does_not_take_is_refused_before_anything_is_built(model: nn.Module) -> None:
