@@ -23,7 +23,7 @@ SAYS = {
     "generate_text": r"TensorRT-RTX, 2 segments\n.*\n(after \d+ tokens .*, as the model does\n){2}",
     "denoise_images": r"after 20 steps the image is (?P<off>\S+) from PyTorch's",
     "own_operator": r"with its converter: .* 3 operators in TensorRT-RTX, 1 segment, (?P<off>\S+)",
-    "divide_a_model": r"1 operators in \w+, 3 segments(.|\n)*\n(?P<off>\S+) from PyTorch",
+    "divide_a_model": r"1 in \w+, 3 segments(.|\n)* 1 operator (.|\n)*\n(?P<off>\S+) from",
 }
 WITHIN = 1e-3
 

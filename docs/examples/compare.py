@@ -23,7 +23,8 @@ def told(bundle: trtpack.Bundle) -> str:
     counts: Counter[str] = Counter()
     for segment in target.segments:
         counts[NAMES.get(kinds.get(segment.name, ""), "PyTorch")] += segment.count
-    parts = [f"{count} operators in {kind}" for kind, count in counts.most_common()]
+    (most, count), *others = counts.most_common()
+    parts = [f"{count} operators in {most}", *(f"{number} in {kind}" for kind, number in others)]
     number = len(target.segments)
     return f"{target.name}: {', '.join(parts)}, {number} segment{'s' * (number > 1)}"
 

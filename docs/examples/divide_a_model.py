@@ -46,7 +46,8 @@ def main(target: str = "orin") -> None:
     (report,) = bundle.report.targets
     for segment in report.segments:
         sizes = ", ".join(value.shape_text for value in segment.inputs)
-        print(f"  {segment.name}: {segment.kind}, {segment.count} operators on ({sizes})")
+        operators = "1 operator" if segment.count == 1 else f"{segment.count} operators"
+        print(f"  {segment.name}: {segment.kind}, {operators} on ({sizes})")
     for refused in report.refused[:3]:
         print(f"  {refused.op} stays in PyTorch: {refused.reason}")
     engine = loaded(bundle)
