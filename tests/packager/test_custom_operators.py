@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from trtpack.custom_operators import providing_module
+from trtpack_runtime.engines._inductor_build import build_in_child
+from trtpack_runtime.errors import EngineBuildError
 
 SCRIPT = """
 import torch, trtpack
@@ -34,7 +36,7 @@ class Model(torch.nn.Linear):
 torch.manual_seed(0)
 model, x = Model(4, 4).eval(), torch.randn(2, 4)
 with torch.no_grad():
-    torch.testing.assert_close(trtpack.compile(model, x, target="cpu")(x), model(x))
+    torch.testing.assert_close({compiled}(x), model(x))
 """
 
 
@@ -70,9 +72,13 @@ def test_an_operator_of_the_running_script_comes_from_a_module_that_is_imported(
 
 
 @pytest.mark.slow
-def test_a_script_that_would_build_for_ever_runs_in_pytorch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "compiled",
+    ['trtpack.compile(model, x, target="cpu")', 'torch.compile(model, backend="trtpack")'],
+)
+def test_a_script_that_would_build_for_ever_runs_in_pytorch(compiled: str, tmp_path: Path) -> None:
     script = tmp_path / "shrink.py"
-    script.write_text(SCRIPT, encoding="utf-8")
+    script.write_text(SCRIPT.replace("{compiled}", compiled), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(script)],
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
@@ -82,4 +88,13 @@ def test_a_script_that_would_build_for_ever_runs_in_pytorch(tmp_path: Path) -> N
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("uncompiled, slower: the module of an operator builds as it") == 1
+    assert done.stderr.count(": the module of an operator builds as it is imported") == 1
+
+
+def test_a_module_that_ends_as_it_is_imported_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "quits.py").write_text("raise SystemExit('wants arguments')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(EngineBuildError, match="AOTInductor failed: SystemExit: wants arguments"):
+        build_in_child({}, [], [], tmp_path / "out.pt2", imports=["quits"])

@@ -214,15 +214,15 @@ def main(folder: Path) -> None:
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     try:
         answer: dict[str, Any] = {"record": _build(request, folder)}
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         import traceback
 
         traceback.print_exc()
-        answer = _explained(error)
+        answer = _explained(getattr(error, "inner_exception", error))  # of what Dynamo wrapped
     (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
 
 
-def _explained(error: Exception) -> dict[str, Any]:
+def _explained(error: BaseException) -> dict[str, Any]:
     first = (str(error).strip() or repr(error)).splitlines()[0]
     if isinstance(error, TrtpackError):
         return {"error": error.message, "hint": error.hint}
