@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from trtpack_runtime.atomic import check_writable
 from trtpack_runtime.cli.finite import FiniteRange
 from trtpack_runtime.cli.sections import SectionedCommand
 
