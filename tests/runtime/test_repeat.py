@@ -18,15 +18,15 @@ from trtpack_runtime.repeat import Repeat
 T = torch.Tensor
 
 
-def copies(to: int, source: int, nbytes: int, stream: int) -> tuple[int]:
+def copies(to: int, source: int, nbytes: int, stream: int) -> int:
     """The driver's copy."""
     ctypes.memmove(to, source, nbytes)
-    return (0,)
+    return 0
 
 
-def refuses(to: int, source: int, nbytes: int, stream: int) -> tuple[int]:
+def refuses(to: int, source: int, nbytes: int, stream: int) -> int:
     """A driver that does not copy."""
-    return (1,)
+    return 1
 
 
 @pytest.fixture(params=[None, copies, refuses], ids=["no binding", "copies", "refuses"])
@@ -141,7 +141,7 @@ def test_outputs_that_move_are_copied(call: Caller) -> None:
 def test_the_driver_copies_each_that_moves_on_the_callers_stream(call: Caller, gpu: Gpu) -> None:
     told = []
 
-    def note(to: int, source: int, nbytes: int, stream: int) -> tuple[int]:
+    def note(to: int, source: int, nbytes: int, stream: int) -> int:
         told.append((source, nbytes, stream))
         return copies(to, source, nbytes, stream)
 

@@ -7,7 +7,6 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -76,29 +75,31 @@ def test_where_none_can_be_made_the_default_stream_does(monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def bindings(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """The bindings of CUDA that are installed, by name."""
-    found: dict[str, Any] = {}
-
-    def import_module(name: str) -> Any:
-        if name not in found:
-            raise ModuleNotFoundError(name)
-        return found[name]
-
-    monkeypatch.setattr(_streams, "import_module", import_module)
+def no_driver_is_kept() -> Iterator[None]:
+    """What ``_memcpy`` found before is forgotten."""
     _streams._memcpy.cache_clear()
-    yield found
+    yield
     _streams._memcpy.cache_clear()
 
 
-@pytest.mark.parametrize("name", ["cuda.bindings.driver", "cuda.cuda"])
-def test_the_drivers_copy_is_that_of_either_binding(name: str, bindings: dict[str, Any]) -> None:
-    bindings[name] = SimpleNamespace(cuMemcpyDtoDAsync=max)
-    assert Streams(CUDA).memcpy() is max
+@pytest.mark.usefixtures("no_driver_is_kept")
+def test_the_drivers_copy_takes_addresses_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    enqueue = SimpleNamespace()
+    driver = SimpleNamespace(cuMemcpyDtoDAsync_v2=enqueue)
+    monkeypatch.setattr(ctypes, "CDLL", {"libcuda.so.1": driver}.__getitem__)
+    assert Streams(CUDA).memcpy() is enqueue
+    sizes = [ctypes.sizeof(kind) for kind in enqueue.argtypes]
+    assert sizes == [8, 8, 8, 8], "none is cut off to 32 bits"
+    assert enqueue.restype is ctypes.c_int
 
 
-def test_without_a_binding_there_is_none(bindings: dict[str, Any]) -> None:
-    assert Streams(CUDA).memcpy() is None
-    _streams._memcpy.cache_clear()
-    bindings["cuda.bindings.driver"] = SimpleNamespace()
+@pytest.mark.usefixtures("no_driver_is_kept")
+@pytest.mark.parametrize("driver", [None, SimpleNamespace()])
+def test_without_it_there_is_none(driver: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def library(name: str) -> object:
+        if driver is None:
+            raise OSError(f"{name}: cannot open shared object file")
+        return driver
+
+    monkeypatch.setattr(ctypes, "CDLL", library)
     assert Streams(CUDA).memcpy() is None

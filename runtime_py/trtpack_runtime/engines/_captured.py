@@ -125,11 +125,11 @@ def _moves(
     number, here, nbytes = numbers[0], places[0].data_ptr(), places[0].nbytes
 
     def bring(tensors: Sequence[T], stream: int) -> None:
-        if memcpy(here, tensors[number].data_ptr(), nbytes, stream)[0]:
+        if memcpy(here, tensors[number].data_ptr(), nbytes, stream):
             several(tensors, stream)
 
     def give(tensors: Sequence[T], stream: int) -> None:
-        if memcpy(tensors[number].data_ptr(), here, nbytes, stream)[0]:
+        if memcpy(tensors[number].data_ptr(), here, nbytes, stream):
             several(tensors, stream)
 
     return bring if inward else give

@@ -5,7 +5,8 @@ Each of these runs in every call of an engine. The functions with a leading unde
 that PyTorch's own compiled code uses, in 2.3 and since; where one is missing, the public one does
 the same and takes longer.
 
-Source: CUDA programming guide, "Default Stream": work on the legacy default stream waits for what
+Sources: CUDA driver API, "Memory Management" (``cuMemcpyDtoDAsync``); CUDA programming guide,
+"Default Stream": work on the legacy default stream waits for what
 was enqueued before on any *blocking* stream, and work on such a stream waits for the former.
 """
 
@@ -15,7 +16,6 @@ import ctypes
 import threading
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -27,9 +27,9 @@ CAPTURES = threading.Lock()
 another one is under way."""
 
 Empty = Callable[[Shape, Shape, torch.dtype], torch.Tensor]
-Memcpy = Callable[[int, int, int, int], tuple[Any, ...]]
-"""Copies bytes within the GPU: to, from, how many, on which stream. It answers an error code,
-which is 0 where all went well."""
+Memcpy = Callable[[int, int, int, int], int]
+"""Copies bytes within the GPU: to, from, how many, on which stream. It answers an error code, or
+0."""
 
 
 class Streams:
@@ -97,8 +97,8 @@ class Streams:
         return replay
 
     def memcpy(self) -> Memcpy | None:
-        """The driver's own copy, which for one tensor is quicker than PyTorch's; None where no
-        binding of CUDA is installed. Its import takes some 50 ms."""
+        """The driver's own copy, which for one tensor is quicker than PyTorch's; None where there
+        is no driver."""
         return _memcpy()
 
     def event(self) -> Any:
@@ -143,14 +143,13 @@ def _empty(device: torch.device) -> Empty:
 
 @cache
 def _memcpy() -> Memcpy | None:
-    """That of ``cuda.bindings`` (cuda-bindings 12 and 13), or of cuda-python 11 and 12."""
-    for name in ("cuda.bindings.driver", "cuda.cuda"):
-        try:
-            found: Memcpy = import_module(name).cuMemcpyDtoDAsync
-        except (ImportError, OSError, RuntimeError, AttributeError):
-            continue
-        return found
-    return None
+    try:
+        enqueue = ctypes.CDLL("libcuda.so.1").cuMemcpyDtoDAsync_v2
+    except (OSError, AttributeError):
+        return None
+    enqueue.argtypes = (ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p)
+    enqueue.restype = ctypes.c_int
+    return enqueue
 
 
 @cache
