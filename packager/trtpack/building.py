@@ -39,6 +39,7 @@ from .segments import PlannedSegment
 from .tactic_book import TacticBook, read_tactics
 from .target import Target
 from .weights import WeightStore
+from .work_folder import is_full
 
 _LOG = logging.getLogger("trtpack.building")
 
@@ -151,7 +152,7 @@ def build_engines(
             raise
         except EngineBuildError as error:
             optional = _has_layers(item.target, bench) or not bench.options.strict
-            if job.network is None and optional:
+            if job.network is None and optional and not is_full(bench.folder):
                 engines[name] = _uncompiled(name, error)
                 continue
             if isinstance(error, BuildKilled):

@@ -36,13 +36,18 @@ def work_folder(output: Path) -> Iterator[Path]:
             try:
                 yield folder
             except EngineBuildError as error:
-                if shutil.disk_usage(folder).free < _NO_ROOM_BYTES:
+                if is_full(folder):
                     raise _no_space(output) from error
                 raise
     except Exception as error:
         if _ran_out(error):
             raise _no_space(output) from error
         raise
+
+
+def is_full(folder: Path) -> bool:
+    """Whether a builder that died there most likely died of a full disk."""
+    return shutil.disk_usage(folder).free < _NO_ROOM_BYTES
 
 
 def _ran_out(error: BaseException | None) -> bool:

@@ -213,7 +213,8 @@ class Farmed:
         if left > 0:
             self._view.waits(work.cell.name, f"{why}: waiting {left:.0f} s more for one")
             return None
-        has = sorted({t for w in self._cluster.workers() for t in w.targets})
+        workers = () if self._cluster.is_gone else self._cluster.workers()
+        has = sorted({t for w in workers for t in w.targets})
         known = f"; they have {', '.join(has)}" if has else ""
         more = f" ({'; '.join(found.refused)})" if found.refused else ""
         error = {

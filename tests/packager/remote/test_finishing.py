@@ -220,7 +220,7 @@ def test_a_device_that_is_away_for_a_while(tmp_path: Path, monkeypatch: pytest.M
 def test_two_hosts_one_waits(
     device: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with_tensorrt(device, seconds=0.5)
+    with_tensorrt(device, seconds=2)
     began, reports = threading.Event(), dict[str, Any]()
 
     def on_step(name: str) -> None:
