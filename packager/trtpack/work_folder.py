@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trtpack_runtime.atomic import FULL
 from trtpack_runtime.errors import ConfigError, EngineBuildError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_SPACE = os.strerror(errno.ENOSPC).lower()
 _NO_ROOM_BYTES = 1 << 20
 """With less free than this, a builder that died died of it."""
@@ -53,7 +53,7 @@ def is_full(folder: Path) -> bool:
 def _ran_out(error: BaseException | None) -> bool:
     """Whether the disk was full, here or (as a child process tells in its message) there."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in FULL:
             return True
         if _NO_SPACE in str(error).lower():
             return True

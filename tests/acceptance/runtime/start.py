@@ -52,9 +52,11 @@ def installed(packed: int, unpacked: int) -> Row:
     """The row of the bytes on a device: of the wheel that a bundle brings, from which it runs as it
     is, and of that unpacked by pip."""
     sizes = {"wheel, kB": packed / 1000, "unpacked, kB": unpacked / 1000}
-    text = "trtpack_runtime on a device, run from its wheel, without .pyc"
-    bar = at_most(text, sizes["wheel, kB"], MAX_INSTALLED_KB, "kB")
-    return Row("installed", sizes, (bar,))
+    bars = (
+        at_most("trtpack_runtime, run from its wheel", sizes["wheel, kB"], MAX_INSTALLED_KB, "kB"),
+        at_most("trtpack_runtime, unpacked by pip", sizes["unpacked, kB"], MAX_INSTALLED_KB, "kB"),
+    )
+    return Row("installed", sizes, bars)
 
 
 def started(name: str, found: Sequence[Mapping[str, Any]]) -> Row:
