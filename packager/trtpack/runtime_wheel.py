@@ -2,8 +2,7 @@
 """Wheels of what is installed here, for a device that has no network at its first install.
 
 The bundle gets ``trtpack-runtime`` and ``click``, the one thing it needs that devices lack; both
-are Python only. The same files give the same bytes. Of the runtime's modules only what runs is in
-its wheel, and the commands' help: a device has no room for the rest.
+are Python only. The same files give the same bytes.
 
 Source: PyPA specifications, "Binary distribution format" and "Recording installed projects".
 """
@@ -21,16 +20,14 @@ from pathlib import Path
 from trtpack_runtime.archive_writer import Member
 
 from .errors import ConfigError
-from .slim_source import slim
+from .packed_runtime import packed
 
 FOLDER = "runtime"
 """Where the wheels are in a bundle."""
 
-_CARRIED = {"trtpack-runtime": "trtpack_runtime", "click": "click"}
+_RUNTIME = "trtpack_runtime"
+_CARRIED = {"trtpack-runtime": _RUNTIME, "click": "click"}
 """Distribution -> its package."""
-
-_HELP = "cli"
-"""The folder of the runtime's modules whose docstrings are the commands' help."""
 
 _KEPT = ("METADATA", "entry_points.txt", "licenses/")
 _BEGINNING = (1980, 1, 1, 0, 0, 0)
@@ -60,14 +57,17 @@ def wheel(name: str, package: str) -> Member:
             hint=f"install it: pip install {name}",
         ) from error
     stem = f"{name.replace('-', '_')}-{found.version}"
-    files = {**_code(name, package), **_about(found, f"{stem}.dist-info")}
-    return Member(f"{FOLDER}/{stem}-py3-none-any.whl", _packed(files, f"{stem}.dist-info/RECORD"))
+    code = _code(name, package)
+    files = packed(code) if package == _RUNTIME else code
+    about = f"{stem}.dist-info"
+    listed = {f"{package}/{name}": data for name, data in files.items()} | _about(found, about)
+    return Member(f"{FOLDER}/{stem}-py3-none-any.whl", _zipped(listed, f"{about}/RECORD"))
 
 
 def _code(name: str, package: str) -> dict[str, bytes]:
+    """The package's files, by name in it."""
     spec = util.find_spec(package)
-    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
-    root = Path(folders[0]) if folders else Path(package)
+    root = Path(spec.origin).parent if spec is not None and spec.origin else Path(package)
     paths = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     compiled = [path.name for path in paths if path.suffix in (".so", ".pyd")]
     if compiled or root / "__init__.py" not in paths:
@@ -76,15 +76,7 @@ def _code(name: str, package: str) -> dict[str, bytes]:
             f"cannot put {name} into the bundle: {why}",
             hint="install it from a wheel that is Python only, or build without --with-runtime",
         )
-    names = {path.relative_to(root).as_posix(): path for path in paths}
-    return {f"{package}/{name}": _content(package, name, path) for name, path in names.items()}
-
-
-def _content(package: str, name: str, path: Path) -> bytes:
-    """A file of the package; of a module of the runtime what a device needs."""
-    data = path.read_bytes()
-    ours = package == _CARRIED["trtpack-runtime"] and path.suffix == ".py"
-    return data if not ours or name.startswith(f"{_HELP}/") else slim(data.decode()).encode()
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
 
 def _about(found: metadata.Distribution, folder: str) -> dict[str, bytes]:
@@ -103,7 +95,7 @@ def _metadata_files(found: metadata.Distribution) -> Iterator[tuple[str, Path]]:
             yield name, Path(str(found.locate_file(file)))
 
 
-def _packed(files: Mapping[str, bytes], record: str) -> bytes:
+def _zipped(files: Mapping[str, bytes], record: str) -> bytes:
     lines = [f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in sorted(files.items())]
     listed = {**dict(sorted(files.items())), record: "".join([*lines, f"{record},,\n"]).encode()}
     target = io.BytesIO()

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import trtpack_runtime
 from trtpack_runtime.gpus import visible
 
 _GRACE_S = 5.0
-_PACKAGE = Path(__file__).resolve().parents[2]
+_PACKAGE = Path(trtpack_runtime.__file__).resolve().parents[1]
 RUNNING: set[subprocess.Popen[Any]] = set()
 """The children that work for this process, or wait; of ``_inductor_build.py`` too."""
 
