@@ -28,6 +28,10 @@ IGNORED = "# everything but what the Dockerfile copies\n*\n!bundle.tar\n!wheels\
 
 _APT = "DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends"
 _PIP = "/opt/trtpack/bin/pip install --no-cache-dir"
+_PYTHON = "/opt/trtpack/bin/python"
+_COMPILE = "from trtpack_runtime.packed_modules import compile_all; compile_all()"
+"""What the image's user, who may not write there, would have compiled at each start."""
+
 _KEYRING = "/etc/apt/keyrings/trtpack.asc"
 
 
@@ -82,10 +86,10 @@ def _install(recipe: Recipe) -> Iterator[str]:
         yield f"ARG TORCH_INDEX={recipe.image.torch_index}"
     yield from _run(*_environment(recipe))
     yield "COPY wheels /wheels"
-    commands = [f"{_PIP} /wheels/*.whl"]
+    commands = [f"{_PIP} /wheels/*.whl", f'{_PYTHON} -c "{_COMPILE}"']
     if recipe.module:  # found, not imported, which needs the GPU's driver
         code = f"from importlib.util import find_spec; assert find_spec('{recipe.module}')"
-        commands.append(f'/opt/trtpack/bin/python -c "{code}"')
+        commands.append(f'{_PYTHON} -c "{code}"')
     yield from _run(*commands)
 
 

@@ -103,6 +103,12 @@ def test_the_image_is_what_was_asked_for(context: Path) -> None:
     assert built == ["--from=install /opt/trtpack /opt/trtpack", "bundle.tar /bundle/bundle.tar"]
 
 
+def test_the_runtime_is_compiled_as_the_image_is_built(context: Path) -> None:
+    _, install, _ = stages(context)
+    compiled = 'python -c "from trtpack_runtime.packed_modules import compile_all; compile_all()"'
+    assert install.steps[-1].value.index("/wheels/*.whl") < install.steps[-1].value.index(compiled)
+
+
 def test_the_base_can_be_pinned_by_its_digest(context: Path) -> None:
     pinned = "debian@sha256:" + "0" * 64
     first, install, final = read_stages(context / "Dockerfile", {"BASE": pinned})
