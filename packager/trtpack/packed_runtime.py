@@ -6,9 +6,9 @@ Compressed together they take a quarter of the room. ``packed_modules`` of the r
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
-import zlib
 from collections.abc import Mapping
 
 from trtpack_runtime.packed_modules import ARCHIVE
@@ -26,8 +26,6 @@ add_modules(__spec__)
 
 _HELP = "cli/"
 """Where the modules are whose docstrings are the commands' help."""
-
-_GZIP = 16 + zlib.MAX_WBITS
 
 
 def packed(files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -57,4 +55,4 @@ def _archive(files: Mapping[str, bytes]) -> bytes:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    return zlib.compress(target.getvalue(), level=9, wbits=_GZIP)
+    return gzip.compress(target.getvalue(), mtime=0)

@@ -43,9 +43,7 @@ def compile_all() -> None:
     assert package is not None
     modules = Modules(package)
     for path in modules.sources:
-        inner = path[len(modules.root) + 1 :].removesuffix(".py").removesuffix("/__init__")
-        name = f"{package.name}.{inner.replace('/', '.')}"
-        Loader(name, path, modules.sources).get_code(name)
+        Loader(path, path, modules.sources).get_code(path)  # bytecode knows no module's name
 
 
 class Modules:

@@ -90,6 +90,13 @@ def test_bytecode_of_another_source_is_not_used(tmp_path: Path) -> None:
     assert python(root, "-c", CODE)[:2] == ["3", "1"]
 
 
+def test_all_can_be_compiled_before(tmp_path: Path) -> None:
+    root = in_folder(tmp_path)
+    python(root, "-c", "from tiny.packed_modules import compile_all; compile_all()")
+    assert len([*root.rglob("modules/**/*.pyc")]) == len(MODULES)
+    assert python(root, "-c", CODE)[:2] == ["2", "0"]
+
+
 def test_in_a_wheel_nothing_is_kept(tmp_path: Path) -> None:
     wheel = in_wheel(tmp_path)
     for _ in range(2):
