@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import random
 import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +43,19 @@ Found = dict[str, Any]
 
 
 def trial(
-    name: str, seed: int, seconds: float, target: str = "cpu", level: int | None = None
+    name: str,
+    seed: int,
+    seconds: float,
+    target: str = "cpu",
+    level: int | None = None,
+    lock: Path | None = None,
 ) -> Found:
     """What a model's partitions take on this machine, with engines as ``trtpack build`` makes them:
     median milliseconds, and ratios with intervals.
 
     On a CPU one thread runs engines of AOTInductor, and its own time counts. Elsewhere engines are
     the target's own, ``level`` is TensorRT's optimisation level, and products of float32 are not
-    rounded, in PyTorch as on engines.
+    rounded, in PyTorch as on engines. Of the trials with one ``lock`` only one is timed at a time.
     """
     on_cpu = target == "cpu"
     if on_cpu:
@@ -75,8 +82,20 @@ def trial(
             calls[way] = built_plan(plans[way], assembly, inputs, bench, Progress())
         with torch.no_grad():
             answers = {way: [value.cpu() for value in call()] for way, call in calls.items()}
-        found = in_turns(calls, seconds, time.process_time if on_cpu else time.perf_counter)
+        with alone(lock):
+            found = in_turns(calls, seconds, time.process_time if on_cpu else time.perf_counter)
     return told(plans, forced, found, answers)
+
+
+@contextmanager
+def alone(lock: Path | None) -> Iterator[None]:
+    """While no other process has the lock, a file."""
+    if lock is None:
+        yield
+        return
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def prepared(name: str) -> tuple[tuple[Any, ...], Lowered]:

@@ -62,8 +62,8 @@ def test_copies_there_and_back(cuda: Cuda, stream: Any) -> None:
 
 
 def test_a_graph_of_copies(cuda: Cuda, stream: Any) -> None:
-    one, two = Block(cuda, VALUES.nbytes), Block(cuda, VALUES.nbytes)
-    cuda.copy_in(two.address, (VALUES * 0).ctypes.data, VALUES.nbytes, stream)
+    one, two, zeros = Block(cuda, VALUES.nbytes), Block(cuda, VALUES.nbytes), VALUES * 0
+    cuda.copy_in(two.address, zeros.ctypes.data, VALUES.nbytes, stream)
     cuda.copy_in(one.address, VALUES.ctypes.data, VALUES.nbytes, stream)
 
     def work() -> None:
