@@ -30,7 +30,7 @@ class _Replaying(Protocol):
 
 class _Known(NamedTuple):
     """A call: what says whether tensors are like its own, how many there are, the numbers of those
-    whose addresses matter (None: all), these addresses, and its graph."""
+    whose addresses matter (None: all), these addresses, if there are any, and its graph."""
 
     check: Callable[..., bool]
     total: int
@@ -57,9 +57,10 @@ class Repeat:
         tensors = inputs if out is None else [*inputs, *out]
         if len(tensors) != total or not check(*tensors):
             return None
-        stay = tensors if fixed is None else [tensors[i] for i in fixed]
-        if tuple(map(_address, stay)) != addresses:
-            return None
+        if addresses:
+            stay = tensors if fixed is None else [tensors[i] for i in fixed]
+            if tuple(map(_address, stay)) != addresses:
+                return None
         graph = known_graph()
         return None if graph is None else self._runner.again(graph, inputs, out)
 

@@ -13,18 +13,19 @@ import torch
 from tests.runtime.gpu_double import Gpu, gpu_of
 from tests.runtime.replays import graphs
 from trtpack_runtime.engines._alike import LESSONS
+from trtpack_runtime.engines._streams import Address
 from trtpack_runtime.repeat import Repeat
 
 T = torch.Tensor
 
 
-def copies(to: int, source: int, nbytes: int, stream: int) -> int:
+def copies(to: Address, source: Address, nbytes: ctypes.c_size_t, stream: int) -> int:
     """The driver's copy."""
-    ctypes.memmove(to, source, nbytes)
+    ctypes.memmove(to, source, nbytes.value)
     return 0
 
 
-def refuses(to: int, source: int, nbytes: int, stream: int) -> int:
+def refuses(to: Address, source: Address, nbytes: ctypes.c_size_t, stream: int) -> int:
     """A driver that does not copy."""
     return 1
 
@@ -141,8 +142,8 @@ def test_outputs_that_move_are_copied(call: Caller) -> None:
 def test_the_driver_copies_each_that_moves_on_the_callers_stream(call: Caller, gpu: Gpu) -> None:
     told = []
 
-    def note(to: int, source: int, nbytes: int, stream: int) -> int:
-        told.append((source, nbytes, stream))
+    def note(to: Address, source: Address, nbytes: ctypes.c_size_t, stream: int) -> int:
+        told.append((source, nbytes.value, stream))
         return copies(to, source, nbytes, stream)
 
     gpu.copies = note

@@ -11,6 +11,7 @@ of one set of shapes, and its context is not to be changed).
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,7 +123,8 @@ def _moves(
 
     if memcpy is None or len(places) > 1 or not places[0].nbytes:
         return several
-    number, here, nbytes = numbers[0], places[0].data_ptr(), places[0].nbytes
+    number, here = numbers[0], ctypes.c_void_p(places[0].data_ptr())
+    nbytes = ctypes.c_size_t(places[0].nbytes)
 
     def bring(tensors: Sequence[T], stream: int) -> None:
         if memcpy(here, tensors[number].data_ptr(), nbytes, stream):

@@ -27,7 +27,9 @@ CAPTURES = threading.Lock()
 another one is under way."""
 
 Empty = Callable[[Shape, Shape, torch.dtype], torch.Tensor]
-Memcpy = Callable[[int, int, int, int], int]
+Address = int | ctypes.c_void_p
+"""Python's numbers are made into those of ``ctypes`` at every call; what stays is made once."""
+Memcpy = Callable[[Address, Address, ctypes.c_size_t, int], int]
 """Copies bytes within the GPU: to, from, how many, on which stream. It answers an error code, or
 0."""
 
@@ -147,7 +149,7 @@ def _memcpy() -> Memcpy | None:
         enqueue = ctypes.CDLL("libcuda.so.1").cuMemcpyDtoDAsync_v2
     except (OSError, AttributeError):
         return None
-    enqueue.argtypes = (ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p)
+    enqueue.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
     enqueue.restype = ctypes.c_int
     return enqueue
 
