@@ -245,7 +245,7 @@ import sys
 from pathlib import Path
 import torch
 from torch._inductor.cpu_vec_isa import pick_vec_isa
-from trtpack_runtime.engines._inductor_build import _try_instructions
+from trtpack_runtime.engines._inductor_child import _try_instructions
 _try_instructions(Path(sys.argv[1]))
 print(str(pick_vec_isa()).upper())
 """

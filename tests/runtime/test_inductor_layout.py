@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from trtpack_runtime.engines._inductor_build import _gains_by_layout
+from trtpack_runtime.engines._inductor_child import _gains_by_layout
 
 WIDE, SMALL = nn.Conv2d(64, 64, 3), nn.Conv2d(3, 8, 3)
 

@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles an ATen segment with AOTInductor in a child process.
+"""Compiles an ATen segment with AOTInductor in a child process, ``_inductor_child.py``.
 
-The parent writes the segment's graph and what its inputs look like; the child maps the weights,
-exports the graph again with its dynamic sizes and compiles it. Nothing is written outside the
+The child gets the segment's graph and what its inputs look like. Nothing is written outside the
 output file and temporary folders. Host and device compile alike.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -19,35 +16,23 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trtpack_runtime import dims, mapping
-from trtpack_runtime.dtypes import DTYPES
-from trtpack_runtime.errors import BuildCancelled, ConfigError, EngineBuildError, TrtpackError
+from trtpack_runtime.errors import BuildCancelled, ConfigError, EngineBuildError
 from trtpack_runtime.network import Profile, Tensor
-from trtpack_runtime.safetensors import TensorView, open_safetensors
 
-from ._cuda_toolkit import toolkit, use_toolkit
-from ._mended import mend_lstm
+from ._cuda_toolkit import toolkit
 from ._processes import RUNNING, TELLING, last_words
-from .inductor import MODEL_NAME, constant_names, cpu_flags
-
-if TYPE_CHECKING:
-    import torch
-    from torch import fx
 
 Log = Callable[[str], None]
+_CHILD = f"{__package__}._inductor_child"
 _LOG_LINES = 12
-_CONFIG: Mapping[str, Any] = {
-    "aot_inductor.package_constants_in_so": False,
-    "cpp.dynamic_threads": True,  # as many threads as the device has, not this host
-    "compile_threads": 1,
-}
 _TRIED: dict[str, bytes] = {}
 """The files, by their place in ``probes``, with which Inductor tries what vector instructions the
 compiler and the CPU have. Nothing else decides on them, and compiling them takes as long as a small
 segment, so the first child's serve all others of this process."""
-_LOADING = "loading"
+LOADING = "loading"
 """A file of this name says that the library is compiled, and being loaded."""
 _OTHER_COMPILER = (
     "the C++ compiler, CXX={cxx}, may bring a C++ library other than PyTorch's: set CXX to the "
@@ -119,7 +104,7 @@ def build_in_child(
             if status == -signal.SIGTERM:
                 raise BuildCancelled("the compilation was stopped", hint="start it again")
             died = f"signal {-status}" if status < 0 else f"status {status}"
-            if Path(folder, _LOADING).exists():
+            if Path(folder, LOADING).exists():
                 raise EngineBuildError(
                     f"the compiled library does not load, its process died with {died}"
                     + _tail(lines),
@@ -147,7 +132,7 @@ def refuse_within_child() -> None:
         ConfigError: this process is such a child.
     """
     spec = sys.modules["__main__"].__spec__
-    if spec is not None and spec.name == __name__:
+    if spec is not None and spec.name == _CHILD:
         raise ConfigError(
             "the module of an operator builds as it is imported, without if __name__ == "
             '"__main__":',
@@ -176,7 +161,7 @@ def _run_child(folder: Path, log: Log | None) -> tuple[list[str], int]:
         "PYTHONPATH": os.pathsep.join(str(Path(p).absolute()) for p in sys.path if p),
     }
     child = subprocess.Popen(
-        [sys.executable, *TELLING, "-m", __name__, str(folder)],
+        [sys.executable, *TELLING, "-m", _CHILD, str(folder)],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -206,203 +191,3 @@ def _run_child(folder: Path, log: Log | None) -> tuple[list[str], int]:
 
 def _tail(lines: Sequence[str]) -> str:
     return "".join(f"\n  {line}" for line in last_words(lines, _LOG_LINES))
-
-
-# --- in the child --------------------------------------------------------------------------------
-def main(folder: Path) -> None:
-    """Compiles what ``request.json`` asks for and writes ``answer.json``."""
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    try:
-        answer: dict[str, Any] = {"record": _build(request, folder)}
-    except (Exception, SystemExit) as error:
-        import traceback
-
-        traceback.print_exc()
-        answer = _explained(getattr(error, "inner_exception", error))  # of what Dynamo wrapped
-    (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
-
-
-def _explained(error: BaseException) -> dict[str, Any]:
-    first = (str(error).strip() or repr(error)).splitlines()[0]
-    if isinstance(error, TrtpackError):
-        return {"error": error.message, "hint": error.hint}
-    if type(error).__name__ == "InvalidCxxCompiler":
-        return {
-            "error": "cannot compile: no C++ compiler found",
-            "hint": "install a C++ compiler such as g++, or use --engine reference",
-        }
-    return {
-        "error": f"AOTInductor failed: {type(error).__name__}: {first}",
-        "hint": "use --engine reference for this target",
-        "lasting": True,
-    }
-
-
-def _build(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    from importlib import import_module
-
-    if request["device"] != "cpu":
-        use_toolkit(os.environ, folder)  # before PyTorch looks for it
-    import torch
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
-    from trtpack_runtime import aten
-
-    for name in request["imports"]:
-        import_module(name)
-    get_cpp_compiler()  # before anything that takes long
-    mend_lstm()
-    _try_instructions(folder / "probes")
-    graph = request["graph"]
-    names, device = constant_names(graph), torch.device(request["device"])
-    stored = {k: v for p in request["weights"] for k, v in _opened(p).items()}
-    constants = {short: stored[name].tensor().to(device) for name, short in names.items()}
-    for name, short in names.items():
-        if stored[name].same_as is not None:  # the compiler takes one address for one constant
-            constants[short] = constants[short].clone()
-    module = aten.decode(_renamed(graph, names), constants, device)
-    inputs = [
-        Tensor(i["name"], i["dtype"], tuple(dims.from_json(d) for d in i["shape"]))
-        for i in request["inputs"]
-    ]
-    with torch.no_grad():
-        program = _export(module, inputs, request["profile"], device)
-        config = {**_CONFIG, **request["config"]}
-        inside = any(config.get(name) for name in OWN_CONSTANTS)
-        config["aot_inductor.package_constants_in_so"] = inside
-        if hasattr(torch._inductor.config.aot_inductor, "precompile_headers"):  # since 2.8
-            # each would be read by one file, and takes longer than reading them as they are
-            config["aot_inductor.precompile_headers"] = False
-        if device.type == "cpu" and not inside:
-            config.setdefault("layout_optimization", _gains_by_layout(program))
-        torch._inductor.aoti_compile_and_package(
-            program, package_path=request["output"], inductor_configs=config
-        )
-    Path(folder, _LOADING).touch()
-    record = _record(Path(request["output"]), None if inside else set(names.values()), device)
-    record |= {"config": request["config"]} if request["config"] else {}
-    return record | ({"weights": "inside"} if inside else {})
-
-
-def _try_instructions(probes: Path) -> None:
-    """Has Inductor try vector instructions, with files in ``probes``; it remembers what it finds.
-
-    It names the files by their source, the compiler and PyTorch, and compiles what is not there: so
-    another child's serve this one, or are not looked at. That they load is tried again.
-    """
-    try:
-        from torch._inductor.cpu_vec_isa import valid_vec_isa_list
-    except ImportError:  # before 2.5 it does so when it compiles
-        return
-    usual = os.environ["TORCHINDUCTOR_CACHE_DIR"]
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(probes)
-    try:
-        valid_vec_isa_list()
-    finally:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = usual
-
-
-def _opened(place: Any) -> Mapping[str, TensorView]:
-    return open_safetensors(mapping.from_json(place))
-
-
-def _export(
-    module: fx.GraphModule,
-    inputs: Sequence[Tensor],
-    profile: Mapping[str, Any],
-    device: torch.device,
-) -> torch.export.ExportedProgram:
-    import torch
-
-    shapes = {t.name: profile.get(t.name, [t.shape] * 3) for t in inputs}
-    low, opt, high = ({name: s[i] for name, s in shapes.items()} for i in range(3))
-    # an example size of 1 would be taken for a constant
-    example = {
-        name: [
-            o if o > 1 or lo == hi else hi
-            for lo, o, hi in zip(low[name], opt[name], high[name], strict=True)
-        ]
-        for name in shapes
-    }
-    dynamic = tuple(
-        {
-            axis: torch.export.Dim.DYNAMIC(min=lo, max=hi)
-            for axis, (lo, hi) in enumerate(zip(low[t.name], high[t.name], strict=True))
-            if lo != hi
-        }
-        for t in inputs
-    )
-    args = tuple(
-        torch.zeros(example[t.name], dtype=getattr(torch, DTYPES[t.dtype].torch), device=device)
-        for t in inputs
-    )
-    return torch.export.export(module, args, dynamic_shapes=dynamic, strict=False)
-
-
-def _gains_by_layout(program: torch.export.ExportedProgram) -> bool:
-    """Whether convolutions are faster with their channels last, though their weights, which are not
-    packed, are laid out anew in each call.
-
-    So it is where they read and write three times as much. Source: eight models of ``tests/zoo`` on
-    one core, PyTorch 2.13: with 0.16 to 0.18 weights for each number read or written (MobileNetV3,
-    ShuffleNetV2, a YOLO) channels last take 0.53 to 0.99 of the time, with 0.5 to 29 (ResNet-50,
-    ResNet-18, AlexNet, DCGAN, a ResNet of CIFAR's size) 1.06 to 4.7 times as long.
-    """
-    weights = numbers = 0
-    for node in program.graph.nodes:
-        name = getattr(getattr(node.target, "_schema", None), "name", "")
-        if name.startswith("aten::conv") and len(node.all_input_nodes) > 1:
-            source, weight = (n.meta["val"] for n in node.all_input_nodes[:2])
-            weights += _count(weight)
-            numbers += _count(source) + _count(node.meta["val"])
-    return 3 * weights < numbers
-
-
-def _count(value: torch.Tensor) -> int:
-    """Its numbers, with sizes that vary at their example's."""
-    sizes = (size if isinstance(size, int) else int(size.node.hint) for size in value.shape)
-    return math.prod(sizes)
-
-
-def _renamed(graph: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    def rename(value: Any) -> Any:
-        match value:
-            case {"constant": str(name)}:
-                return {"constant": names[name]}
-            case dict():
-                return {k: rename(v) for k, v in value.items()}
-            case list():
-                return [rename(v) for v in value]
-        return value
-
-    return {**graph, "nodes": rename(graph["nodes"]), "outputs": rename(graph["outputs"])}
-
-
-def _record(package: Path, names: set[str] | None, device: torch.device) -> dict[str, Any]:
-    """The compatibility record of a package that reads the constants of those ``names``."""
-    import torch
-
-    loader = torch._C._aoti.AOTIModelPackageLoader(str(package), MODEL_NAME, False, 1, -1)
-    unknown = sorted(set(loader.get_constant_fqns()) - names) if names is not None else []
-    if unknown:
-        raise RuntimeError(f"the compiled segment wants constants of its own: {unknown[:3]}")
-    record = {
-        "torch": torch.__version__,
-        "os": platform.system().lower(),
-        "arch": platform.machine(),
-        "isa": loader.get_metadata().get("AOTI_CPU_ISA", ""),
-        "cpu_flags": cpu_flags(),
-    }
-    if device.type == "cpu":
-        return record
-    major, minor = torch.cuda.get_device_capability(device)
-    gpu = {
-        "sm": f"{major}.{minor}",
-        "name": torch.cuda.get_device_name(device),
-        "cuda": torch.version.cuda,
-    }
-    return {**record, "gpu": gpu}
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
