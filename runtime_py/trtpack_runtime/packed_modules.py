@@ -38,12 +38,24 @@ def add_modules(package: ModuleSpec) -> None:
 
 
 def compile_all() -> None:
-    """Compiles every module and keeps the bytecode, for starts that may not write it."""
+    """Compiles every module and keeps the bytecode, for starts that may not write it.
+
+    Raises:
+        OSError: it cannot be kept.
+    """
+    from importlib.util import cache_from_source
+    from pathlib import Path
+
     package = sys.modules[__package__].__spec__
     assert package is not None
     modules = Modules(package)
     for path in modules.sources:
         Loader(path, path, modules.sources).get_code(path)  # bytecode knows no module's name
+        if not Path(cache_from_source(path)).exists():
+            raise OSError(
+                f"cannot keep bytecode of {path}: its folder is not writable, or "
+                "PYTHONDONTWRITEBYTECODE is set"
+            )
 
 
 class Modules:

@@ -8,8 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 import torch
 
 import trtpack_runtime
+from tests.read_only import read_only
 from trtpack.options import InputSpec, Options
 from trtpack.packed_runtime import packed
 from trtpack.pipeline import build
@@ -87,18 +86,6 @@ def python(path: str | Path, *words: str | Path, **more: str) -> str:
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
-
-
-@contextmanager
-def read_only(folder: Path) -> Iterator[None]:
-    """A folder that cannot be written, by root neither; else the test is skipped."""
-    mount = ["mount", "-o", "bind,ro", folder, folder]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("may not mount a folder here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 def test_what_pip_unpacks_is_within_the_limit(by_pip: Path) -> None:
@@ -200,6 +187,18 @@ def test_a_folder_that_will_be_read_only_can_be_compiled_before(installed: Path)
     assert len(kept) == len([*SOURCES.rglob("*.py")]) - 2
     with read_only(installed):
         assert int(python(installed, "-c", COMPILED)) == 0
+
+
+def test_what_cannot_be_kept_is_told_by_who_compiles_before(installed: Path) -> None:
+    def told(*words: str) -> str:
+        code = "from trtpack_runtime.packed_modules import compile_all; compile_all()"
+        env = {**clean(), "PYTHONPATH": str(installed)}
+        command = [sys.executable, *words, "-c", code]
+        return subprocess.run(command, capture_output=True, text=True, env=env, check=False).stderr
+
+    with read_only(installed):
+        assert "OSError: cannot keep bytecode of " in told()
+    assert "PYTHONDONTWRITEBYTECODE is set" in told("-B")
 
 
 def test_another_archive_never_runs_old_bytecode(installed: Path) -> None:

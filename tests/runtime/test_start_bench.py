@@ -17,9 +17,7 @@ def test_the_import_is_held_against_bare_python() -> None:
     assert not start.imported({"python": 20.0, "import": 81.0}).bars[0].holds
 
 
-def test_the_wheel_that_a_bundle_brings_and_what_pip_makes_of_it_are_held_against_the_limit() -> (
-    None
-):
+def test_the_wheel_and_what_pip_makes_of_it_are_held_against_the_limit() -> None:
     for packed, unpacked in ((399_999, 400_001), (400_001, 399_999)):
         found = [bar.holds for bar in start.installed(packed, unpacked).bars]
         assert found == [packed < 400_000, unpacked < 400_000]

@@ -86,7 +86,10 @@ def _install(recipe: Recipe) -> Iterator[str]:
         yield f"ARG TORCH_INDEX={recipe.image.torch_index}"
     yield from _run(*_environment(recipe))
     yield "COPY wheels /wheels"
-    commands = [f"{_PIP} /wheels/*.whl", f'{_PYTHON} -c "{_COMPILE}"']
+    commands = [
+        f"{_PIP} /wheels/*.whl",
+        f'env -u PYTHONDONTWRITEBYTECODE {_PYTHON} -c "{_COMPILE}"',
+    ]
     if recipe.module:  # found, not imported, which needs the GPU's driver
         code = f"from importlib.util import find_spec; assert find_spec('{recipe.module}')"
         commands.append(f'{_PYTHON} -c "{code}"')

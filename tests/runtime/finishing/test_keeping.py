@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.read_only import read_only
 from tests.runtime import deferred
 from tests.runtime.finishing.builds import PLAN, Builds, loaded
 from trtpack_runtime import finish, load, store_folder
@@ -24,19 +22,6 @@ from trtpack_runtime.errors import BundleError, ConfigError
 from trtpack_runtime.finish import Stores, Workshop, finish_segment
 from trtpack_runtime.loading import DegradedWarning
 from trtpack_runtime.progress import Progress
-
-
-@contextmanager
-def read_only_disk(folder: Path) -> Iterator[None]:
-    """A disk of its own, mounted read-only; the test is skipped where that may not be done."""
-    folder.mkdir()
-    options = ["-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", folder]
-    if subprocess.run(["mount", *options], capture_output=True, check=False).returncode:
-        pytest.skip("may not mount a disk here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 def test_an_interrupted_build_keeps_the_engines_before_it(
@@ -87,7 +72,8 @@ def test_on_a_read_only_disk_engines_are_kept_elsewhere(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(store_folder, "SPARE_PARENTS", (tmp_path,))
-    with read_only_disk(tmp_path / "cache"):
+    (tmp_path / "cache").mkdir()
+    with read_only(tmp_path / "cache"):
         first = loaded(bundle.path)
         assert first.smoke().passed
         kept = tmp_path / f"trtpack-{os.getuid()}" / "engines"
