@@ -19,7 +19,7 @@ from .branches import branches
 from .capture import returned
 from .converters.node import Refusal, leaves, refusal, unheld
 from .converters.symbols import Symbols, told_by_data
-from .costs import Chosen, CostModel, choose, machine_of, works
+from .costs import Chosen, CostModel, choose, is_fusible, machine_of, works
 from .node_places import module_path, where
 from .options import SizeRange
 from .segments import (
@@ -57,6 +57,7 @@ def partition(
     divided: bool | None = None,
     ranges: Mapping[str, SizeRange] | None = None,
     refused: Mapping[str, str] | None = None,
+    kernels: Mapping[str, int] | None = None,
 ) -> Plan:
     """Tags every node engine or PyTorch and cuts the graph where the tag changes.
 
@@ -67,7 +68,8 @@ def partition(
     ``torch_ops`` names operators kept in PyTorch (``aten.add.Tensor``, or ``aten.add`` for every
     overload), ``torch_modules`` regular expressions that match their modules' paths, or those of
     modules around them, whole; ``trt_ops`` operators that run on engines whatever that costs.
-    ``refused`` gives nodes that a later stage could not do, with the reason.
+    ``refused`` gives nodes that a later stage could not do, with the reason, and ``kernels`` how
+    many of TensorRT's nodes take, where a later stage counted them.
 
     A target without TensorRT gets one PyTorch segment, unless it is ``divided``: then AOTInductor
     makes its engines, and what is kept in PyTorch runs operator by operator. None says that
@@ -91,7 +93,7 @@ def partition(
         groups = _groups_of_size(module, min_block_size, refusals, target, wanted)
         pieces = _in_turns(work, groups, kind)
     else:
-        division = _Division(module, target, ranges or {}, tuple(trt_ops))
+        division = _Division(module, target, ranges or {}, tuple(trt_ops), kernels)
         pieces, prediction = division.pieces(refusals)
     plan = _plan(module, pieces, method, target, constants, tuple(refusals.values()))
     return replace(plan, prediction=prediction)
@@ -144,6 +146,7 @@ class _Division:
         target: Target,
         ranges: Mapping[str, SizeRange],
         trt_ops: tuple[str, ...],
+        kernels: Mapping[str, int] | None = None,
     ) -> None:
         self.module, self.target = module, target
         self.with_tensorrt = target.engine_kind != "inductor"
@@ -162,12 +165,13 @@ class _Division:
             for source in sources:
                 readers[source].add(node)
         self.model = CostModel(
-            works(module, ranges),
+            works(module, ranges, kernels),
             readers,
             {_producer(n) for n in returned(module.graph)},
             machine_of(target),
             "tensorrt" if self.with_tensorrt else "inductor",
             compiles=self.with_tensorrt,
+            compiles_here=target.compiles_here,
         )
 
     def pieces(self, refusals: dict[fx.Node, Refusal]) -> tuple[list[Piece], Prediction | None]:
@@ -387,5 +391,5 @@ def _in_turns(work: list[fx.Node], groups: Mapping[fx.Node, int], kind: Kind) ->
                 batch[node] = None
         assert batch, "the partitions depend on each other"
         waiting = [n for n in waiting if n not in batch]
-        take(Piece("torch", list(batch), compiled=kind == "tensorrt"))
+        take(Piece("torch", list(batch), compiled=kind == "tensorrt" and is_fusible(batch)))
     return pieces

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from .convert import ConversionError, ConvertedSegment, Ranges, convert
+from .convert import ConversionError, ConvertedSegment, Ranges, convert, node_of
+from .costs import kernels_of
 from .engine_options import TENSORRT_KINDS
 from .errors import UnsupportedOpError
 from .lowering import Lowered
@@ -55,7 +56,8 @@ def plan(
     """Partitions and converts, again whenever converting finds a node that cannot be converted.
 
     ``profiles`` are the ranges of further optimisation profiles, ``failed`` nodes that TensorRT
-    could not build, with the reason; ``min_block_size`` goes before that of the options.
+    could not build, with the reason; ``min_block_size`` goes before that of the options. A graph
+    that is divided by cost is divided twice, at last with the kernels that converting told.
 
     Raises:
         UnsupportedOpError: with ``options.strict``, the first node that TensorRT refuses; with
@@ -64,10 +66,12 @@ def plan(
     """
     failed = dict(failed or {})
     refused = dict(failed)
+    kernels: dict[str, int] | None = None
+    divided_for = replace(target, compiles_here=target.compiles_here and not options.eager)
     while True:
         made = partition(
             lowered.captured.graph_module,
-            target,
+            divided_for,
             method=lowered.captured.method,
             torch_ops=options.torch_ops,
             torch_modules=options.torch_modules,
@@ -76,6 +80,7 @@ def plan(
             divided=_divided(target, options),
             ranges=lowered.captured.ranges,
             refused=refused,
+            kernels=kernels,
         )
         if options.strict and made.refusals:
             first = made.refusals[0]
@@ -84,6 +89,11 @@ def plan(
         if options.require_full:
             check_whole(made, target)
         converted, found = _converted(made, lowered, target, profiles)
+        if converted and not found and kernels is None and made.prediction is not None:
+            kernels = {}  # now that they are known, divided once more
+            for segment in converted.values():
+                kernels |= kernels_of(segment.network.layers, node_of)
+            continue
         if not found:
             return Planned(
                 target, lowered, made, converted, tuple(profiles), failed, min_block_size

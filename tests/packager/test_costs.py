@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ import torch
 from torch import nn
 
 from trtpack.capture import Captured, capture
-from trtpack.costs import choose, machine_of, works
+from trtpack.convert import node_of
+from trtpack.costs import choose, kernels_of, machine_of, works
 from trtpack.errors import ConfigError, UnsupportedOpError
-from trtpack.lowering import lower
+from trtpack.lowering import Lowered, lower
 from trtpack.options import Options, SizeRange
 from trtpack.partition import Plan, partition
 from trtpack.partition_checks import check_partition, check_places
@@ -253,3 +255,71 @@ def test_a_model_that_is_not_one_engine_fails_where_that_is_required() -> None:
     with pytest.raises(UnsupportedOpError, match=r"aten\._unique2") as caught:
         plan(lowered, ORIN, Options(("orin",), trt_ops=("aten._unique2",)))
     assert "--trt-op" in str(caught.value.hint)
+
+
+def _scattered() -> Captured:
+    class Scattered(nn.Module):
+        def forward(self, x: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+            for _ in range(3):
+                x = torch.unique(x[at].tanh()).sum() + torch.zeros_like(x).index_add(0, at, x)
+            return x
+
+    return graph(Scattered(), torch.zeros(64, 64), torch.zeros(64, dtype=torch.long))
+
+
+def test_where_pytorch_is_compiled_here_it_is_predicted_as_that() -> None:
+    captured = _scattered()
+    there = by_cost(captured)
+    here = by_cost(captured, replace(ORIN, compiles_here=True))
+    assert there.prediction is not None
+    assert here.prediction is not None
+    assert here.prediction.none_us < there.prediction.none_us
+    eager = plan(
+        Lowered(captured, {}, {}),
+        replace(ORIN, compiles_here=True),
+        Options(("orin",), eager=True),
+    )
+    assert eager.plan.prediction is not None
+    assert eager.plan.prediction.none_us == pytest.approx(there.prediction.none_us)
+
+
+def test_kernels_are_counted_once_they_are_known() -> None:
+    captured = _scattered()
+    planned = plan(Lowered(captured, {}, {}), ORIN, Options(("orin",)))
+    one = by_cost(captured)
+    assert one.prediction is not None
+    assert planned.plan.prediction is not None
+    assert planned.plan.prediction.most_us > one.prediction.most_us
+
+
+def test_kernels_of_a_network() -> None:
+    class Indexed(nn.Module):
+        def forward(self, x: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+            moved = x[at].transpose(0, 1).reshape(-1)
+            return moved.index_add(0, at, torch.ones_like(moved)[: at.shape[0]]).relu()
+
+    captured = graph(Indexed(), torch.zeros(8, 8), torch.zeros(8, dtype=torch.long))
+    planned = plan(Lowered(captured, {}, {}), ORIN, Options(("orin",)), min_block_size=1)
+    (network,) = (segment.network for segment in planned.converted.values())
+    counts = kernels_of(network.layers, node_of)
+    assert counts["index_add"] == 2  # which row each goes to, and the product with that
+    assert counts["index"] >= 1
+    assert "relu" not in counts
+    assert "reshape" not in counts
+
+
+def test_one_operator_alone_is_not_compiled() -> None:
+    class Alone(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = (nn.Conv2d(64, 64, 3, padding=1) for _ in range(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(x).sin().cos())
+
+    captured = graph(Alone(), torch.zeros(1, 64, 224, 224))
+    for ops, compiled in ((("aten.sin",), False), (("aten.sin", "aten.cos"), True)):
+        for least in (None, 1):
+            made = partition(captured.graph_module, ORIN, torch_ops=ops, min_block_size=least)
+            middle = next(s for s in made.segments if s.kind == "torch")
+            assert middle.compiled is compiled, (ops, least)

@@ -28,6 +28,14 @@ def test_it_is_the_first_gpu_with_the_tensorrt_that_is_there() -> None:
     assert target.describe()["tensorrt"] == "8.6.0"
 
 
+def test_it_knows_whether_it_compiles_what_pytorch_runs() -> None:
+    able = {"torch": "2.11.0", "torch_cuda": "13.0", "compiler": {"name": "g++", "version": "13"}}
+    assert native(**able).compiles_here
+    for lacking in ({"compiler": None}, {"torch_cuda": None}, {"torch": None}):
+        assert not native(**{**able, **lacking}).compiles_here
+    assert not find_target("h200-sxm").compiles_here
+
+
 @pytest.mark.parametrize(
     ("version", "has", "lacks"),
     [

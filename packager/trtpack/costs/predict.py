@@ -16,7 +16,7 @@ from torch import fx
 
 from .levels import Step
 from .machine import Machine
-from .work import Work
+from .work import Work, is_fusible
 
 By = Literal["tensorrt", "inductor", "eager"]
 
@@ -27,8 +27,10 @@ class CostModel:
 
     ``readers`` are the nodes that read each node's results, ``kept`` those whose results the graph
     answers. ``accelerator`` runs accelerated segments. With ``compiles`` the others are to be
-    compiled where that is the faster. They are predicted as PyTorch runs them operator by operator
-    all the same: whether a device has a compiler is known only there.
+    compiled where that is the faster; one operator alone is not, which has nothing to be fused
+    with. ``compiles_here`` says that this machine does that. Elsewhere they are predicted as
+    PyTorch runs them operator by operator all the same: whether a device has a compiler is known
+    only there.
     """
 
     works: Mapping[fx.Node, Work]
@@ -37,14 +39,19 @@ class CostModel:
     machine: Machine
     accelerator: By
     compiles: bool
+    compiles_here: bool = False
 
     def runs(self, step: Step) -> tuple[By, float]:
         """What runs a segment the fastest, and its microseconds."""
         if step.accelerated:
             return self.accelerator, self._time(step, self.accelerator)
         eager = self._time(step, "eager")
-        compiled = self.compiles and self._time(step, "inductor") < eager
-        return "inductor" if compiled else "eager", eager
+        if not self.compiles or not is_fusible(step.nodes):
+            return "eager", eager
+        compiled = self._time(step, "inductor")
+        if eager <= compiled:
+            return "eager", eager
+        return "inductor", compiled if self.compiles_here else eager
 
     def _time(self, step: Step, by: By) -> float:
         machine, inside = self.machine, set(step.nodes)
@@ -87,8 +94,10 @@ class CostModel:
         return max(overhead, busy) if machine.kernel_us else overhead + busy
 
     def _compiled(self, node: fx.Node, work: Work, inside: set[fx.Node], by: By) -> float:
+        kernel = self.machine.kernel_us if by == "tensorrt" else self.machine.torch_kernel_us
         if work.nature == "view":
-            return 0.0
+            return kernel * work.kernels if by == "tensorrt" else 0.0
+        more = kernel * max(0, work.kernels - 1) if by == "tensorrt" else 0.0
         read = sum(
             nbytes
             for source, nbytes in work.reads.items()
@@ -98,8 +107,26 @@ class CostModel:
             self._fused(node, reader, by) for reader in self.readers[node]
         )
         written = work.writes if unfused else 0
-        kernel = self.machine.kernel_us if unfused else 0.0
-        return self._work_us(work, read + written, kernel, by)
+        launched = self._launched(node, inside, by)
+        return more + self._work_us(work, read + written, kernel if launched else 0.0, by)
+
+    def _launched(self, node: fx.Node, inside: set[fx.Node], by: By) -> bool:
+        """Whether a node ends a kernel: what reads it, behind views too, is not in the same one."""
+        if self._leaves(node, inside):
+            return True
+        readers, seen = list(self.readers[node]), set()
+        while readers:
+            reader = readers.pop()
+            if reader in seen:
+                continue
+            seen.add(reader)
+            if reader in self.works and self.works[reader].nature == "view":
+                if self._leaves(reader, inside):
+                    return True
+                readers += self.readers[reader]
+            elif not self._fused(node, reader, by):
+                return True
+        return False
 
     def _leaves(self, node: fx.Node, inside: set[fx.Node]) -> bool:
         """Whether a node's results are wanted outside of its segment."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -47,6 +47,7 @@ class Work:
     ``reads`` has the bytes of each value it reads, stored tensors included; ``writes`` those of its
     results. A view does no work; ``scatters`` says that what it answers is not contiguous.
     ``light`` is a convolution that reads and writes three times as many numbers as it has weights.
+    ``kernels`` are those of TensorRT at the least, the last of which may be one with a reader's.
     """
 
     nature: Nature
@@ -56,17 +57,31 @@ class Work:
     dtype: torch.dtype
     scatters: bool = False
     light: bool = False
+    kernels: int = 0
 
 
-def works(module: fx.GraphModule, ranges: Mapping[str, SizeRange]) -> dict[fx.Node, Work]:
-    """The work of every node that computes, dynamic sizes at their optimum."""
+def works(
+    module: fx.GraphModule,
+    ranges: Mapping[str, SizeRange],
+    kernels: Mapping[str, int] | None = None,
+) -> dict[fx.Node, Work]:
+    """The work of every node that computes, dynamic sizes at their optimum; ``kernels`` by node's
+    name where they were counted (``kernels.kernels_of``)."""
     sizes = _Sizes(ranges)
     found = {}
     for node in module.graph.nodes:
         value = node.meta.get("val")
         if node.op == "call_function" and node.target is not operator.getitem and _leaves(value):
-            found[node] = _work(node, sizes)
+            work = _work(node, sizes)
+            found[node] = replace(work, kernels=(kernels or {}).get(node.name, 0))
     return found
+
+
+def is_fusible(nodes: Iterable[fx.Node]) -> bool:
+    """Whether a compiler could fuse anything: one operator alone is the kernel that it is."""
+    computing = (n for n in nodes if n.op == "call_function" and n.target is not operator.getitem)
+    natures = [_nature(node) for node in computing if _leaves(node.meta.get("val"))]
+    return len(natures) - natures.count("view") > 1
 
 
 class _Sizes:

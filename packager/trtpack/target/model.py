@@ -36,6 +36,7 @@ class Target:
     peak: Peak
     unsupported: str | None  # why nothing can be built for it
     notes: tuple[str, ...]
+    compiles_here: bool = False  # this machine is one, and AOTInductor compiles for it here
 
     def tensorrt_at_least(self, release: str) -> bool:
         """Whether its TensorRT has what ``release`` ("10.8") has; TensorRT-RTX has what 11.0 has.

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from trtpack_runtime.builders import Site
+from trtpack_runtime.compiling import cannot_compile
 from trtpack_runtime.engines.tensorrt import can_build
 from trtpack_runtime.engines.tensorrt_rtx import CAPABILITIES
 from trtpack_runtime.errors import DeviceError
@@ -51,7 +54,7 @@ def native_target(
     sm = tuple(map(int, gpu["sm"].split(".")))
     title = "-".join((kind, *filter(None, [".".join(map(str, release))])))
     has_dla = kind == "tensorrt" and stack is not None and stack.dla and like is not None
-    return Target(
+    target = Target(
         name=NAME,
         key=f"{_slug(gpu['name'])}@{title}",
         device=gpu["name"],
@@ -75,6 +78,8 @@ def native_target(
         unsupported=None,
         notes=(),
     )
+    compiles = cannot_compile(Site(facts, target.describe())) is None
+    return replace(target, compiles_here=compiles)
 
 
 def release_of(version: str) -> tuple[int, ...]:

@@ -33,7 +33,7 @@ def test_graphs_breaks_and_segments_are_told(capsys: pytest.CaptureFixture[str])
     assert [graph.begins.rpartition(":")[0] for graph in found.graphs] == ["test_explaining.py"] * 2
     assert [part.kind for graph in found.graphs for part in graph.segments] == [
         "tensorrt",
-        "inductor",
+        "reference",
     ]
     assert found.graphs[1].refused == (("aten.relu.default", "kept in PyTorch by --torch-op"),)
     assert found.breaks[0].where.endswith("(if h.sum() > 1e6:)")
