@@ -107,8 +107,8 @@ class CostModel:
             self._fused(node, reader, by) for reader in self.readers[node]
         )
         written = work.writes if unfused else 0
-        launched = self._launched(node, inside, by)
-        return more + self._work_us(work, read + written, kernel if launched else 0.0, by)
+        launch = kernel if kernel and self._launched(node, inside, by) else 0.0
+        return more + self._work_us(work, read + written, launch, by)
 
     def _launched(self, node: fx.Node, inside: set[fx.Node], by: By) -> bool:
         """Whether a node ends a kernel: what reads it, behind views too, is not in the same one."""
