@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from trtpack_runtime.engines import _inductor_build as inductor_build
+from trtpack_runtime.engines._inductor_child import _LOAD
 
 SOURCE, LIBRARY = "ab/probe.cpp", "ab/probe.so"
 
@@ -41,3 +45,20 @@ def test_the_next_child_has_what_the_first_compiled(
         inductor_build.build_in_child({}, [], [], tmp_path / "a.pt2")
     second = {name: name.encode() + b"\x02" for name in (SOURCE, LIBRARY)}
     assert had == [{}, {}, second, second]
+
+
+def test_what_loads_is_tried_without_importing_pytorch(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("print('imported', end='')")
+
+    def tried(library: str) -> tuple[bool, str]:
+        program = _LOAD.replace("__lib_path__", library)
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode == 0, done.stdout
+
+    assert tried("libc.so.6") == (True, "")
+    assert tried("libnothing.so") == (False, "imported")

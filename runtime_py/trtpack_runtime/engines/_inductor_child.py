@@ -11,7 +11,8 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,15 @@ _CONFIG: Mapping[str, Any] = {
     "cpp.dynamic_threads": True,  # as many threads as the device has, not this host
     "compile_threads": 1,
 }
+_LOAD = """
+from ctypes import cdll
+try:
+    cdll.LoadLibrary("__lib_path__")
+except OSError:  # this PyTorch finds its own libraries only by itself
+    import torch
+    cdll.LoadLibrary("__lib_path__")
+"""
+"""The program that says by its exit status whether a probe of Inductor's loads."""
 
 
 def main(folder: Path) -> None:
@@ -71,6 +81,7 @@ def _build(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
     if request["device"] != "cpu":
         use_toolkit(os.environ, folder)  # before PyTorch looks for it
+        os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")  # the CPU has nothing to compute
     import torch
     from torch._inductor.cpp_builder import get_cpp_compiler
 
@@ -80,7 +91,8 @@ def _build(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         import_module(name)
     get_cpp_compiler()  # before anything that takes long
     mend_lstm()
-    _try_instructions(folder / "probes")
+    if request["device"] == "cpu":
+        _try_instructions(folder / "probes")
     graph = request["graph"]
     names, device = constant_names(graph), torch.device(request["device"])
     stored = {k: v for p in request["weights"] for k, v in _opened(p).items()}
@@ -116,18 +128,36 @@ def _try_instructions(probes: Path) -> None:
     """Has Inductor try vector instructions, with files in ``probes``; it remembers what it finds.
 
     It names the files by their source, the compiler and PyTorch, and compiles what is not there: so
-    another child's serve this one, or are not looked at. That they load is tried again.
+    another child's serve this one, or are not looked at. That they load is tried again, each by a
+    process of its own, which before PyTorch 2.13 imports PyTorch first, ten times on some CPUs.
     """
+    import torch
+
     try:
-        from torch._inductor.cpu_vec_isa import valid_vec_isa_list
+        from torch._inductor.cpu_vec_isa import VecISA, valid_vec_isa_list
     except ImportError:  # before 2.5 it does so when it compiles
         return
-    usual = os.environ["TORCHINDUCTOR_CACHE_DIR"]
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(probes)
-    try:
+    VecISA._avx_py_load = _LOAD
+    libraries = str(Path(torch.__file__).parent / "lib")
+    known = os.environ.get("LD_LIBRARY_PATH")
+    places = os.pathsep.join(filter(None, (libraries, known)))
+    with _set(TORCHINDUCTOR_CACHE_DIR=str(probes), LD_LIBRARY_PATH=places):
         valid_vec_isa_list()
+
+
+@contextmanager
+def _set(**variables: str) -> Iterator[None]:
+    """Sets variables of the environment for a while."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
     finally:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = usual
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _opened(place: Any) -> Mapping[str, TensorView]:
