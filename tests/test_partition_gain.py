@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.partition_gain import page
-from tests.partition_gain.trial import described, drawn, prepared, ratio, trial
+from tests.partition_gain.trial import How, described, drawn, prepared, ratio, trial
+from tests.partition_gain.waves import Waves
 from trtpack.options import Options
 from trtpack.planning import plan
 from trtpack.target import find_target
 
-PAGE = Path(__file__).parents[1] / "docs/benchmarks/partition.md"
+PAGES = Path(__file__).parents[1] / "docs/benchmarks"
 
 
 def found(low: float, gain: float, high: float, error: float = 0.0) -> dict[str, object]:
@@ -43,11 +45,33 @@ def test_a_ratio_has_the_interval_of_its_median() -> None:
     assert ratio([2.0, 2.0], [1.0, 1.0]) == [2.0, 2.0, 2.0]
 
 
-def test_the_page_is_of_its_figures() -> None:
-    text = PAGE.read_text("utf-8")
-    results = json.loads(PAGE.with_suffix(".json").read_text("utf-8"))
+@pytest.mark.parametrize("kind", page.TIMED)
+def test_the_page_is_of_its_figures(kind: str) -> None:
+    written = PAGES / f"partition{kind}.md"
+    text = written.read_text("utf-8")
+    results = json.loads(written.with_suffix(".json").read_text("utf-8"))
     (machine,) = (line for line in text.splitlines() if line.startswith("- machine: "))
-    assert page.markdown(results, machine.removeprefix("- machine: ")) == text
+    assert page.markdown(results, machine.removeprefix("- machine: "), page.TIMED[kind]) == text
+
+
+@pytest.mark.slow
+def test_models_are_built_beside_each_other_and_timed_once_all_are(tmp_path: Path) -> None:
+    names = ["lennard_jones", "no_such_model", "soft_actor_critic"]
+    waves = Waves(How(seconds=0.2), tmp_path, jobs=2, size=3)
+    results = dict(waves.run(names))
+    assert sorted(results) == sorted(names)
+    assert results["no_such_model"] == {"failed": "KeyError: 'no_such_model'"}
+    for name in (names[0], names[2]):
+        assert results[name]["error"] < page.MAX_ERROR
+        assert "engine of forward_0" in (tmp_path / f"{name}.log").read_text()
+
+
+@pytest.mark.slow
+def test_what_takes_too_long_is_said_or_left_out(tmp_path: Path) -> None:
+    names = ["lennard_jones", "soft_actor_critic"]
+    late = Waves(How(), tmp_path, jobs=1, size=2, limit=0.1)
+    assert [found for _, found in late.run(names)] == [{"failed": "not done after 0.1 s"}] * 2
+    assert dict(Waves(How(), tmp_path, size=2, end=time.monotonic() + 0.1).run(names)) == {}
 
 
 @pytest.mark.slow
@@ -56,7 +80,7 @@ def test_a_model_is_built_as_a_build_builds_it_timed_and_right(
 ) -> None:
     for name in ("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
-    result = trial("lennard_jones", 0, 0.2)
+    result = trial("lennard_jones", How(seconds=0.2))
     assert result["error"] < page.MAX_ERROR
     assert len(result["forced"]) == 3
     assert min(result["ms"].values()) > 0

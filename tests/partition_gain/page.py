@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tests.zoo import MODELS
@@ -62,23 +63,46 @@ def medians(results: Results) -> list[str]:
     return lines
 
 
-CPU = (
-    "compiled for the CPU and called in turns in one process, on one thread, whose own",
-    "time counts",
-    "compiles nothing",
-)
-"""How partitions are timed on a CPU, and what PyTorch alone is."""
-GPU = (
+@dataclass(frozen=True)
+class Timed:
+    """How partitions are built and timed, what PyTorch alone is, and what makes the engines."""
+
+    how: tuple[str, ...]
+    bare: str
+    kind: str
+
+
+_GPU = (
     "built for the GPU, float32 as it is, and called in turns in one process",
-    "(`scripts/partition_gain --target native`)",
-    "has no engine of TensorRT; what PyTorch runs is compiled where the machine can",
+    "(`scripts/partition_gain --target native",
 )
-"""The same on a GPU."""
+TIMED = {
+    "": Timed(
+        (
+            "compiled for the CPU and called in turns in one process, on one thread, whose own",
+            "time counts",
+        ),
+        "compiles nothing",
+        "AOTInductor",
+    ),
+    "-gpu": Timed(
+        (_GPU[0], f"{_GPU[1]}`)"),
+        "has no engine of TensorRT; what PyTorch runs is compiled where the machine can",
+        "TensorRT",
+    ),
+    "-gpu-inductor": Timed(
+        (_GPU[0], f"{_GPU[1]} --engine inductor`)"),
+        "compiles nothing",
+        "AOTInductor",
+    ),
+}
+"""By what the page's name has after ``partition``."""
 
 
-def markdown(results: Results, machine: str, timed: tuple[str, str, str] = CPU) -> str:
+def markdown(results: Results, machine: str, timed: Timed = TIMED[""]) -> str:
     """The page."""
-    kind = "AOTInductor" if timed is CPU else "TensorRT"
+    *how, last = timed.how
+    legend = f"`E12` is an engine of {timed.kind} of 12 operators,"
     rows = [
         f"| {name} | {_cells(found)} |"
         for name, found in sorted(results.items())
@@ -94,12 +118,12 @@ def markdown(results: Results, machine: str, timed: tuple[str, str, str] = CPU) 
             "",
             "Written by `scripts/partition_gain --write`. In every model of the zoo",
             f"{FORCED} operators, drawn with a seed, are forced to PyTorch. Three partitions are",
-            timed[0],
-            f"{timed[1]}: *by cost* is what `trtpack build` does; *maximal* makes an engine of",
-            f"all that can be (`--min-block-size {LEAST}`); *all PyTorch* {timed[2]}. A gain",
+            *how,
+            f"{last}: *by cost* is what `trtpack build` does; *maximal* makes an engine of",
+            f"all that can be (`--min-block-size {LEAST}`); *all PyTorch* {timed.bare}. A gain",
             "is the median over rounds of how many times as long the other takes, with its 95 %",
             "interval; slower means that all of the interval is below 1. It is 1 where two",
-            f"partitions are the same. `E12` is an engine of {kind} of 12 operators, `p3` are",
+            f"partitions are the same. {legend} `p3` are",
             "3 operators in PyTorch.",
             "",
             f"- machine: {machine}",

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import random
 import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,30 +42,42 @@ WAYS = (("by cost", None), ("maximal", LEAST), ("all PyTorch", 10**9))
 Found = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class How:
+    """What models are built for, with which engines (``--engine``; None: the target's own), at
+    which of TensorRT's optimisation levels, and for how many seconds they are timed; ``seed`` draws
+    the operators that are forced to PyTorch."""
+
+    target: str = "cpu"
+    engine: str | None = None
+    level: int | None = None
+    seed: int = 0
+    seconds: float = 8.0
+
+    def options(self) -> Options:
+        """A build's."""
+        if self.target == "cpu":
+            return Options((self.target,), engine="inductor", threads=1)
+        return Options((self.target,), engine=self.engine, optimization_level=self.level)
+
+
 def trial(
-    name: str,
-    seed: int,
-    seconds: float,
-    target: str = "cpu",
-    level: int | None = None,
-    lock: Path | None = None,
+    name: str, how: How, quiet: Callable[[], AbstractContextManager[None]] = nullcontext
 ) -> Found:
     """What a model's partitions take on this machine, with engines as ``trtpack build`` makes them:
     median milliseconds, and ratios with intervals.
 
-    On a CPU one thread runs engines of AOTInductor, and its own time counts. Elsewhere engines are
-    the target's own, ``level`` is TensorRT's optimisation level, and products of float32 are not
-    rounded, in PyTorch as on engines. Of the trials with one ``lock`` only one is timed at a time.
+    On a CPU one thread runs engines of AOTInductor, and its own time counts. Elsewhere products of
+    float32 are not rounded, in PyTorch as on engines. They are built before and timed within
+    ``quiet``.
     """
-    on_cpu = target == "cpu"
+    on_cpu = how.target == "cpu"
     if on_cpu:
         torch.set_num_threads(1)
-        options = Options((target,), engine="inductor", threads=1)
-    else:
-        options = Options((target,), optimization_level=level)
+    options = how.options()
     args, lowered = prepared(name)
-    chosen = find_target(target, options.engine)
-    forced = drawn(lowered.captured, seed)
+    chosen = find_target(how.target, options.engine)
+    forced = drawn(lowered.captured, how.seed)
     failed = dict.fromkeys(forced, "forced")
     plans = {
         way: plan(lowered, chosen, options, failed=failed, min_block_size=least)
@@ -82,20 +94,10 @@ def trial(
             calls[way] = built_plan(plans[way], assembly, inputs, bench, Progress())
         with torch.no_grad():
             answers = {way: [value.cpu() for value in call()] for way, call in calls.items()}
-        with alone(lock):
-            found = in_turns(calls, seconds, time.process_time if on_cpu else time.perf_counter)
+        with quiet():
+            clock = time.process_time if on_cpu else time.perf_counter
+            found = in_turns(calls, how.seconds, clock)
     return told(plans, forced, found, answers)
-
-
-@contextmanager
-def alone(lock: Path | None) -> Iterator[None]:
-    """While no other process has the lock, a file."""
-    if lock is None:
-        yield
-        return
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def prepared(name: str) -> tuple[tuple[Any, ...], Lowered]:
