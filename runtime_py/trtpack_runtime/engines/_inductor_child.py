@@ -201,11 +201,17 @@ def _gains_by_layout(program: torch.export.ExportedProgram) -> bool:
     """Whether convolutions are faster with their channels last, though their weights, which are not
     packed, are laid out anew in each call.
 
-    So it is where they read and write three times as much. Source: eight models of ``tests/zoo`` on
-    one core, PyTorch 2.13: with 0.16 to 0.18 weights for each number read or written (MobileNetV3,
-    ShuffleNetV2, a YOLO) channels last take 0.53 to 0.99 of the time, with 0.5 to 29 (ResNet-50,
-    ResNet-18, AlexNet, DCGAN, a ResNet of CIFAR's size) 1.06 to 4.7 times as long.
+    So it is taken to be where they read and write three times as much. Source:
+    ``scripts/layout_gain`` with PyTorch 2.13: where there are 0.16 to 0.18 weights for each number
+    read or written (MobileNetV3, ShuffleNetV2, a YOLO) channels last take 0.84 to 1.01 of the time,
+    with 0.5 to 3.5 (ResNets, AlexNet, DCGAN) 0.91 to 1.13, with 29 (a ResNet of CIFAR's size) 2.9.
     """
+    weights, numbers = _convolved(program)
+    return 3 * weights < numbers
+
+
+def _convolved(program: torch.export.ExportedProgram) -> tuple[int, int]:
+    """How many weights its convolutions have, and how many numbers they read and write."""
     weights = numbers = 0
     for node in program.graph.nodes:
         name = getattr(getattr(node.target, "_schema", None), "name", "")
@@ -213,7 +219,7 @@ def _gains_by_layout(program: torch.export.ExportedProgram) -> bool:
             source, weight = (n.meta["val"] for n in node.all_input_nodes[:2])
             weights += _count(weight)
             numbers += _count(source) + _count(node.meta["val"])
-    return 3 * weights < numbers
+    return weights, numbers
 
 
 def _count(value: torch.Tensor) -> int:

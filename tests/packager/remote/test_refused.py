@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -225,15 +226,22 @@ def run(on: str, bundle: Path, server: Server) -> int:
 
 
 @pytest.mark.slow
-def test_nothing_is_left_of_a_login_here(device: Server, tmp_path: Path) -> None:
+def test_nothing_is_left_of_a_login_here(device: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder of the control socket is gone, and so is the login itself."""
-    before = set(Path("/tmp").glob("trtpack-ssh-*"))
+    made: list[Path] = []
+    mkdtemp = tempfile.mkdtemp
+
+    def recorded(*args: str | None, **named: str) -> str:
+        made.append(Path(mkdtemp(*args, **named)))
+        return str(made[-1])
+
+    monkeypatch.setattr(tempfile, "mkdtemp", recorded)
     with Login.to(device.on, device.options).device() as there:
-        (folder,) = set(Path("/tmp").glob("trtpack-ssh-*")) - before
+        folders = [path for path in made if path.name.startswith("trtpack-ssh-")]
+        assert [path.parent for path in folders if path.exists()] == [Path("/tmp")]
         assert there.hello.facts["python"].startswith("3.")
         assert [path.name for path in device.root.glob("tmp/*")]
-    assert not folder.exists()
-    assert set(Path("/tmp").glob("trtpack-ssh-*")) == before
+    assert not [path for path in made if path.exists()]
 
 
 @pytest.mark.slow
