@@ -29,6 +29,7 @@ from .taken import Taken
 
 _LOG = logging.getLogger("trtpack.jit")
 
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 MOST_CHANGES = 8
 """How often weights may change before a graph stays in PyTorch."""
 
@@ -91,7 +92,7 @@ class GraphCall:
                 ready = self._ready.get(self._weights(given))
             if ready is not None:
                 return _run(ready, given)
-        answered: Sequence[Any] = self._graph.module(*given)
+        answered: Sequence[Any] = self._graph.module(*map(_plain, given))
         return answered
 
     # --- which engines ---------------------------------------------------------------------------
@@ -124,12 +125,12 @@ class GraphCall:
 
     def _made(self, given: Sequence[Any]) -> _Ready:
         taken = self._graph.take(given, self._grown)
-        samples = [given[position] for position in taken.takes]
+        samples = [_plain(given[position]) for position in taken.takes]
         if any(sample is None for sample in samples):  # AOTAutograd's own, known when it calls
             samples = []
         label = self._graph.label
         limits = limits_of(taken.captured.graph_module, taken.captured.ranges)
-        weights = {name: given[position].detach() for name, position in taken.bound.items()}
+        weights = {name: _plain(given[position]).detach() for name, position in taken.bound.items()}
         place = Place(self._device, weights)
         made = make(taken.captured, self._shop, place, samples, label)
         for segment, reason in made.failed.items():
@@ -153,13 +154,28 @@ class GraphCall:
 
 def _run(ready: _Ready, given: Sequence[Any]) -> Sequence[Any]:
     plan, taken = ready.made.plan, ready.taken
-    inputs = [given[position].detach() for position in taken.takes]
+    inputs = [_plain(given[position]).detach() for position in taken.takes]
     results = plan.outputs(plan.run(plan.values(inputs)))
     if not TENSORRT_KINDS.issuperset(ready.made.kinds) or not ready.made.kinds:
         results = _apart(results, inputs, ready.held)
     results = [_laid_out(r, layout) for r, layout in zip(results, ready.layouts, strict=True)]
     answered: Sequence[Any] = results
     return answered if taken.rest is None else taken.rest(*given, *results)
+
+
+def _plain(value: Any) -> Any:
+    """A tensor without a subclass that only overrides functions, which Dynamo has traced and gives
+    back to the results; all else as it is.
+
+    AOTAutograd looks at a graph's first calls by a mode that takes no subclass.
+    """
+    kind = type(value)
+    if kind in _PLAIN or not isinstance(value, torch.Tensor):
+        return value
+    if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        return value
+    with torch._C._DisableTorchDispatch():
+        return value.as_subclass(torch.Tensor)
 
 
 def _apart(

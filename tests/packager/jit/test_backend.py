@@ -60,6 +60,36 @@ def test_changes_of_inputs_and_shared_memory_are_as_in_eager_execution(target: s
         assert mine.tolist() == [1.0] + [9.0] * (batch - 1)
 
 
+class Named(Tensor):
+    """A tensor with a name of its own for what it is."""
+
+
+@pytest.mark.parametrize("options", [{}, {"torch_ops": ["aten.relu"]}, {"min_block_size": 99}])
+def test_a_subclass_of_tensors_is_answered_as_one(options: dict[str, Any]) -> None:
+    def positive(x: Tensor) -> Tensor:
+        return x.relu() + 1
+
+    module, x = compiled(positive, **options), torch.randn(4).as_subclass(Named)
+    for _ in range(3):
+        answered = module(x)
+        assert type(answered) is Named
+        same(answered.as_subclass(Tensor), positive(x.as_subclass(Tensor)))
+
+
+def test_a_subclass_of_tensors_is_answered_where_pytorch_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "make", _fails)
+    module, x = compiled(torch.relu), torch.randn(4).as_subclass(Named)
+    with pytest.warns(DegradedWarning, match="could not be compiled: not today"):
+        assert type(module(x)) is Named
+    same(module(x).as_subclass(Tensor), x.as_subclass(Tensor).relu())
+
+
+def _fails(*_: object) -> object:
+    raise EngineBuildError("not today")
+
+
 def test_a_size_beyond_what_engines_take_makes_them_again(made: list[str]) -> None:
     model, eager = twins(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
     module = compiled(model, dynamic=True)
