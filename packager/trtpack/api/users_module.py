@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 _OF_TORCH = ".*isinstance.treespec, LeafSpec"
 """What torch.export warns of in its own code."""
@@ -48,7 +49,7 @@ def _module_as_it_was(model: Any) -> Iterator[None]:
         yield
         return
     modes = [(part, part.training) for part in module.modules()]
-    tensors = [(p, p.data, p.requires_grad) for p in module.parameters()]
+    tensors = [(p, p.data, p.requires_grad) for p in module.parameters() if not is_lazy(p)]
     buffers = [(part, dict(part._buffers)) for part in module.modules()]
     try:
         yield

@@ -19,7 +19,16 @@ from .arguments import call_text, exported_ranges, settle_inputs
 from .example_code import code_of_call, code_of_specs
 from .examples import BoundInputs, Call, spread
 from .exported import from_program, load_exported
-from .factory import call_of, described, from_result, functions_in, load_file, load_package, raised
+from .factory import (
+    GIVEN,
+    call_of,
+    described,
+    from_result,
+    functions_in,
+    load_file,
+    load_package,
+    raised,
+)
 from .loaded import Loaded
 from .methods import FORWARD, Method, of_method, seen_as, specs_in
 from .timm_models import load_timm
@@ -212,7 +221,7 @@ def _source(
 
 def _load(model: Model, dtype: str | None) -> Loaded:
     if isinstance(model, tuple) and model and isinstance(model[0], _Whole):
-        given = from_result((nn.Identity(), *model[1:]), "", "the given model")
+        given = from_result((nn.Identity(), *model[1:]), "", GIVEN)
         return replace(_load(model[0], dtype), call=given.call, inputs=())
     if isinstance(model, torch.export.ExportedProgram):
         return from_program(model, "program")
@@ -220,7 +229,7 @@ def _load(model: Model, dtype: str | None) -> Loaded:
         named = model[0] if isinstance(model, tuple) and model else model
         if not isinstance(named, nn.Module):
             raise SourceError(f"the model is {described(named)}", hint=_GIVEN)
-        return from_result(model, type(named).__name__.lower(), "the given model")
+        return from_result(model, type(named).__name__.lower(), GIVEN)
     kind, colon, rest = model.partition(":")
     if colon and kind in ("torchvision", "timm", "hf"):
         if not rest:

@@ -24,6 +24,8 @@ from .examples import Call
 from .loaded import Loaded
 from .methods import Method, are_methods, check_methods
 
+GIVEN = "the given model"
+"""What messages call a model that is handed over in memory."""
 _RETURNS = "return a module, (module, inputs) or (module, args, kwargs) from the factory"
 _RAISED = "correct the line, or run the factory in Python to see the whole traceback"
 _PLAIN_NAMES = {
@@ -249,16 +251,22 @@ def _no_file(path: Path, rest: str) -> SourceError:
 def _check_module(module: nn.Module, origin: str) -> None:
     import torch
 
+    returned = f"{origin} is" if origin == GIVEN else f"{origin} returned"
     if isinstance(module, torch.jit.ScriptModule):
         raise SourceError(
-            f"{origin} returned a TorchScript module",
-            hint="return the nn.Module it was scripted from",
+            f"{returned} a TorchScript module",
+            hint="build from the nn.Module it was scripted from",
         )
     for name, parameter in (*module.named_parameters(), *module.named_buffers()):
+        if torch.nn.parameter.is_lazy(parameter):
+            raise SourceError(
+                f"{returned} a module whose parameters have no shapes yet: {name}",
+                hint="call it once with an example before",
+            )
         if parameter.is_meta:
             raise SourceError(
-                f"{origin} returned a module without data: {name} is on the meta device",
-                hint="load its weights in the factory, or give them with --weights",
+                f"{returned} a module without data: {name} is on the meta device",
+                hint="load its weights first, or give them with --weights",
             )
 
 

@@ -96,10 +96,17 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_built(
 
 
 @pytest.mark.parametrize(
-    ("given", "name"), [(nn.Linear, "the class Linear"), (torch.relu, "a builtin"), (None, "None")]
+    ("given", "name"),
+    [
+        (nn.Linear, "the class Linear"),
+        (torch.relu, "a builtin"),
+        (None, "None"),
+        (nn.LazyLinear(2), "a module whose parameters have no shapes yet: weight"),
+        (torch.jit.trace(nn.ReLU(), torch.ones(1)), "a TorchScript module"),
+    ],
 )
 def test_what_is_no_model_is_called_by_its_kind(given: Any, name: str) -> None:
-    with pytest.raises(SourceError, match=f"the model is {name}"):
+    with pytest.raises(SourceError, match=f"model is {name}"):
         trtpack.compile(given, X)
 
 

@@ -64,6 +64,9 @@ def on_meta():
     with torch.device("meta"):
         return Two()
 
+def lazy():
+    return nn.LazyLinear(3)
+
 def scripted():
     return torch.jit.trace(nn.Linear(3, 3).eval(), torch.ones(1, 3))
 

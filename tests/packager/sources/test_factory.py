@@ -93,7 +93,8 @@ def test_a_module_of_this_process_is_taken_too() -> None:
         ("nothing", "returned None", "return a module"),
         ("wanting", "without arguments .*'features'", "defaults"),
         ("on_meta", "fc.weight is on the meta device", "--weights"),
-        ("scripted", "returned a TorchScript module", "return the nn.Module"),
+        ("lazy", "no shapes yet: weight", "call it once"),
+        ("scripted", "returned a TorchScript module", "from the nn.Module"),
         ("CONSTANT", "is an int, not a factory", "return a module"),
     ],
 )
