@@ -79,6 +79,12 @@ class Archive:
         """Where a member's content starts in the file; KeyError as ``part``."""
         return self._offsets[name]
 
+    def map_again(self) -> None:
+        """Maps the file anew, where it is in place: nothing was written to these parts."""
+        self._data = _map(self.path)
+        for name, part in list(self._parts.items()):
+            self._parts[name] = self._data[self._offsets[name] : self._offsets[name] + len(part)]
+
     def is_in_place(self) -> bool:
         """Whether ``path`` still is a file of this content, which a replaced one is not."""
         try:

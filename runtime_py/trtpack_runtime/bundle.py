@@ -108,6 +108,21 @@ class Bundle:
             self._weights = found
         return dict(self._weights)
 
+    def map_again(self) -> None:
+        """Maps the file anew, so that members asked for from now on are as the file has them,
+        whatever was written to tensors over those before.
+
+        Raises:
+            BundleError: it is no longer in place.
+        """
+        if not self.is_in_place():
+            raise BundleError(
+                f"{self.path} is no longer there, or another file",
+                hint="keep the bundle where it was loaded from",
+            )
+        self._archive.map_again()
+        self._weights = None
+
     def verify(self, progress: Progress | None = None) -> int:
         """Checks the digest of every member and that it is data; answers how many bytes that was.
 

@@ -29,7 +29,7 @@ from .signatures import with_signature
 from .startup import Startup
 from .state_slots import StateSlots
 from .tracing import SEGMENT, Origin, attach
-from .weight_changes import Changes, Stale, check_taken, every_segment, others
+from .weight_changes import Changes, Stale, check_taken, every_segment, others, written
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -94,13 +94,18 @@ class LoadedModule(torch.nn.Module):
         self._call_options = CallOptions.of(self._options)
         self._changes = Changes()
         self._stale: Stale | None = None
+        self._made: dict[str, torch.nn.Parameter] = {}
         self._refitting, self._sharers = threading.RLock(), weakref.WeakSet[LoadedModule]([self])
         variant = bundle.manifest.variants[choice.variant]
         self._programs = {
             method: program_json.from_json(bundle.json(member))
             for method, member in variant.programs.items()
         }
-        stored = {name: view.tensor() for name, view in bundle.weights.items()}
+        views = bundle.weights
+        stored = {  # what is equal is stored once; here each is written to by itself
+            name: view.tensor() if view.same_as is None else view.tensor().clone()
+            for name, view in views.items()
+        }
         host = torch.device("cpu")
         self._loaded = Loaded(Segments({}), stored, host, {})
         self._state = self._new_state()
@@ -154,12 +159,12 @@ class LoadedModule(torch.nn.Module):
         Neither engines nor weights are loaded or copied; it may be made and called while this one
         is called by another thread.
         """
-        self.refit()
+        self._refit()
         twin = type(self).__new__(type(self))
         torch.nn.Module.__init__(twin)
         for name in _SHARED:
             twin.__dict__[name] = self.__dict__[name]
-        twin._stale, twin._refitting = None, threading.RLock()
+        twin._stale, twin._made, twin._refitting = None, {}, threading.RLock()
         self._sharers.add(twin)
         twin._options, twin._avoided = dict(self._options), dict(self._avoided)
         twin._state = twin._new_state()
@@ -196,7 +201,7 @@ class LoadedModule(torch.nn.Module):
 
     def put_in_pytorch(self, segment: str, reason: str) -> None:
         """Runs a segment in PyTorch from the next call on; ``failed_engines`` tells the reason."""
-        self.refit()
+        self._refit()
         loaded = self._loaded
         placed = Placed(loaded.stored, lambda tensor: tensor.to(loaded.device))
         programs, device = self._programs.values(), loaded.device
@@ -231,7 +236,7 @@ class LoadedModule(torch.nn.Module):
         """Registers the original's weights, every segment below ``engines``, and the module itself
         where traced programs look for it."""
         loaded, weights = self._loaded, self._bundle.manifest.weights
-        register_weights(self, weights, loaded.stored, self._state.values)
+        register_weights(self, weights, loaded.stored, self._state.values, self._made)
         engines = self._modules.setdefault("engines", torch.nn.Module().eval())
         assert engines is not None
         for segments in loaded.segments.methods.values():
@@ -264,14 +269,28 @@ class LoadedModule(torch.nn.Module):
         """The bundle's digest, and with other weights than its own a mark of these."""
         return "+".join(filter(None, (self._bundle.digest, self._changes.mark)))
 
-    def refit(self) -> Segments:
-        """Gives engines the weights that ``load_state_dict`` gave the module, which the next call
-        does otherwise; answers the segments that run then.
+    def refit(self) -> None:
+        """Gives engines the module's weights: what ``load_state_dict`` gave it, which the next call
+        does otherwise, and what was written in place, which only this looks for.
+
+        Every weight is read and compared with the bundle's file.
 
         Raises:
-            BundleError: (strict) an engine does not take them.
+            BundleError: the file is no longer in place, a constant follows from the weights in a
+                way that the bundle does not tell, or (strict) an engine does not take them.
+            ConfigError: an engine cannot take them.
             DeviceError: the GPU has no memory for an engine beside the present one.
         """
+        self.startup.wait()
+        with self._refitting, torch.inference_mode(False), torch.no_grad():
+            if self._stale is None or self._bundle.is_in_place():
+                given = written(self, self._bundle, self._changes, self._state.values)
+                if given:
+                    self._change(given)
+            self._refit()
+
+    def _refit(self) -> Segments:
+        """Gives stale engines their weights; answers the segments that run then."""
         with self._refitting, torch.inference_mode(False), torch.no_grad():
             stale, loaded = self._stale, self._loaded
             if stale is None:
@@ -328,7 +347,7 @@ class LoadedModule(torch.nn.Module):
             self._changes = changes
             stale = self._stale or Stale(loaded.segments)
             self._stale = replace(stale, names=stale.names | affected)
-            segments = self._stale.late(self.refit)
+            segments = self._stale.late(self._refit)
             quiet = replace(self._call_options, cuda_graphs="off")
             self._engage(segments, stored, loaded.device, quiet)
 
@@ -342,7 +361,7 @@ class LoadedModule(torch.nn.Module):
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         """Moves to another device; everything else that ``fn`` may do is refused."""
         self.startup.wait()  # engines that are still to come are for the present device
-        self.refit()
+        self._refit()
         loaded = self._loaded
         device = destination(fn, loaded.stored.values(), loaded.device)
         if device == loaded.device:

@@ -210,7 +210,7 @@ class BundleModule(LoadedModule):
     def watching(self, watch: Watch) -> Iterator[None]:
         """Runs every segment as ``watch`` says, without CUDA graphs of the whole program, until the
         block ends."""
-        self.refit()
+        self._refit()
         before = self._loaded
         quiet = replace(self._call_options, cuda_graphs="off")
         self._loaded = self._compiled(before.segments.watched(watch), quiet)

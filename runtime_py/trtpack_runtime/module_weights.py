@@ -17,13 +17,22 @@ def register_weights(
     weights: Weights,
     stored: Mapping[str, torch.Tensor],
     states: Mapping[str, torch.Tensor],
+    made: dict[str, torch.nn.Parameter],
 ) -> None:
     """Registers the original's names; tied parameters stay one tensor, state stays the tensor that
-    calls change."""
-    made: dict[str, torch.nn.Parameter] = {}
+    calls change. ``made`` are the parameters by what is stored: they stay the objects that they
+    are, also those that the user put in their place, and gain what is missing."""
     for name, source in weights.parameters.items():
-        if source not in made:
-            made[source] = torch.nn.Parameter(stored[source], requires_grad=False)
+        registered = _owner(root, name)._parameters.get(_last(name))
+        if registered is not None:
+            made[source] = registered
+    for source in dict.fromkeys(weights.parameters.values()):
+        own, value = made.get(source), stored[source]
+        if own is None or not torch._has_compatible_shallow_copy_type(own, value):
+            made[source] = torch.nn.Parameter(value, requires_grad=False)
+        elif own.data_ptr() != value.data_ptr():
+            own.data = value
+    for name, source in weights.parameters.items():
         _owner(root, name)._parameters[_last(name)] = made[source]
     for name, source in weights.buffers.items():
         if name not in states:

@@ -144,6 +144,28 @@ def others(
     return found
 
 
+def written(
+    module: torch.nn.Module, bundle: Bundle, changes: Changes, states: Collection[str]
+) -> dict[str, torch.Tensor]:
+    """The values of a module's parameters and buffers, but for its ``states``, that neither the
+    bundle's file nor ``changes`` has: they were written in place, or others put in their place.
+
+    Raises:
+        BundleError: the file is no longer in place.
+    """
+    bundle.map_again()
+    names, weights = bundle.manifest.weights, bundle.weights
+    known = {
+        source: changes.stored[source] if source in changes.stored else weights[source].tensor()
+        for source in {*names.parameters.values(), *names.buffers.values()}
+    }
+    now: dict[str, torch.Tensor] = {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+    return others(names, known, now, "", states)
+
+
 def every_segment(
     bundle: Bundle, programs: Iterable[Program]
 ) -> Iterator[tuple[Segment, Network | None]]:

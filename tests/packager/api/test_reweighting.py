@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import operator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from torch import nn
 
 import trtpack
 from trtpack.target import find_target
+from trtpack_runtime.errors import BundleError
 from trtpack_runtime.starting import DegradedWarning
 
 X = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
@@ -47,6 +50,53 @@ def exchanged(device: str = "cpu", **settings: Any) -> None:
 
 def test_pytorch_goes_on_with_them() -> None:
     exchanged(engine="reference")
+
+
+def test_what_is_written_in_place_is_taken_by_refit() -> None:
+    """The parameters stay the same objects, equal ones are not one, and constants follow."""
+    original = model(0)
+    with torch.no_grad():
+        original[1].weight.fill_(1.0)
+        original[1].running_var.fill_(1.0)
+    compiled = trtpack.compile(original, X, engine="reference")
+    parameters = list(compiled.parameters())
+    for change in (lambda p: p.mul_(2), lambda p: p.data.add_(0.5)):
+        with torch.no_grad():
+            for module in (compiled, original):
+                for parameter in module.parameters():
+                    change(parameter)
+                module.get_submodule("1").running_mean.add_(1)
+        compiled.refit()
+        right(compiled, original)
+    assert all(map(operator.is_, parameters, compiled.parameters()))
+    compiled.load_state_dict(original.state_dict())
+    assert not compiled.stale, "it has them"
+
+
+def test_parameters_put_in_place_of_others_are_taken_by_refit() -> None:
+    original, other = model(0), model(1)
+    compiled = trtpack.compile(original, X, engine="reference")
+    compiled.load_state_dict(dict(other.named_parameters()), assign=True, strict=False)
+    original.load_state_dict(dict(other.named_parameters()), strict=False)
+    right(compiled, original)
+    head = nn.Parameter(torch.rand_like(original[4].weight))
+    for module in (compiled, original):
+        module.get_submodule("4").weight = head
+    compiled.refit()
+    right(compiled, original)
+    assert compiled.get_submodule("4").weight is head
+
+
+def test_refit_without_the_bundles_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.tar"
+    compiled = trtpack.compile(model(0), X, engine="reference", output=path)
+    path.unlink()
+    compiled.load_state_dict(model(1).state_dict())
+    compiled.refit()
+    right(compiled, model(1))
+    with pytest.raises(BundleError, match="is no longer there"):
+        compiled.refit()
+    right(compiled, model(1))
 
 
 class Counting(nn.Module):
