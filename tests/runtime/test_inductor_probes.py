@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from trtpack_runtime import store_folder
 from trtpack_runtime.engines import _inductor_build as inductor_build
 from trtpack_runtime.engines._inductor_child import _LOAD
 
@@ -22,10 +23,17 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(name): path.read_bytes() for name, path in found.items()}
 
 
+@pytest.mark.parametrize("can_keep", [True, False])
 def test_the_next_child_has_what_the_first_compiled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_keep: bool
 ) -> None:
+    """Of the same process, and of another where it can be kept."""
     had: list[dict[str, bytes]] = []
+    home = tmp_path / "home"
+    if not can_keep:
+        home.write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    monkeypatch.setattr(store_folder, "SPARE_PARENTS", ())
 
     def child(folder: Path, log: object) -> tuple[list[str], int]:
         probes = folder / "probes"
@@ -45,6 +53,9 @@ def test_the_next_child_has_what_the_first_compiled(
         inductor_build.build_in_child({}, [], [], tmp_path / "a.pt2")
     second = {name: name.encode() + b"\x02" for name in (SOURCE, LIBRARY)}
     assert had == [{}, {}, second, second]
+    monkeypatch.setattr(inductor_build, "_TRIED", {})
+    inductor_build.build_in_child({}, [], [], tmp_path / "a.pt2")
+    assert had[4] == (second if can_keep else {})
 
 
 def test_what_loads_is_tried_without_importing_pytorch(tmp_path: Path) -> None:

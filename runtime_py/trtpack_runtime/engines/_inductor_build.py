@@ -2,7 +2,7 @@
 """Compiles an ATen segment with AOTInductor in a child process, ``_inductor_child.py``.
 
 The child gets the segment's graph and what its inputs look like. Nothing is written outside the
-output file and temporary folders. Host and device compile alike.
+output file, temporary folders and ``probes`` of the user's cache. Host and device compile alike.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from trtpack_runtime import dims, mapping
+from trtpack_runtime.atomic import replaced
 from trtpack_runtime.errors import BuildCancelled, ConfigError, EngineBuildError
 from trtpack_runtime.network import Profile, Tensor
+from trtpack_runtime.store_folder import StoreFolder, store_folder
 
 from ._cuda_toolkit import toolkit
 from ._processes import RUNNING, TELLING, last_words
@@ -31,7 +33,8 @@ _LOG_LINES = 12
 _TRIED: dict[str, bytes] = {}
 """The files, by their place in ``probes``, with which Inductor tries what vector instructions the
 compiler and the CPU have. Nothing else decides on them, and compiling them takes as long as a small
-segment, so the first child's serve all others of this process."""
+segment, so they are kept in ``probes`` of the user's cache. Their names are made of what they are
+compiled from, with what and how; that they load is tried again by each child."""
 LOADING = "loading"
 """A file of this name says that the library is compiled, and being loaded."""
 _OTHER_COMPILER = (
@@ -115,8 +118,7 @@ def build_in_child(
                 hint="free some memory and build again, or use --engine reference",
             )
         result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-        if not _TRIED:
-            _TRIED.update(_read_probes(probes))
+        _keep_probes({n: c for n, c in _read_probes(probes).items() if n not in _TRIED})
     if "error" in result:
         kind = UncompilableError if result.get("lasting") else EngineBuildError
         raise kind(result["error"] + _tail(lines), hint=result["hint"])
@@ -141,10 +143,28 @@ def refuse_within_child() -> None:
 
 
 def _write_probes(folder: Path) -> None:
+    if not _TRIED:
+        for kept in _place().read:
+            with suppress(OSError):  # it is only slower without
+                _TRIED.update(_read_probes(kept))
     for name, content in list(_TRIED.items()):  # another thread may add to them
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
+
+
+def _keep_probes(new: Mapping[str, bytes]) -> None:
+    _TRIED.update(new)
+    for name, content in new.items():
+        path = _place().written / name
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replaced(path) as file:
+                file.write(content)
+
+
+def _place() -> StoreFolder:
+    return store_folder().below("probes")
 
 
 def _read_probes(folder: Path) -> dict[str, bytes]:

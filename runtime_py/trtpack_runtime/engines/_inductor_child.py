@@ -36,6 +36,12 @@ _CONFIG: Mapping[str, Any] = {
     "cpp.dynamic_threads": True,  # as many threads as the device has, not this host
     "compile_threads": 1,
 }
+_LEFT_OUT = (
+    "precompile_headers",  # each would be read by one file, and takes longer than reading them
+    "enable_line_tables",  # three quarters of a small segment's file, for profilers
+    "enable_frame_pointer",  # for them too
+)
+"""What AOTInductor does unless told otherwise, by its names for it in some release."""
 _LOAD = """
 from ctypes import cdll
 try:
@@ -110,9 +116,8 @@ def _build(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         config = {**_CONFIG, **request["config"]}
         inside = any(config.get(name) for name in OWN_CONSTANTS)
         config["aot_inductor.package_constants_in_so"] = inside
-        if hasattr(torch._inductor.config.aot_inductor, "precompile_headers"):  # since 2.8
-            # each would be read by one file, and takes longer than reading them as they are
-            config["aot_inductor.precompile_headers"] = False
+        offered = torch._inductor.config.aot_inductor
+        config |= {f"aot_inductor.{name}": False for name in _LEFT_OUT if hasattr(offered, name)}
         if device.type == "cpu" and not inside:
             config.setdefault("layout_optimization", _gains_by_layout(program))
         torch._inductor.aoti_compile_and_package(
