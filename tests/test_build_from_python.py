@@ -26,7 +26,7 @@ assert "trtpack" not in sys.modules
 def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8
     for block in BLOCKS:
         if "load_state_dict" in block:
             before = names["kept"](names["x"])
