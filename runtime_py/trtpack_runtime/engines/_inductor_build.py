@@ -144,7 +144,8 @@ def refuse_within_child() -> None:
 
 def _write_probes(folder: Path) -> None:
     if not _TRIED:
-        for kept in _place().read:
+        folders = _place()
+        for kept in filter(None, (folders.home, folders.spare)):
             with suppress(OSError):  # it is only slower without
                 _TRIED.update(_read_probes(kept))
     for name, content in list(_TRIED.items()):  # another thread may add to them
