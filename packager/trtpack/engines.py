@@ -327,9 +327,15 @@ def _depends_on(made: BuiltEngine, job: Job, target: Target, bench: Bench) -> di
         "emitter": bench.facts["runtime"],
         "machine": platform.machine(),
         "cpu": cpu_flags(),
-        **({} if target.sm is None else {"gpu": bench.facts["gpus"][0]["sm"]}),
+        **({} if target.sm is None else _of_gpu(bench)),
         **({"config": config} if (config := inductor_config(bench.options)) else {}),
     }
+
+
+def _of_gpu(bench: Bench) -> dict[str, Any]:
+    from trtpack_runtime.tf32 import convolves_in_tf32
+
+    return {"gpu": bench.facts["gpus"][0]["sm"], "tf32": convolves_in_tf32()}
 
 
 def _build_inductor(

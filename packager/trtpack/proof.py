@@ -16,7 +16,8 @@ from trtpack_runtime.builders import BUILDERS, Site
 from trtpack_runtime.errors import CompileError
 from trtpack_runtime.loading import DegradedWarning, load
 from trtpack_runtime.module import BundleModule
-from trtpack_runtime.smoke import SmokeReport, full_float32
+from trtpack_runtime.smoke import SmokeReport
+from trtpack_runtime.tf32 import full_float32
 
 from .accuracy.figures import Answers
 from .accuracy.gate import Gate, Verdict

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from trtpack_runtime.module import BundleModule
-from trtpack_runtime.smoke import SmokeReport, full_float32, judge
+from trtpack_runtime.smoke import SmokeReport, judge
+from trtpack_runtime.tf32 import full_float32
 
 from .buffers import unchanged_buffers
 from .golden import copied, tensors_of

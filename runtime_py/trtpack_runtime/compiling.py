@@ -152,7 +152,6 @@ def parts(content: str, site: Site) -> dict[str, Any]:
     """Everything the compiled segment depends on, for ``engine_store.engine_key``."""
     facts = site.facts
     on_gpu = site.target.get("sm") is not None
-    gpu = {"gpu": facts["gpus"][0]["sm"], "cuda": facts.get("torch_cuda")} if on_gpu else {}
     return {
         "kind": KIND,
         "content": content,
@@ -161,7 +160,17 @@ def parts(content: str, site: Site) -> dict[str, Any]:
         "emitter": facts["runtime"],
         "machine": [facts["os"], facts["arch"]],
         "cpu": known_flags(facts["cpu"]["flags"]),
-        **gpu,
+        **(_of_gpu(facts) if on_gpu else {}),
+    }
+
+
+def _of_gpu(facts: Mapping[str, Any]) -> dict[str, Any]:
+    from .tf32 import convolves_in_tf32
+
+    return {
+        "gpu": facts["gpus"][0]["sm"],
+        "cuda": facts.get("torch_cuda"),
+        "tf32": convolves_in_tf32(),
     }
 
 

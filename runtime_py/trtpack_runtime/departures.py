@@ -18,8 +18,9 @@ from .errors import DeviceError, DeviceLostError
 from .execution import LoadedSegment
 from .program import Program, Segment
 from .segment_loading import PORTABLE
-from .smoke import Sample, full_float32, golden_samples
+from .smoke import Sample, golden_samples
 from .smoke_report import Comparison, Departure, SmokeReport
+from .tf32 import full_float32
 
 if TYPE_CHECKING:
     from .module import BundleModule

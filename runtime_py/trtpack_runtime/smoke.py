@@ -9,9 +9,7 @@ finite has to be the same one in the same place.
 from __future__ import annotations
 
 import math
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +27,7 @@ from .smoke_report import (
     broken_bound,
     ratio,
 )
+from .tf32 import full_float32
 
 __all__ = [
     "DEFAULT_TOLERANCE",
@@ -37,7 +36,6 @@ __all__ = [
     "Sample",
     "SmokeReport",
     "compare",
-    "full_float32",
     "golden_samples",
     "judge",
     "replay",
@@ -90,21 +88,6 @@ def golden_samples(bundle: Bundle, method: Method, device: torch.device) -> list
             )
         )
     return samples
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """Full float32, where PyTorch rounds unless told not to: convolutions on a GPU to TF32, and
-    before release 2.6 products to bfloat16 on Arm processors that have it (pytorch#130919)."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, torch.backends.mkldnn.enabled
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
-    if platform.machine() == "aarch64" and torch.__version__ < "2.6":
-        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # a switch, set so
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32, torch.backends.mkldnn.enabled = before
 
 
 def replay(run: Run, samples: Sequence[Sample], tolerances: Mapping[str, Tolerance]) -> SmokeReport:

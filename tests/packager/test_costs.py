@@ -323,3 +323,23 @@ def test_one_operator_alone_is_not_compiled() -> None:
             made = partition(captured.graph_module, ORIN, torch_ops=ops, min_block_size=least)
             middle = next(s for s in made.segments if s.kind == "torch")
             assert middle.compiled is compiled, (ops, least)
+
+
+def test_one_operator_alone_is_left_to_pytorch_where_aotinductor_serves_a_gpu() -> None:
+    """A convolution takes PyTorch what it takes AOTInductor, but for the segment's call."""
+
+    class Between(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = (nn.Conv2d(16, 16, 3, padding=1) for _ in range(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(x).sin()).relu()
+
+    captured = graph(Between(), torch.zeros(1, 16, 32, 32))
+    settings = {"target": find_target("h200", "inductor"), "divided": True}
+    made = by_cost(captured, torch_ops=("aten.sin",), **settings)
+    assert [s.operators.total() for s in made.segments] == [2, 2]
+    assert [s.compiled for s in made.segments] == [False, True]
+    wanted = by_cost(captured, torch_ops=("aten.sin",), trt_ops=("aten.convolution",), **settings)
+    assert [s.compiled for s in wanted.segments] == [True, False, True]

@@ -31,7 +31,7 @@ from trtpack.planning import Planned, plan
 from trtpack.report import Progress
 from trtpack.segments import PlannedSegment, computes
 from trtpack.target import find_target
-from trtpack_runtime.smoke import full_float32
+from trtpack_runtime.tf32 import full_float32
 
 FORCED = 3
 LEAST = 5

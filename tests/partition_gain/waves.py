@@ -78,8 +78,7 @@ class _Child:
 
     def _last_words(self) -> str:
         told = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        last = re.sub(r"\S*/(site-packages/)?", "", told[-1]) if told else ""
-        return f"the process ended with {self.process.exitcode}: {last}"[:200]
+        return _told(f"the process ended with {self.process.exitcode}: {told[-1] if told else ''}")
 
 
 @dataclass(frozen=True)
@@ -152,6 +151,11 @@ class Waves:
         return _Child(process, ours, log)
 
 
+def _told(failure: str) -> str:
+    """A failure in short, without the folders of files."""
+    return re.sub(r"\S*/(site-packages/)?", "", failure)[:200]
+
+
 def _try(name: str, how: How, gate: _Gate, tell: Connection, log: Path) -> None:
     """A trial's process."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -181,5 +185,5 @@ def _try(name: str, how: How, gate: _Gate, tell: Connection, log: Path) -> None:
         except Exception as error:
             traceback.print_exc()
             first = (str(error).strip() or repr(error)).splitlines()[0]
-            found = {"failed": f"{type(error).__name__}: {first}"[:200]}
+            found = {"failed": _told(f"{type(error).__name__}: {first}")}
     tell.send(found)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from trtpack_runtime.smoke import full_float32
+from trtpack_runtime.tf32 import full_float32
 
 from ..capture import constant_of
 from ..lowering import Lowered

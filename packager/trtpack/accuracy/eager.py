@@ -10,7 +10,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from trtpack_runtime.smoke import full_float32
+from trtpack_runtime.tf32 import full_float32
 
 from ..capture import Captured
 from ..golden import GoldenSample

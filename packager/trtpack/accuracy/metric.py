@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trtpack_runtime.smoke import full_float32
+from trtpack_runtime.tf32 import full_float32
 
 from ..errors import ConfigError, SourceError
 from ..options import Budget, Drop

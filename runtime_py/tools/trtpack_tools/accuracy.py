@@ -21,7 +21,8 @@ import torch
 from trtpack_runtime.dtypes import DTYPES
 from trtpack_runtime.network import Layer, Network
 from trtpack_runtime.reference import evaluate
-from trtpack_runtime.smoke import DEFAULT_TOLERANCE, Metrics, compare, full_float32
+from trtpack_runtime.smoke import DEFAULT_TOLERANCE, Metrics, compare
+from trtpack_runtime.tf32 import full_float32
 
 from .layer_errors import AccuracyReport, LayerError, guilty_layers, with_consumers
 from .origins import origin_of

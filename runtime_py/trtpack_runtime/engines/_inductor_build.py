@@ -82,6 +82,8 @@ def build_in_child(
             its last lines; UncompilableError where it would fail again. BuildCancelled: it was
             stopped.
     """
+    from trtpack_runtime.tf32 import convolves_in_tf32
+
     if device != "cpu":
         toolkit(os.environ)  # before a process is started for nothing
     request = {
@@ -96,6 +98,7 @@ def build_in_child(
         "output": str(output.absolute()),
         "device": device,
         "config": dict(config or {}),
+        "tf32": device != "cpu" and convolves_in_tf32(),
     }
     with tempfile.TemporaryDirectory(prefix="trtpack-inductor-") as folder:
         Path(folder, "request.json").write_text(json.dumps(request), encoding="utf-8")

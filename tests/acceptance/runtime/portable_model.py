@@ -24,7 +24,7 @@ from trtpack_runtime.clocks import clock_of
 from trtpack_runtime.errors import TrtpackError
 from trtpack_runtime.loading import load
 from trtpack_runtime.module import BundleModule
-from trtpack_runtime.smoke import full_float32
+from trtpack_runtime.tf32 import full_float32
 
 ROUNDS, REPEATS, UNTIMED = 5, 30, 5
 Calls = dict[str, Callable[[], Any]]

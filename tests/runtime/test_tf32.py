@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Full float32 for a while, however a program said what PyTorch may round."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from trtpack_runtime.tf32 import convolves_in_tf32, full_float32
+
+NEWER = hasattr(getattr(torch.backends.cudnn, "conv", None), "fp32_precision")
+since_2_9 = pytest.mark.skipif(not NEWER, reason="a precision for each kind came with PyTorch 2.9")
+
+PROGRAM = """
+import torch
+from trtpack_runtime.tf32 import convolves_in_tf32, full_float32
+
+backends = torch.backends
+
+def told(ask):
+    try:
+        return ask()
+    except RuntimeError:
+        return "not told"
+
+def state():
+    kinds = [backends.cudnn, backends.cuda.matmul, backends.mkldnn]
+    kinds += [backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul] if {newer} else []
+    return [
+        told(torch.get_float32_matmul_precision),
+        told(lambda: backends.cudnn.allow_tf32),
+        told(lambda: backends.cuda.matmul.allow_tf32),
+        *(getattr(kind, "fp32_precision", None) for kind in kinds[1:]),
+        backends.mkldnn.enabled,
+    ]
+
+{said}
+before, rounds = state(), convolves_in_tf32()
+for _ in range(2):
+    with full_float32():
+        assert not convolves_in_tf32()
+        if {newer}:
+            kinds = backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul
+            kinds += (backends.mkldnn.conv, backends.mkldnn.matmul)
+            assert {{kind.fp32_precision for kind in kinds}} <= {{"ieee", "none"}}
+        else:
+            assert not backends.cuda.matmul.allow_tf32
+    assert state() == before, (state(), before)
+try:
+    with full_float32():
+        1 / 0
+except ZeroDivisionError:
+    assert state() == before
+print(rounds)
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "rounds"),
+    [
+        ("", True),
+        ("backends.cudnn.allow_tf32 = False", False),
+        ("backends.cuda.matmul.allow_tf32 = True", True),
+        ("torch.set_float32_matmul_precision('high')", True),
+        ("torch.set_float32_matmul_precision('medium')", True),
+        pytest.param("backends.cudnn.conv.fp32_precision = 'ieee'", False, marks=since_2_9),
+        pytest.param("backends.cuda.matmul.fp32_precision = 'tf32'", True, marks=since_2_9),
+        pytest.param("backends.fp32_precision = 'ieee'", False, marks=since_2_9),
+        pytest.param("backends.fp32_precision = 'tf32'", True, marks=since_2_9),
+        pytest.param(
+            "torch.set_float32_matmul_precision('medium'); backends.cuda.matmul.allow_tf32 = False",
+            True,
+            marks=since_2_9,
+        ),
+    ],
+)
+def test_what_a_program_said_holds_again_afterwards(said: str, rounds: bool) -> None:
+    program = PROGRAM.format(said=said, newer=NEWER)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == [str(rounds)]
+
+
+def test_convolutions_are_asked_for_as_they_are_set() -> None:
+    assert convolves_in_tf32()
+    with full_float32():
+        assert not convolves_in_tf32()
+    assert convolves_in_tf32()
