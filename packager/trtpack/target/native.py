@@ -113,16 +113,16 @@ def _builder(
         oldest = ".".join(map(str, OLDEST_TENSORRT))
         raise DeviceError(
             f"this machine has TensorRT {full} for {have}, which is older than {oldest}",
-            hint=f"install TensorRT {oldest} or newer, or build with --target cpu",
+            hint=f"install TensorRT {oldest} or newer, or use --engine inductor",
         )
     if rtx:
         raise DeviceError(
             f"TensorRT-RTX {rtx} does not run on {have}",
-            hint="install tensorrt for this Python, or build with --target cpu",
+            hint="install tensorrt for this Python, or use --engine inductor",
         )
     raise DeviceError(
         f"there is no TensorRT for {have} on this machine",
-        hint="install tensorrt for this Python, or build with --target cpu",
+        hint="install tensorrt for this Python, or use --engine inductor",
     )
 
 

@@ -149,6 +149,7 @@ def test_what_is_part_of_its_code_is_left_to_pytorch() -> None:
 @pytest.mark.parametrize("weights", ["refittable", "stripped"])
 @pytest.mark.parametrize("graphs", ["off", "on"])
 def test_an_engine_is_refitted(weights: str, graphs: str) -> None:
+    pytest.importorskip("tensorrt", reason="TensorRT is not installed")
     if weights == "stripped" and not find_target("native").tensorrt_at_least("10.2"):
         pytest.skip("TensorRT strips engines from 10.2 on")
     load = {"cuda_graphs": graphs, "strict": True}

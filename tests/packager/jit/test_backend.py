@@ -203,6 +203,7 @@ def test_a_break_under_fullgraph_names_the_users_line() -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_runs_engines_that_keep_up_with_sizes_and_weights(made: list[str]) -> None:
+    pytest.importorskip("tensorrt", reason="TensorRT is not installed")
     model, eager = twins(nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)).cuda())
     module = torch.compile(model, backend="trtpack", options={"strict": True})
     for batch in (4, 5, 40, 4):
