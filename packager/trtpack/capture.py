@@ -12,6 +12,8 @@ import torch
 from torch import fx
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
+from trtpack_runtime.tf32 import cudnn_told
+
 from .batched_suppression import batched_suppression
 from .branches import graph_of, is_graph
 from .errors import CaptureError
@@ -142,6 +144,7 @@ def _captures(module: torch.nn.Module | torch.export.ExportedProgram) -> Iterato
             fixed_fake_quantizers(module),
             stored_weights(),
             quiet_export(),
+            cudnn_told(),
         ):
             yield
     except CaptureError:

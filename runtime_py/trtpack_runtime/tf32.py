@@ -8,18 +8,18 @@ older switches, which PyTorch no longer tells once one of the newer was set othe
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import TypeVar
 
 import torch
 
-__all__ = ["convolves_in_tf32", "full_float32"]
+__all__ = ["convolves_in_tf32", "cudnn_told", "full_float32"]
 
 _KINDS = ("cudnn.conv", "cudnn.rnn", "cuda.matmul", "mkldnn.conv", "mkldnn.rnn", "mkldnn.matmul")
 _PRECISION = "fp32_precision"
+_T = TypeVar("_T")
 
 
 def convolves_in_tf32() -> bool:
@@ -35,46 +35,65 @@ def convolves_in_tf32() -> bool:
 def full_float32() -> Iterator[None]:
     """Full float32, where PyTorch rounds unless told not to: convolutions on a GPU to TF32, and
     before release 2.6 products to bfloat16 on Arm processors that have it (pytorch#130919)."""
-    mkldnn = torch.backends.mkldnn
-    enabled, kinds, rounding = mkldnn.enabled, _kinds(), _rounding()
-    for switch, _, exact in rounding:
-        switch(exact)
+    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    products, convolutions = _told(torch.get_float32_matmul_precision), _cudnn()
+    enabled, kinds = mkldnn.enabled, _kinds()
+    torch.set_float32_matmul_precision("highest")
+    cudnn.allow_tf32 = False
+    for kind, rounds in _kinds().items():
+        if rounds not in ("none", "ieee"):
+            _set(kind, "ieee")
     if platform.machine() == "aarch64" and torch.__version__ < "2.6":
         mkldnn.enabled = False  # type: ignore[assignment]  # a switch, set so
     try:
         yield
     finally:
         mkldnn.enabled = enabled
-        for switch, before, _ in rounding:
-            switch(before)
-        for (switch, before, _), (_, now, _) in zip(kinds, _kinds(), strict=True):
-            if now != before:
-                switch(before)
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+        if convolutions is not None:
+            cudnn.allow_tf32 = convolutions
+        _restore(kinds)
 
 
-_Change = tuple[Callable[[Any], object], Any, Any]
-"""How something is set, to what it is, and to what it rounds nothing."""
-
-
-def _rounding() -> list[_Change]:
-    """What rounds now, by the older switches where these are told."""
-    cudnn = torch.backends.cudnn
+@contextmanager
+def cudnn_told() -> Iterator[None]:
+    """Within, PyTorch tells cuDNN's older switch, as its own code asks that exports a model, also
+    where a program set convolutions apart from recurrent layers."""
+    kinds = {} if _cudnn() is not None else _kinds()
+    if kinds:
+        torch.backends.cudnn.allow_tf32 = convolves_in_tf32()
     try:
-        found: list[_Change] = [
-            (torch.set_float32_matmul_precision, torch.get_float32_matmul_precision(), "highest"),
-            (partial(setattr, cudnn, "allow_tf32"), cudnn.allow_tf32, False),
-        ]
+        yield
+    finally:
+        _restore(kinds)
+
+
+def _cudnn() -> bool | None:
+    return _told(lambda: torch.backends.cudnn.allow_tf32)
+
+
+def _told(ask: Callable[[], _T]) -> _T | None:
+    try:
+        return ask()
     except RuntimeError:
-        found = _kinds()
-    return [change for change in found if change[1] not in (change[2], "none")]
+        return None
 
 
-def _kinds() -> list[_Change]:
-    """The precision of each kind of operator; none before PyTorch 2.9. One of the older switches
+def _kinds() -> dict[str, str]:
+    """The precision of each kind of operator; empty before PyTorch 2.9. One of the older switches
     sets several, and sets them apart from what they were when it is set back."""
     if not hasattr(torch.backends, _PRECISION):
-        return []
-    kinds = (attrgetter(name)(torch.backends) for name in _KINDS)
-    return [
-        (partial(setattr, kind, _PRECISION), getattr(kind, _PRECISION), "ieee") for kind in kinds
-    ]
+        return {}
+    return {name: getattr(attrgetter(name)(torch.backends), _PRECISION) for name in _KINDS}
+
+
+def _restore(kinds: Mapping[str, str]) -> None:
+    now = _kinds()
+    for kind, precision in kinds.items():
+        if now[kind] != precision:
+            _set(kind, precision)
+
+
+def _set(kind: str, precision: str) -> None:
+    setattr(attrgetter(kind)(torch.backends), _PRECISION, precision)

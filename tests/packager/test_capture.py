@@ -135,3 +135,20 @@ def test_a_dynamic_dim_without_a_declared_maximum_ends_at_the_sample() -> None:
     batch = torch.export.Dim.DYNAMIC
     found = capture(nn.ReLU(), (torch.ones(3, 4),), dynamic_shapes=({0: batch},)).ranges
     assert [r.values for r in found.values()] == [(2, 3, 3)]
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends, "fp32_precision"), reason="it came with PyTorch 2.9"
+)
+def test_a_program_may_say_what_convolutions_are_rounded_to() -> None:
+    model, x = nn.Conv2d(3, 4, 3), torch.ones(1, 3, 8, 8)
+    convolutions = torch.backends.cudnn.conv
+    before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+    try:
+        (answer,) = capture(model, (x,)).graph_module(x)
+        answered = torch.compile(model, backend="trtpack", options={"engine": "reference"})(x)
+        assert convolutions.fp32_precision == "ieee"
+    finally:
+        convolutions.fp32_precision = before
+    torch.testing.assert_close(answer, model(x))
+    torch.testing.assert_close(answered, model(x))

@@ -16,9 +16,12 @@ since_2_9 = pytest.mark.skipif(not NEWER, reason="a precision for each kind came
 
 PROGRAM = """
 import torch
-from trtpack_runtime.tf32 import convolves_in_tf32, full_float32
+from trtpack_runtime.tf32 import convolves_in_tf32, cudnn_told, full_float32
 
 backends = torch.backends
+newer = {newer}
+parts = [backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul] if newer else []
+parts += [backends.mkldnn.conv, backends.mkldnn.rnn, backends.mkldnn.matmul] if newer else []
 
 def told(ask):
     try:
@@ -27,33 +30,33 @@ def told(ask):
         return "not told"
 
 def state():
-    kinds = [backends.cudnn, backends.cuda.matmul, backends.mkldnn]
-    kinds += [backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul] if {newer} else []
-    return [
-        told(torch.get_float32_matmul_precision),
-        told(lambda: backends.cudnn.allow_tf32),
-        told(lambda: backends.cuda.matmul.allow_tf32),
-        *(getattr(kind, "fp32_precision", None) for kind in kinds[1:]),
-        backends.mkldnn.enabled,
-    ]
+    kinds = [part.fp32_precision for part in parts]
+    older = (torch.get_float32_matmul_precision, lambda: backends.cudnn.allow_tf32)
+    return [told(ask) for ask in older], [*kinds, backends.mkldnn.enabled]
+
+def same(one, other):
+    pairs = zip(one[0], other[0])
+    return one[1] == other[1] and all(a == b or a == "not told" for a, b in pairs)
 
 {said}
 before, rounds = state(), convolves_in_tf32()
 for _ in range(2):
     with full_float32():
         assert not convolves_in_tf32()
-        if {newer}:
-            kinds = backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul
-            kinds += (backends.mkldnn.conv, backends.mkldnn.matmul)
-            assert {{kind.fp32_precision for kind in kinds}} <= {{"ieee", "none"}}
-        else:
-            assert not backends.cuda.matmul.allow_tf32
-    assert state() == before, (state(), before)
+        assert state()[0] == ["highest", False]
+        assert {{part.fp32_precision for part in parts}} <= {{"ieee", "none"}}
+        with full_float32():
+            pass
+        assert state()[0] == ["highest", False]
+    assert same(before, state()), (before, state())
+    with cudnn_told():
+        assert backends.cudnn.allow_tf32 is rounds is convolves_in_tf32()
+    assert same(before, state()), (before, state())
 try:
     with full_float32():
         1 / 0
 except ZeroDivisionError:
-    assert state() == before
+    assert same(before, state())
 print(rounds)
 """
 
@@ -67,6 +70,8 @@ print(rounds)
         ("torch.set_float32_matmul_precision('high')", True),
         ("torch.set_float32_matmul_precision('medium')", True),
         pytest.param("backends.cudnn.conv.fp32_precision = 'ieee'", False, marks=since_2_9),
+        pytest.param("backends.cudnn.rnn.fp32_precision = 'ieee'", True, marks=since_2_9),
+        pytest.param("backends.mkldnn.conv.fp32_precision = 'bf16'", True, marks=since_2_9),
         pytest.param("backends.cuda.matmul.fp32_precision = 'tf32'", True, marks=since_2_9),
         pytest.param("backends.fp32_precision = 'ieee'", False, marks=since_2_9),
         pytest.param("backends.fp32_precision = 'tf32'", True, marks=since_2_9),

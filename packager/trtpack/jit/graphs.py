@@ -32,6 +32,7 @@ from torch.export.exported_program import (
 
 from trtpack.capture import decompositions
 from trtpack.user_code import user_line
+from trtpack_runtime.tf32 import cudnn_told
 
 from .taken import Argument, Taken, module_name, take
 
@@ -95,6 +96,7 @@ def traced(
 
     whole, parts = _split_decomp_table_to_cia_and_python_decomp(dict(decompositions()))
     with ExitStack() as stack:
+        stack.enter_context(cudnn_told())
         stack.enter_context(_ignore_backend_decomps())
         stack.enter_context(_override_composite_implicit_decomp(whole))
         around = aot_autograd(
