@@ -165,13 +165,12 @@ def parts(content: str, site: Site) -> dict[str, Any]:
 
 
 def _of_gpu(facts: Mapping[str, Any]) -> dict[str, Any]:
-    from .tf32 import convolves_in_tf32
+    tf32 = True  # unless told otherwise, which takes PyTorch: it is not imported to ask
+    if "torch" in sys.modules:
+        from .tf32 import convolves_in_tf32
 
-    return {
-        "gpu": facts["gpus"][0]["sm"],
-        "cuda": facts.get("torch_cuda"),
-        "tf32": convolves_in_tf32(),
-    }
+        tf32 = convolves_in_tf32()
+    return {"gpu": facts["gpus"][0]["sm"], "cuda": facts.get("torch_cuda"), "tf32": tf32}
 
 
 def compile_segment(

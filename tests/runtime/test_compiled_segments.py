@@ -19,7 +19,13 @@ from trtpack_runtime import dims, load
 from trtpack_runtime.builders import Site
 from trtpack_runtime.bundle import open_bundle
 from trtpack_runtime.cli.finish import text
-from trtpack_runtime.compiling import Source, by_reason, cannot_compile, compile_segment
+from trtpack_runtime.compiling import (
+    Source,
+    by_reason,
+    cannot_compile,
+    compile_segment,
+    parts,
+)
 from trtpack_runtime.device import facts
 from trtpack_runtime.engines import _inductor_build
 from trtpack_runtime.errors import BundleError, EngineBuildError
@@ -31,6 +37,7 @@ from trtpack_runtime.resolve import resolve
 from trtpack_runtime.safetensors import write_safetensors
 from trtpack_runtime.samples import StoredTensor
 from trtpack_runtime.segment_jobs import check_content, segment_job
+from trtpack_runtime.tf32 import full_float32
 from trtpack_tools.update_weights import update_weights
 
 BATCH = dims.dim("h", 0)
@@ -131,6 +138,17 @@ def test_a_machine_knows_whether_it_can_compile(
     changes: dict[str, Any], target: dict[str, Any], reason: str | None
 ) -> None:
     assert cannot_compile(Site({**HERE, **changes}, target)) == reason
+
+
+@pytest.mark.parametrize(("sm", "counts"), [("9.0", True), (None, False)])
+def test_what_a_gpu_rounds_convolutions_to_makes_another_engine(
+    sm: str | None, counts: bool
+) -> None:
+    site = Site({**facts(), **HERE}, {"sm": sm})
+    usual = parts("content", site)
+    with full_float32():
+        assert (parts("content", site) != usual) is counts
+    assert parts("content", site) == usual
 
 
 def test_segments_of_one_reason_are_told_together() -> None:
