@@ -82,8 +82,6 @@ def build_in_child(
             its last lines; UncompilableError where it would fail again. BuildCancelled: it was
             stopped.
     """
-    from trtpack_runtime.tf32 import convolves_in_tf32
-
     if device != "cpu":
         toolkit(os.environ)  # before a process is started for nothing
     request = {
@@ -98,7 +96,7 @@ def build_in_child(
         "output": str(output.absolute()),
         "device": device,
         "config": dict(config or {}),
-        "tf32": device != "cpu" and convolves_in_tf32(),
+        "tf32": device != "cpu" and _convolves_in_tf32(),
     }
     with tempfile.TemporaryDirectory(prefix="trtpack-inductor-") as folder:
         Path(folder, "request.json").write_text(json.dumps(request), encoding="utf-8")
@@ -143,6 +141,12 @@ def refuse_within_child() -> None:
             '"__main__":',
             hint="build below that line",
         )
+
+
+def _convolves_in_tf32() -> bool:
+    from trtpack_runtime.tf32 import convolves_in_tf32  # which imports PyTorch
+
+    return convolves_in_tf32()
 
 
 def _write_probes(folder: Path) -> None:
