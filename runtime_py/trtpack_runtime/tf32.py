@@ -59,9 +59,10 @@ def full_float32() -> Iterator[None]:
 @contextmanager
 def cudnn_told() -> Iterator[None]:
     """Within, PyTorch tells cuDNN's older switch, as its own code asks that exports a model, also
-    where a program set convolutions apart from recurrent layers."""
-    kinds = {} if _cudnn() is not None else _kinds()
-    if kinds:
+    where a program set convolutions apart from recurrent layers. That code sets what it was told
+    again, which says less than the newer switches; they are as they were afterwards."""
+    kinds = _kinds()
+    if _cudnn() is None:
         torch.backends.cudnn.allow_tf32 = convolves_in_tf32()
     try:
         yield

@@ -14,6 +14,7 @@ from trtpack.capture import capture
 from trtpack.errors import CaptureError
 from trtpack.options import SizeRange
 from trtpack.user_code import user_line
+from trtpack_runtime.tf32 import full_float32
 
 
 class Counter(nn.Module):
@@ -140,15 +141,17 @@ def test_a_dynamic_dim_without_a_declared_maximum_ends_at_the_sample() -> None:
 @pytest.mark.skipif(
     not hasattr(torch.backends, "fp32_precision"), reason="it came with PyTorch 2.9"
 )
-def test_a_program_may_say_what_convolutions_are_rounded_to() -> None:
+@pytest.mark.parametrize("recurrent", [True, False])
+def test_a_program_may_say_what_convolutions_are_rounded_to(recurrent: bool) -> None:
     model, x = nn.Conv2d(3, 4, 3), torch.ones(1, 3, 8, 8)
-    convolutions = torch.backends.cudnn.conv
-    before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
-    try:
+    cudnn = torch.backends.cudnn
+    with full_float32(), torch.no_grad():  # what the test sets is forgotten with it
+        cudnn.allow_tf32 = recurrent
+        cudnn.conv.fp32_precision = "ieee"
         (answer,) = capture(model, (x,)).graph_module(x)
+        assert cudnn.conv.fp32_precision == "ieee"
+        torch._dynamo.reset()
         answered = torch.compile(model, backend="trtpack", options={"engine": "reference"})(x)
-        assert convolutions.fp32_precision == "ieee"
-    finally:
-        convolutions.fp32_precision = before
+        assert cudnn.conv.fp32_precision == "ieee"
     torch.testing.assert_close(answer, model(x))
     torch.testing.assert_close(answered, model(x))

@@ -24,6 +24,7 @@ from trtpack.lowering import Lowered
 from trtpack.options import OBSERVER_NAMES, ObserverName, Pin
 from trtpack.quantization.operators import DEQUANTIZE, FAKE_QUANTIZE
 from trtpack_runtime.recipes import replay
+from trtpack_runtime.tf32 import full_float32
 
 aten = torch.ops.aten
 
@@ -223,11 +224,13 @@ def test_a_sample_that_the_gpu_has_no_room_for(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_a_device_finds_the_ranges_that_the_cpu_does(device: str) -> None:
-    torch.backends.cudnn.allow_tf32 = False
     module, args = residual()
     samples = samples_of(captured_of(module, args))
-    here = quantized(module, args, samples=samples).plan.quantization
-    there = quantized(module, args, samples=samples, device=torch.device(device)).plan.quantization
+    with full_float32():
+        here, there = (
+            quantized(module, args, samples=samples, device=where).plan.quantization
+            for where in (None, torch.device(device))
+        )
     assert here is not None
     assert there is not None
     wanted, found = here["reaches"], there["reaches"]
