@@ -22,6 +22,7 @@ from trtpack_runtime.own_engines import estimate
 from trtpack_runtime.program import Segment
 from trtpack_runtime.progress import Progress as Told
 from trtpack_runtime.progress import Watch
+from trtpack_runtime.tf32 import convolves_in_tf32
 
 from .custom_operators import required_modules
 from .engine_options import TENSORRT_KINDS, build_options, inductor_config, kind_for
@@ -317,6 +318,9 @@ def _depends_on(made: BuiltEngine, job: Job, target: Target, bench: Bench) -> di
     from trtpack_runtime.engines.inductor import cpu_flags
 
     profile = job.profile.shapes if job.profile else {}
+    gpu: dict[str, Any] = {}
+    if target.sm is not None:
+        gpu = {"gpu": bench.facts["gpus"][0]["sm"], "tf32": convolves_in_tf32()}
     return {
         "kind": made.kind,
         "graph": job.segment.graph,
@@ -327,15 +331,9 @@ def _depends_on(made: BuiltEngine, job: Job, target: Target, bench: Bench) -> di
         "emitter": bench.facts["runtime"],
         "machine": platform.machine(),
         "cpu": cpu_flags(),
-        **({} if target.sm is None else _of_gpu(bench)),
+        **gpu,
         **({"config": config} if (config := inductor_config(bench.options)) else {}),
     }
-
-
-def _of_gpu(bench: Bench) -> dict[str, Any]:
-    from trtpack_runtime.tf32 import convolves_in_tf32
-
-    return {"gpu": bench.facts["gpus"][0]["sm"], "tf32": convolves_in_tf32()}
 
 
 def _build_inductor(

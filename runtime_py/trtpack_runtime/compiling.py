@@ -23,6 +23,7 @@ from .errors import BundleError, EngineBuildError
 from .manifest import Manifest, TensorSpec
 from .mapping import FilePart
 from .network import Profile, Tensor
+from .tf32 import convolves_in_tf32
 
 KIND = "inductor"
 SINCE = (2, 7)
@@ -151,7 +152,10 @@ def _not_on_gpu(site: Site) -> str | None:
 def parts(content: str, site: Site) -> dict[str, Any]:
     """Everything the compiled segment depends on, for ``engine_store.engine_key``."""
     facts = site.facts
-    on_gpu = site.target.get("sm") is not None
+    gpu: dict[str, Any] = {}
+    if site.target.get("sm") is not None:
+        gpu = {"gpu": facts["gpus"][0]["sm"], "cuda": facts.get("torch_cuda")}
+        gpu["tf32"] = convolves_in_tf32()
     return {
         "kind": KIND,
         "content": content,
@@ -160,17 +164,8 @@ def parts(content: str, site: Site) -> dict[str, Any]:
         "emitter": facts["runtime"],
         "machine": [facts["os"], facts["arch"]],
         "cpu": known_flags(facts["cpu"]["flags"]),
-        **(_of_gpu(facts) if on_gpu else {}),
+        **gpu,
     }
-
-
-def _of_gpu(facts: Mapping[str, Any]) -> dict[str, Any]:
-    tf32 = True  # unless told otherwise, which takes PyTorch: it is not imported to ask
-    if "torch" in sys.modules:
-        from .tf32 import convolves_in_tf32
-
-        tf32 = convolves_in_tf32()
-    return {"gpu": facts["gpus"][0]["sm"], "cuda": facts.get("torch_cuda"), "tf32": tf32}
 
 
 def compile_segment(

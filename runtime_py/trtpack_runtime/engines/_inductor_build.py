@@ -23,6 +23,7 @@ from trtpack_runtime.atomic import replaced
 from trtpack_runtime.errors import BuildCancelled, ConfigError, EngineBuildError
 from trtpack_runtime.network import Profile, Tensor
 from trtpack_runtime.store_folder import StoreFolder, store_folder
+from trtpack_runtime.tf32 import convolves_in_tf32
 
 from ._cuda_toolkit import toolkit
 from ._processes import RUNNING, TELLING, last_words
@@ -96,7 +97,7 @@ def build_in_child(
         "output": str(output.absolute()),
         "device": device,
         "config": dict(config or {}),
-        "tf32": device != "cpu" and _convolves_in_tf32(),
+        "tf32": convolves_in_tf32(),
     }
     with tempfile.TemporaryDirectory(prefix="trtpack-inductor-") as folder:
         Path(folder, "request.json").write_text(json.dumps(request), encoding="utf-8")
@@ -141,12 +142,6 @@ def refuse_within_child() -> None:
             '"__main__":',
             hint="build below that line",
         )
-
-
-def _convolves_in_tf32() -> bool:
-    from trtpack_runtime.tf32 import convolves_in_tf32  # which imports PyTorch
-
-    return convolves_in_tf32()
 
 
 def _write_probes(folder: Path) -> None:
