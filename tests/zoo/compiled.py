@@ -22,14 +22,21 @@ from trtpack_runtime.starting import DegradedWarning
 
 Found = dict[str, Any]
 
-WAYS: Mapping[str, Mapping[str, Any]] = {
-    "pytorch": {"engine": "reference", "target": "cpu"},
-    "networks": {"engine": "reference", "target": "rtx-4090"},
-    "dynamic": {"engine": "reference", "target": "rtx-4090"},
-    "inductor": {"engine": "inductor", "target": "cpu"},
+
+def _trtpack(**options: str) -> dict[str, Any]:
+    return {"backend": "trtpack", "options": options}
+
+
+WAYS: Mapping[str, dict[str, Any]] = {
+    "pytorch": _trtpack(engine="reference", target="cpu"),
+    "networks": _trtpack(engine="reference", target="rtx-4090"),
+    "dynamic": _trtpack(engine="reference", target="rtx-4090"),
+    "inductor": _trtpack(engine="inductor", target="cpu"),
+    "torch": {"backend": "inductor"},
 }
 """How a model is compiled: lowered and run by PyTorch, its TensorRT networks by their evaluator
-(``dynamic`` at a second batch too), or by AOTInductor. As ``options`` of ``torch.compile``."""
+(``dynamic`` at a second batch too), by AOTInductor, or by PyTorch's own backend, which the others
+are held against. As arguments of ``torch.compile``."""
 
 
 def trial(name: str, way: str, log: Path | None = None) -> Found:
@@ -66,9 +73,9 @@ def _run(
     model: torch.nn.Module,
     calls: Sequence[tuple[Any, ...]],
     wanted: Sequence[list[torch.Tensor]],
-    options: Mapping[str, Any],
+    how: dict[str, Any],
 ) -> Found:
-    compiled = torch.compile(model, backend="trtpack", options=dict(options))
+    compiled = torch.compile(model, **how)
     started = time.perf_counter()
     answered = [answers_of(compiled, call) for call in calls]
     seconds = time.perf_counter() - started

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from tests.zoo import MODELS
-from tests.zoo.compiled_page import WAYS, holds, line, markdown, totals
+from tests.zoo.compiled_page import OURS, beside_torch, holds, line, markdown, totals
 
 PAGE = Path(__file__).parents[2] / "docs/reference/jit-zoo.md"
 
 
-TIES = {f"deeplabv3_mobilenet/{way}" for way in ("pytorch", "networks", "dynamic")}
+TIES = {f"deeplabv3_mobilenet/{way}" for way in OURS}
 """One pixel of 131,072: its two best classes are 1.3e-5 apart, about as far as float32's scores are
 from float64's, eager's (1.6e-5) and ours (1.3e-5)."""
 
@@ -52,8 +52,19 @@ def test_what_is_wrong_or_falls_back_is_told() -> None:
     assert "- b, pytorch: `2.5e-01 of its whole numbers differ`." in markdown(results)
 
 
+def test_ours_have_to_be_right_where_pytorchs_own_backend_is() -> None:
+    wrong = found(differing=0.5)
+    results = {"a/torch": found(), "b/torch": wrong, "a/pytorch": wrong, "b/pytorch": wrong}
+    results |= {"a/dynamic": {"not_asked": "no batch"}, "c/pytorch": wrong}
+    assert beside_torch(results)[0] == ("pytorch", 1, ["a"])
+    assert beside_torch(results)[2] == ("dynamic", 0, [])
+    assert "| pytorch | 1 | a |" in markdown(results)
+    assert not holds(results)
+    assert holds({"b/torch": wrong, "b/pytorch": found()})
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "inductor"])
+@pytest.mark.parametrize("way", [way for way in OURS if way != "inductor"])
 @pytest.mark.parametrize("name", ["lennard_jones", "espcn_superres"])
 def test_a_model_is_right_however_it_is_compiled(name: str, way: str) -> None:
     from tests.zoo.compiled import trial
